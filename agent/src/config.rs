@@ -1,0 +1,470 @@
+//! The agent's configuration: every key optional, the defaults in one place.
+//!
+//! The file format, `${NAME}` expansion and the reporting of problems are `sonde_daemon::config`'s.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use sonde_daemon::units::{Interval, Size};
+
+/// Everything that can be set, section by section.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// `k8s.cluster.name` of every record, and the `cluster` label of pushed metrics.
+    pub cluster: String,
+    /// This node.
+    pub node: Node,
+    /// Where the host's directories are.
+    pub host: Host,
+    /// Read positions and the ledger live here; locked by one process.
+    pub state_dir: PathBuf,
+    /// Address of the agent's HTTP server.
+    pub listen: String,
+    /// How long a stop may take to flush and be acknowledged.
+    pub shutdown_grace: Interval,
+    /// The kubelet.
+    pub kubelet: Kubelet,
+    /// Where pod metadata comes from.
+    pub pods: Pods,
+    /// Container logs.
+    pub logs: Logs,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// The receiver of logs and metrics.
+    pub export: Export,
+    /// Synthetic records through the whole path.
+    pub canary: Canary,
+}
+
+/// This node's name.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Node {
+    /// `k8s.node.name`; empty outside a pod = the host name.
+    pub name: String,
+}
+
+/// Where the host is mounted. A path that is not given is `root` plus its usual place.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Host {
+    /// The host's root directory as this process sees it; symlinks are resolved inside it.
+    pub root: PathBuf,
+    /// The host's `/proc`.
+    pub proc: Option<PathBuf>,
+    /// The host's `/sys`.
+    pub sys: Option<PathBuf>,
+    /// The root of the cgroup hierarchy.
+    pub cgroup: Option<PathBuf>,
+    /// The kubelet's pod log directory.
+    pub pod_logs: Option<PathBuf>,
+    /// Docker's container directory.
+    pub docker_logs: Option<PathBuf>,
+    /// The kubelet's own directory.
+    pub kubelet_dir: Option<PathBuf>,
+}
+
+/// How the kubelet is reached.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Kubelet {
+    /// Base URL; empty = no kubelet, paths alone name namespace, pod, uid and container.
+    pub url: String,
+    /// Name that the kubelet's certificate must carry; empty = `node.name`.
+    pub server_name: String,
+    /// Bearer token, read again when it changes.
+    pub token_file: PathBuf,
+    /// `auto` = the service account's CA and `<kubelet_dir>/pki/kubelet.crt`; otherwise a PEM file.
+    pub ca_file: String,
+    /// Accept any certificate.
+    pub insecure_skip_verify: bool,
+    /// Period of `/pods`.
+    pub interval: Interval,
+}
+
+/// Where pod metadata comes from and what of it is attached.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pods {
+    /// Source of pod state.
+    pub source: PodSource,
+    /// Labels attached to records, `*` globs.
+    pub labels: Vec<String>,
+}
+
+/// A source of pod state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PodSource {
+    /// The kubelet where it has a URL, else paths.
+    Auto,
+    /// The kubelet's `/pods`.
+    Kubelet,
+    /// The kubelet's pods gRPC socket.
+    Socket,
+    /// An API server watch on `spec.nodeName`.
+    Api,
+    /// Log paths alone.
+    Paths,
+}
+
+/// Container logs.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Logs {
+    /// Whether container logs are read at all.
+    pub enabled: bool,
+    /// Containers to read; empty = all.
+    pub include: Vec<LogRule>,
+    /// Containers to leave out, after `include`.
+    pub exclude: Vec<LogRule>,
+    /// What of the files found at the first start is read.
+    pub read_existing: ReadExisting,
+    /// Longer lines are cut there, marked and counted.
+    pub max_line: Size,
+    /// Rules that join several lines into one record.
+    pub multiline: Vec<MultilineRule>,
+    /// Whether level, trace id and span id are taken out of bodies.
+    pub parse: Parse,
+    /// Bytes a second.
+    pub limits: Limits,
+    /// Bytes of deleted files that may be held open until they are shipped.
+    pub pinned_deleted: Size,
+}
+
+/// A container by `*` globs; a field that is not given matches everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogRule {
+    /// Namespace.
+    pub namespace: String,
+    /// Pod name.
+    pub pod: String,
+    /// Container name.
+    pub container: String,
+}
+
+/// A rule that joins several lines into one record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MultilineRule {
+    /// Namespace glob.
+    pub namespace: String,
+    /// Pod name glob.
+    pub pod: String,
+    /// Container name glob.
+    pub container: String,
+    /// Regular expression that the first line of a record matches.
+    pub start: String,
+    /// A named rule: `java`, `python`, `go`, …
+    pub preset: String,
+}
+
+/// What of the files found at the first start is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadExisting {
+    /// All of it.
+    All,
+    /// From the end of each file.
+    None,
+    /// Records whose runtime stamp is at most this old.
+    Within(Interval),
+}
+
+/// Whether fields are taken out of bodies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Parse {
+    /// JSON and logfmt bodies.
+    Auto,
+    /// Never.
+    Off,
+}
+
+/// Bytes a second; 0 = none.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// For each container.
+    pub per_container: Size,
+    /// For each namespace on this node.
+    pub per_namespace: Size,
+}
+
+/// Metrics.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// Period of the push.
+    pub interval: Interval,
+    /// Whether the same samples go to the collector as OTLP metrics.
+    pub push: bool,
+    /// `container_*`.
+    pub containers: bool,
+    /// `kube_pod_*`.
+    pub pods: bool,
+    /// `sonde_namespace_*`.
+    pub namespaces: bool,
+    /// `node_*`.
+    pub node: NodeMetrics,
+    /// Regular expressions on metric names that are left out.
+    pub drop: Vec<String>,
+}
+
+/// `node_*`, with node_exporter's defaults.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NodeMetrics {
+    /// Whether they are collected.
+    pub enabled: bool,
+    /// Collectors that are switched off.
+    pub disable: Vec<String>,
+    /// Mount points left out (regular expression).
+    pub mount_exclude: String,
+    /// File system types left out.
+    pub fs_exclude: String,
+    /// Network devices left out.
+    pub netdev_exclude: String,
+    /// Disks left out.
+    pub disk_exclude: String,
+    /// Directory of `*.prom` files; empty = none.
+    pub textfile_dir: String,
+}
+
+/// The receiver: any OTLP endpoint.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Export {
+    /// URL; all addresses behind the name are used.
+    pub endpoint: String,
+    /// gRPC, or HTTP with protobuf.
+    pub protocol: Protocol,
+    /// Compression of requests.
+    pub compression: Compression,
+    /// Size and age of a request.
+    pub batch: Batch,
+    /// Unacknowledged requests.
+    pub in_flight: usize,
+    /// Extra headers of every request.
+    pub headers: BTreeMap<String, String>,
+    /// Bearer token, read again when it changes; empty = none.
+    pub token_file: String,
+    /// TLS.
+    pub tls: Tls,
+}
+
+/// OTLP transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// OTLP/gRPC.
+    Grpc,
+    /// OTLP/HTTP, binary protobuf.
+    Http,
+}
+
+/// Compression of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// zstd, and gzip or none where the receiver refuses it.
+    Auto,
+    /// zstd level 1.
+    Zstd,
+    /// gzip.
+    Gzip,
+    /// None.
+    None,
+}
+
+/// Size and age of a request.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Batch {
+    /// Uncompressed size.
+    pub bytes: Size,
+    /// Age of its oldest record.
+    pub age: Interval,
+}
+
+/// TLS of a client; empty file names = none.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// Authorities that are trusted; empty = the system's.
+    pub ca_file: String,
+    /// Client certificate.
+    pub cert_file: String,
+    /// Its key.
+    pub key_file: String,
+    /// Name that the server's certificate must carry; empty = the endpoint's host.
+    pub server_name: String,
+    /// Accept any certificate.
+    pub insecure_skip_verify: bool,
+}
+
+/// Synthetic records through the whole path.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Canary {
+    /// Period; 0 = off.
+    pub interval: Interval,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            cluster: String::new(),
+            node: Node::default(),
+            host: Host::default(),
+            state_dir: "/var/lib/sonde-agent".into(),
+            listen: "[::]:9464".to_owned(),
+            shutdown_grace: Interval::secs(20),
+            kubelet: Kubelet::default(),
+            pods: Pods::default(),
+            logs: Logs::default(),
+            metrics: Metrics::default(),
+            export: Export::default(),
+            canary: Canary::default(),
+        }
+    }
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self { name: "${NODE_NAME:-}".to_owned() }
+    }
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self {
+            root: "/".into(),
+            proc: None,
+            sys: None,
+            cgroup: None,
+            pod_logs: None,
+            docker_logs: None,
+            kubelet_dir: None,
+        }
+    }
+}
+
+impl Default for Kubelet {
+    fn default() -> Self {
+        Self {
+            url: "https://${NODE_IP:-127.0.0.1}:10250".to_owned(),
+            server_name: String::new(),
+            token_file: "/var/run/secrets/kubernetes.io/serviceaccount/token".into(),
+            ca_file: "auto".to_owned(),
+            insecure_skip_verify: false,
+            interval: Interval::secs(10),
+        }
+    }
+}
+
+impl Default for Pods {
+    fn default() -> Self {
+        Self { source: PodSource::Auto, labels: vec!["app".to_owned(), "app.kubernetes.io/*".to_owned()] }
+    }
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            include: Vec::new(),
+            exclude: Vec::new(),
+            read_existing: ReadExisting::Within(Interval::secs(24 * 3600)),
+            max_line: Size::mib(1),
+            multiline: Vec::new(),
+            parse: Parse::Auto,
+            limits: Limits::default(),
+            pinned_deleted: Size::gib(1),
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            interval: Interval::secs(10),
+            push: true,
+            containers: true,
+            pods: true,
+            namespaces: true,
+            node: NodeMetrics::default(),
+            drop: Vec::new(),
+        }
+    }
+}
+
+/// The patterns are node_exporter's defaults (collector/*_linux.go).
+impl Default for NodeMetrics {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            disable: Vec::new(),
+            mount_exclude: "^/(dev|proc|run/credentials/.+|sys|var/lib/docker/.+|var/lib/containers/storage/.+)($|/)".to_owned(),
+            fs_exclude: "^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|fusectl|hugetlbfs|iso9660|mqueue|nsfs|overlay|proc|procfs|pstore|rpc_pipefs|securityfs|selinuxfs|squashfs|sysfs|tracefs)$".to_owned(),
+            netdev_exclude: String::new(),
+            disk_exclude: "^(z?ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\\d+n\\d+p)\\d+$".to_owned(),
+            textfile_dir: String::new(),
+        }
+    }
+}
+
+impl Default for Export {
+    fn default() -> Self {
+        Self {
+            endpoint: "http://127.0.0.1:4317".to_owned(),
+            protocol: Protocol::Grpc,
+            compression: Compression::Auto,
+            batch: Batch::default(),
+            in_flight: 4,
+            headers: BTreeMap::new(),
+            token_file: String::new(),
+            tls: Tls::default(),
+        }
+    }
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self { bytes: Size::mib(1), age: Interval::secs(1) }
+    }
+}
+
+impl<'de> Deserialize<'de> for ReadExisting {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected true, false, or a duration such as `24h`")]
+        enum Plain {
+            Flag(bool),
+            Text(String),
+        }
+        match Plain::deserialize(from)? {
+            Plain::Flag(true) => Ok(Self::All),
+            Plain::Flag(false) => Ok(Self::None),
+            Plain::Text(text) => match text.as_str() {
+                "true" => Ok(Self::All),
+                "false" => Ok(Self::None),
+                text => text.parse().map(Self::Within).map_err(|_| {
+                    de::Error::custom(format!("`{text}` is not true, false, or a duration such as `24h`"))
+                }),
+            },
+        }
+    }
+}
+
+impl Serialize for ReadExisting {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::All => to.serialize_bool(true),
+            Self::None => to.serialize_bool(false),
+            Self::Within(age) => age.serialize(to),
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Sonde's node agent: reads container logs, cgroups and pod state, ships OTLP, serves Prometheus pages.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod batch;
+pub mod config;
+pub mod pods;

@@ -1,0 +1,90 @@
+//! What is known of the pods on this node: one writer (the kubelet client), many readers.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// A pod as the log and metrics parts see it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodMeta {
+    /// The uid that log paths and cgroups carry: of a static pod, the kubelet's configuration hash.
+    pub uid: String,
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations that Sonde reads (`sonde.io/*`, `resource.opentelemetry.io/*`).
+    pub annotations: BTreeMap<String, String>,
+    /// Workload chain, nearest first: for a Deployment's pod `[("ReplicaSet", "web-69b9"), ("Deployment", "web")]`.
+    pub owners: Vec<Owner>,
+    /// `spec.hostNetwork`.
+    pub host_network: bool,
+    /// Containers of all kinds.
+    pub containers: Vec<ContainerMeta>,
+}
+
+/// A workload that a pod belongs to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// `Deployment`, `ReplicaSet`, `StatefulSet`, `DaemonSet`, `Job`, `CronJob`, …
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// A container of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ContainerMeta {
+    /// Name in the pod's spec.
+    pub name: String,
+    /// Id without the runtime's scheme; empty when it never started.
+    pub id: String,
+    /// `status.restartCount`.
+    pub restart_count: u32,
+    /// Image as the spec names it.
+    pub image: String,
+}
+
+/// The pods of this node by uid. Cheap to clone; a lookup never waits for the network.
+#[derive(Clone, Default)]
+pub struct PodIndex {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    pods: RwLock<HashMap<String, Arc<PodMeta>>>,
+    version: AtomicU64,
+    wanted: tokio::sync::Notify,
+}
+
+impl PodIndex {
+    /// The pod with this uid, if it is known.
+    pub fn get(&self, uid: &str) -> Option<Arc<PodMeta>> {
+        self.shared.pods.read().unwrap_or_else(PoisonError::into_inner).get(uid).cloned()
+    }
+
+    /// Grows by one with each change; a reader that keeps what it derived compares it.
+    pub fn version(&self) -> u64 {
+        self.shared.version.load(Ordering::Acquire)
+    }
+
+    /// Asks the writer to look again soon, for a pod that is not known yet. Never waits.
+    pub fn want(&self) {
+        self.shared.wanted.notify_one();
+    }
+
+    /// Returns when somebody asked with [`PodIndex::want`].
+    pub async fn wanted(&self) {
+        self.shared.wanted.notified().await;
+    }
+
+    /// Puts a new picture in place of the old one.
+    pub fn replace(&self, pods: impl IntoIterator<Item = PodMeta>) {
+        let new = pods.into_iter().map(|pod| (pod.uid.clone(), Arc::new(pod))).collect();
+        *self.shared.pods.write().unwrap_or_else(PoisonError::into_inner) = new;
+        self.shared.version.fetch_add(1, Ordering::Release);
+    }
+}

@@ -1,0 +1,56 @@
+//! What the queue holds: a request as it was received, with what a reader needs to know about it.
+
+use bytes::Bytes;
+
+/// How a frame's payload is compressed; the number is what is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Codec {
+    /// Not at all.
+    Identity = 0,
+    /// gzip.
+    Gzip = 1,
+    /// zstd.
+    Zstd = 2,
+}
+
+/// What a frame's payload is; the number is what is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Signal {
+    /// `ExportLogsServiceRequest`.
+    Logs = 0,
+    /// `ExportMetricsServiceRequest`.
+    Metrics = 1,
+    /// `ExportTraceServiceRequest`.
+    Traces = 2,
+}
+
+/// One accepted request, opaque to the queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// What the payload is.
+    pub signal: Signal,
+    /// How it is compressed.
+    pub codec: Codec,
+    /// The sender marked it as possibly sent before (`x-sonde-resend: 1`).
+    pub resend: bool,
+    /// When it was received, Unix nanoseconds.
+    pub received_unix_nano: u64,
+    /// Records in it.
+    pub records: u32,
+    /// Size of the payload after decompression, bytes.
+    pub uncompressed_len: u32,
+    /// The request's bytes as received.
+    pub payload: Bytes,
+}
+
+/// A place in the queue: the number of the segment and the byte offset of a frame in it. Positions grow with time
+/// and are never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
+pub struct Position {
+    /// Segment number.
+    pub segment: u64,
+    /// Byte offset in the segment.
+    pub offset: u64,
+}

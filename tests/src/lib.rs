@@ -1,0 +1,3 @@
+//! See Cargo.toml.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
