@@ -1,0 +1,54 @@
+"""Compares what came out of the collector's API with what send.py sent: compare.py TRANSPORT HTTP_PORT COUNT."""
+
+import json
+import sys
+import urllib.request
+
+BASE = 1_795_000_000_000_000_000
+WORDS = ["plain", "ünïcödé ✓", "tab\tand \"quotes\"", "", "line\nbreak", "x" * 5000]
+NAMES = {1: "trace", 5: "debug", 9: "info", 13: "warn", 17: "error", 21: "fatal"}
+
+
+def nanoseconds(stamp):
+    import calendar
+    import time
+    whole, _, rest = stamp.rstrip("Z").partition(".")
+    return calendar.timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S")) * 10**9 + int((rest or "0").ljust(9, "0"))
+
+
+def main():
+    transport, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    url = f"http://127.0.0.1:{port}/api/v1/logs?limit=0&namespace=sdk-{transport}"
+    seen, wrong = {}, []
+    with urllib.request.urlopen(url) as answer:
+        for line in answer:
+            record = json.loads(line)
+            number = int(record["body"].split(" ")[1])
+            seen[number] = seen.get(number, 0) + 1
+            attributes = record["attributes"]
+            expected = {
+                "time": BASE + number * 1001, "body": f"record {number} {WORDS[number % len(WORDS)]}",
+                "namespace": f"sdk-{transport}", "pod": "python", "container": "sdk", "node": "elsewhere",
+                "number": number, "half": number / 2, "even": number % 2 == 0, "list": [number, number + 1],
+                "service.name": "interop", "severity": f"LEVEL{number % 24 + 1}",
+                "trace_id": f"{(number + 1) << 64 | 7:032x}", "span_id": f"{number + 1:016x}",
+            }
+            got = {
+                "time": nanoseconds(record["time"]), "body": record["body"], "namespace": record["namespace"],
+                "pod": record["pod"], "container": record["container"], "node": record["node"],
+                "number": attributes.get("number"), "half": attributes.get("half"), "even": attributes.get("even"),
+                "list": attributes.get("list"), "service.name": attributes.get("service.name"),
+                "severity": record["severity"],
+                "trace_id": record.get("trace_id", attributes.get("trace_id")),
+                "span_id": record.get("span_id", attributes.get("span_id")),
+            }
+            wrong += [(number, key, got[key], expected[key]) for key in expected if got[key] != expected[key]]
+    lost = [number for number in range(count) if number not in seen]
+    doubled = [number for number, times in seen.items() if times > 1]
+    print(f"{transport}: {len(seen)} of {count} records, {len(lost)} lost, {len(doubled)} doubled, {len(wrong)} wrong fields")
+    for example in wrong[:5]:
+        print("  record %d: %s is %r, not %r" % example)
+    sys.exit(bool(lost or doubled or wrong or len(seen) != count))
+
+
+main()

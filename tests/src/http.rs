@@ -1,0 +1,69 @@
+//! A blocking HTTP/1.0 GET: the answer ends where the connection does, so nothing has to be decoded.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+/// An answer whose body is still to be read.
+pub struct Answer {
+    /// Status code.
+    pub status: u16,
+    /// The body's bytes as they come.
+    pub body: BufReader<TcpStream>,
+}
+
+/// GET `path` from `127.0.0.1:port`.
+///
+/// # Errors
+/// No connection, or no HTTP answer.
+pub fn get(port: u16, path: &str) -> anyhow::Result<Answer> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).with_context(|| format!("connect to {port}"))?;
+    stream.set_read_timeout(Some(Duration::from_secs(120)))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    let mut body = BufReader::new(stream);
+    let mut line = String::new();
+    body.read_line(&mut line)?;
+    let status = line.split_whitespace().nth(1).context("no status line")?.parse()?;
+    loop {
+        line.clear();
+        if body.read_line(&mut line)? == 0 {
+            bail!("the answer ends in its head");
+        }
+        if line == "\r\n" {
+            return Ok(Answer { status, body });
+        }
+    }
+}
+
+/// The whole body of a 200 answer as text.
+///
+/// # Errors
+/// No answer, or another status.
+pub fn text(port: u16, path: &str) -> anyhow::Result<String> {
+    let mut answer = get(port, path)?;
+    let mut body = String::new();
+    answer.body.read_to_string(&mut body)?;
+    if answer.status != 200 {
+        bail!("{path} answers {}: {body}", answer.status);
+    }
+    Ok(body)
+}
+
+/// The sum of a metric's samples over all label sets that contain `labels`, on the page `path`.
+///
+/// # Errors
+/// No answer.
+pub fn metric(port: u16, path: &str, name: &str, labels: &str) -> anyhow::Result<f64> {
+    let page = text(port, path)?;
+    let mut sum = 0.0;
+    for line in page.lines() {
+        let Some(rest) = line.strip_prefix(name) else { continue };
+        if !(rest.starts_with('{') || rest.starts_with(' ')) || !rest.contains(labels) {
+            continue;
+        }
+        sum += rest.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).unwrap_or(0.0);
+    }
+    Ok(sum)
+}

@@ -1,0 +1,194 @@
+//! Files that no one should write, directories that vanish, disks that are full: no crash, and no other file's loss.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use sonde_tests::stack::{Settings, Stack};
+use sonde_tests::{corpus, http, memory, verify, wait_until};
+
+fn container(pod_logs: &Path, name: &str) -> PathBuf {
+    let dir = pod_logs
+        .join(format!("hostile_{name}_ffffffff-0000-4000-8000-0000000000{:02x}", name.len()))
+        .join("app");
+    fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+/// Bytes that repeat for a seed (xorshift64*), enough to be no format at all.
+fn noise(mut seed: u64, len: usize) -> Vec<u8> {
+    (0..len)
+        .map(|_| {
+            seed ^= seed >> 12;
+            seed ^= seed << 25;
+            seed ^= seed >> 27;
+            (seed.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 56) as u8
+        })
+        .collect()
+}
+
+#[test]
+fn hostile_files_neither_crash_the_agent_nor_cost_another_file_a_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut stack = Stack::new(dir.path(), &Settings::default()).unwrap();
+    let good = dir.path().join("good");
+    corpus::write(&good, 5, 10_000, 200).unwrap();
+    verify::copy_tree(&good, &stack.pod_logs).unwrap();
+    for seed in 1..=8 {
+        fs::write(container(&stack.pod_logs, &"r".repeat(seed)).join("0.log"), noise(seed as u64, 1 << 20))
+            .unwrap();
+    }
+    let mut endless = fs::File::create(container(&stack.pod_logs, "endless-line").join("0.log")).unwrap();
+    for _ in 0..100 {
+        endless.write_all(&[b'x'; 1 << 20]).unwrap();
+    }
+    let mut tail = b"2026-11-20T10:00:00.000000000Z stdout F before the crash\n".to_vec();
+    tail.extend([0; 8192]);
+    fs::write(container(&stack.pod_logs, "nul-tail-of-a-crash").join("0.log"), tail).unwrap();
+    fs::write(
+        container(&stack.pod_logs, "broken-gzip-file").join("0.log.20261120-100000.gz"),
+        noise(9, 5000),
+    )
+    .unwrap();
+    fs::create_dir_all(container(&stack.pod_logs, "a-directory-not-a-file").join("0.log")).unwrap();
+    std::os::unix::fs::symlink("/nowhere", container(&stack.pod_logs, "dangling-link").join("0.log"))
+        .unwrap();
+    std::os::unix::fs::symlink("/dev/zero", container(&stack.pod_logs, "a-link-to-a-device").join("0.log"))
+        .unwrap();
+    fs::create_dir_all(stack.pod_logs.join("no_underscores-enough")).unwrap();
+    fs::write(stack.pod_logs.join("a-file-among-pods"), "x").unwrap();
+    let vanishing = container(&stack.pod_logs, "vanishing");
+    fs::write(vanishing.join("0.log"), noise(3, 100_000)).unwrap();
+
+    stack.start().unwrap();
+    for round in 0..50 {
+        let gone = container(&stack.pod_logs, &format!("short-{round}"));
+        fs::write(gone.join("0.log"), "2026-11-20T10:00:00.000000000Z stdout F x\n").unwrap();
+        fs::remove_dir_all(gone.parent().unwrap()).unwrap();
+    }
+    fs::remove_dir_all(vanishing.parent().unwrap()).unwrap();
+    let good_lines = || -> u64 {
+        (0..3)
+            .map(|ns| {
+                let body = http::text(stack.collector_http, &format!("/api/v1/logs/count?namespace=ns-{ns}"))
+                    .unwrap();
+                serde_json::from_str::<serde_json::Value>(&body).unwrap()["count"].as_u64().unwrap()
+            })
+            .sum()
+    };
+    wait_until("the good files' lines", Duration::from_secs(120), || good_lines() == 50_000).unwrap();
+    assert!(stack.agent.as_mut().unwrap().alive());
+    assert_eq!(http::get(stack.agent_http, "/healthz").unwrap().status, 200);
+    let (_, peak) = memory(stack.agent.as_ref().unwrap().pid()).unwrap();
+    assert!(peak < 40 << 20, "the agent's peak is {peak} bytes");
+}
+
+#[test]
+fn five_mistakes_print_five_lines_and_exit_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("bad.yaml");
+    fs::write(
+        &file,
+        "stat_dir: /tmp\nlogs:\n  max_line: ten\n  enabled: perhaps\nexport:\n  protocol: carrier-pigeon\n  batch: {age: 1 parsec}\n",
+    )
+    .unwrap();
+    let out = Command::new(sonde_tests::daemon::binary("sonde-agent").unwrap())
+        .args(["check", "--config"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&out.stderr).into_owned() + &String::from_utf8_lossy(&out.stdout);
+    assert_eq!(out.status.code(), Some(2), "{text}");
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains("bad.yaml:")).collect();
+    assert_eq!(lines.len(), 5, "{text}");
+    for (line, expected) in lines.iter().zip([
+        ":1: stat_dir",
+        ":3: logs.max_line",
+        ":4: logs.enabled",
+        ":6: export.protocol",
+        ":7: export.batch.age",
+    ]) {
+        assert!(line.contains(expected), "{line} lacks {expected}");
+    }
+    assert!(lines[0].contains("state_dir"), "the nearest key is named: {}", lines[0]);
+}
+
+/// A file system of its own with room for `size`; `None` where this machine does not let us mount one.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: &Path, size: &str) -> Option<Self> {
+        fs::create_dir_all(at).unwrap();
+        let done = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(at)
+            .output();
+        done.is_ok_and(|out| out.status.success()).then(|| Self(at.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+#[test]
+fn a_full_state_disk_is_said_survived_and_recovered_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut stack = Stack::new(dir.path(), &Settings::default()).unwrap();
+    let Some(_disk) = SmallDisk::mount(&dir.path().join("agent-state"), "1m") else {
+        eprintln!("SKIPPED a_full_state_disk_is_said_survived_and_recovered_from: no right to mount here");
+        return;
+    };
+    let ballast = dir.path().join("agent-state/ballast");
+    stack.start().unwrap();
+    let _ = fs::write(&ballast, vec![1; 2 << 20]);
+    corpus::write(&stack.pod_logs, 10, 5_000, 200).unwrap();
+    wait_until("lines to flow past a full state disk", Duration::from_secs(60), || {
+        stack.stored().unwrap() == 50_000
+    })
+    .unwrap();
+    let log = || fs::read_to_string(dir.path().join("agent.log")).unwrap();
+    wait_until("the agent to say so", Duration::from_secs(20), || {
+        log().to_lowercase().contains("no space left")
+    })
+    .unwrap();
+    fs::remove_file(&ballast).unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    stack.kill_agent().unwrap();
+    stack.start_agent().unwrap();
+    stack.wait_ready().unwrap();
+    stack.wait_drained(Duration::from_secs(60)).unwrap();
+    verify::verify(&[stack.pod_logs.clone()], stack.collector_http).unwrap();
+}
+
+#[test]
+fn a_full_data_disk_pushes_back_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings =
+        Settings { collector: "queue: {max_bytes: 1GiB, min_free: 0B}".to_owned(), ..Settings::default() };
+    let mut stack = Stack::new(dir.path(), &settings).unwrap();
+    let Some(_disk) = SmallDisk::mount(&dir.path().join("collector-data"), "300m") else {
+        eprintln!("SKIPPED a_full_data_disk_pushes_back_and_loses_nothing: no right to mount here");
+        return;
+    };
+    let ballast = dir.path().join("collector-data/ballast");
+    stack.start().unwrap();
+    let mut file = fs::File::create(&ballast).unwrap();
+    while file.write_all(&[1; 4096]).is_ok() {}
+    drop(file);
+    corpus::write(&stack.pod_logs, 10, 20_000, 200).unwrap();
+    std::thread::sleep(Duration::from_secs(5));
+    assert!(stack.collector.as_mut().unwrap().alive() && stack.agent.as_mut().unwrap().alive());
+    let log = fs::read_to_string(dir.path().join("collector.log")).unwrap();
+    assert!(log.to_lowercase().contains("no space left"), "it is not said:\n{log}");
+    fs::remove_file(&ballast).unwrap();
+    stack.wait_drained(Duration::from_secs(120)).unwrap();
+    assert_eq!(stack.stored().unwrap(), 200_000);
+    verify::verify(&[stack.pod_logs.clone()], stack.collector_http).unwrap();
+}
