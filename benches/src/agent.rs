@@ -1,0 +1,115 @@
+//! One run of the real agent over a corpus, from the files' start until the last byte is acknowledged.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+use crate::corpus::Corpus;
+
+/// How the agent sends.
+#[derive(Clone, Copy, Debug)]
+pub struct Way {
+    /// `export.protocol`.
+    pub protocol: &'static str,
+    /// `export.compression`.
+    pub compression: &'static str,
+}
+
+/// What a run cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Cost {
+    /// CPU time of the whole process, user and system.
+    pub cpu: Duration,
+    /// From the start of the process to the last acknowledgement.
+    pub wall: Duration,
+    /// Most resident memory, bytes.
+    pub peak: u64,
+}
+
+/// Runs `binary` over `corpus` to the receiver on `port`, with a fresh state directory below `scratch`.
+///
+/// # Errors
+/// The agent ends early, or does not finish within five minutes.
+pub fn run(binary: &Path, corpus: &Corpus, way: Way, port: u16, scratch: &Path) -> anyhow::Result<Cost> {
+    let dir = tempfile::tempdir_in(scratch)?;
+    let http = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let config = dir.path().join("agent.yaml");
+    std::fs::write(
+        &config,
+        format!(
+            "node: {{name: bench}}\nhost: {{pod_logs: {}}}\nstate_dir: {}\nlisten: 127.0.0.1:{http}\n\
+             kubelet: {{url: \"\"}}\nlogs: {{read_existing: true}}\nmetrics: {{push: false}}\n\
+             export: {{endpoint: \"http://127.0.0.1:{port}\", protocol: {}, compression: {}}}\n",
+            corpus.pod_logs.display(),
+            dir.path().join("state").display(),
+            way.protocol,
+            way.compression
+        ),
+    )?;
+    let start = Instant::now();
+    let log = std::fs::File::create(dir.path().join("log"))?;
+    let mut child =
+        Command::new(binary).arg("--config").arg(&config).stdin(Stdio::null()).stderr(log).spawn()?;
+    let result = until_acked(http, corpus.bytes, start, || matches!(child.try_wait(), Ok(None)));
+    let cost = cost(child.id(), start.elapsed());
+    let _ = child.kill();
+    let _ = child.wait();
+    result.with_context(|| std::fs::read_to_string(dir.path().join("log")).unwrap_or_default())?;
+    cost
+}
+
+fn until_acked(port: u16, bytes: u64, start: Instant, mut alive: impl FnMut() -> bool) -> anyhow::Result<()> {
+    loop {
+        if !alive() {
+            bail!("the agent has ended");
+        }
+        if start.elapsed() > Duration::from_secs(300) {
+            bail!("not done after five minutes: {:?} of {bytes} bytes acknowledged", acked(port));
+        }
+        if acked(port).is_ok_and(|acked| acked >= bytes) {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[allow(clippy::cast_possible_truncation)] // a count of bytes, exact up to 2^53
+fn acked(port: u16) -> anyhow::Result<u64> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    write!(stream, "GET /metrics/self HTTP/1.0\r\n\r\n")?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page)?;
+    let samples = page.lines().filter(|line| line.starts_with("sonde_agent_log_acked_bytes_total"));
+    let values = samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    Ok(values.sum::<f64>() as u64)
+}
+
+/// CPU time in nanoseconds of every thread that still runs (`/proc/<pid>/task/*/schedstat`), and `VmHWM`.
+fn cost(pid: u32, wall: Duration) -> anyhow::Result<Cost> {
+    let mut nanos = 0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = std::fs::read_to_string(task?.path().join("schedstat"))?;
+        nanos += stat.split_whitespace().next().context("schedstat")?.parse::<u64>()?;
+    }
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).context("VmHWM")?;
+    let peak = line.split_whitespace().nth(1).context("VmHWM")?.parse::<u64>()? << 10;
+    Ok(Cost { cpu: Duration::from_nanos(nanos), wall, peak })
+}
+
+/// `sonde-agent` beside this program.
+///
+/// # Errors
+/// It is not built.
+pub fn binary() -> anyhow::Result<PathBuf> {
+    let path = std::env::current_exe()?.with_file_name("sonde-agent");
+    if path.is_file() {
+        Ok(path)
+    } else {
+        bail!("{} is not built: cargo build --release --workspace", path.display())
+    }
+}
