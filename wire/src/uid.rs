@@ -1,0 +1,126 @@
+//! `log.record.uid`: the name of a record that any resend, restart, rename or compression leaves as it is.
+//!
+//! 32 lower-case hex digits: 20 of [`FileHash`], then 12 of the record's start offset in the uncompressed file, 48
+//! bits big-endian. Contract section 4 fixes the form; stores hold these names, so the formula never changes.
+
+use sha2::{Digest, Sha256};
+
+/// Length of a uid in hex digits.
+pub const UID_HEX: usize = 32;
+
+/// Most bytes of a file's first entry that are hashed.
+pub const FIRST_ENTRY_BYTES: usize = 1024;
+
+/// Offsets are kept in 48 bits (256 TiB).
+pub const OFFSET_MASK: u64 = (1 << 48) - 1;
+
+/// Names the contents of one log file: the first ten bytes of
+/// `SHA-256(pod_uid ‖ 0x00 ‖ container ‖ 0x00 ‖ restart in decimal ‖ 0x00 ‖ first entry)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileHash(pub [u8; 10]);
+
+impl FileHash {
+    /// `pod_uid` is the last `_` part of the pod directory's name, `head` the beginning of the file, of which the
+    /// first entry ([`first_entry`]) is hashed; a file that ends before its first newline is hashed as it is.
+    #[must_use]
+    pub fn new(pod_uid: &str, container: &str, restart: u32, head: &[u8]) -> Self {
+        let head = first_entry(head).unwrap_or(head);
+        let mut hash = Sha256::new();
+        for part in [pod_uid, container, &restart.to_string()] {
+            hash.update(part.as_bytes());
+            hash.update([0]);
+        }
+        hash.update(head);
+        let digest: [u8; 32] = hash.finalize().into();
+        let mut first = [0; 10];
+        first.copy_from_slice(&digest[..10]);
+        Self(first)
+    }
+
+    /// 20 lower-case hex digits.
+    #[must_use]
+    pub fn hex(&self) -> String {
+        self.0.iter().flat_map(|&b| HEX[usize::from(b)]).map(char::from).collect()
+    }
+}
+
+/// The file's first entry: its first bytes up to but without the first newline, at most [`FIRST_ENTRY_BYTES`].
+/// `None` while `head` is shorter than that and has no newline: bytes may yet be appended, and the hash would change.
+#[must_use]
+pub fn first_entry(head: &[u8]) -> Option<&[u8]> {
+    let most = head.get(..FIRST_ENTRY_BYTES);
+    let searched = most.unwrap_or(head);
+    memchr::memchr(b'\n', searched).map(|end| &searched[..end]).or(most)
+}
+
+/// Names one record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordUid {
+    /// The file.
+    pub file: FileHash,
+    /// Where the record starts in the uncompressed file, bytes. The low 48 bits are kept.
+    pub offset: u64,
+}
+
+impl RecordUid {
+    /// Writes the 32 hex digits.
+    #[inline]
+    pub fn write_hex(&self, out: &mut [u8; UID_HEX]) {
+        let [_, _, offset @ ..] = self.offset.to_be_bytes();
+        let (pairs, _) = out.as_chunks_mut::<2>();
+        for (pair, &byte) in pairs.iter_mut().zip(self.file.0.iter().chain(&offset)) {
+            *pair = HEX[usize::from(byte)];
+        }
+    }
+
+    /// The 32 hex digits as ASCII.
+    #[inline]
+    #[must_use]
+    pub fn hex(&self) -> [u8; UID_HEX] {
+        let mut out = [0; UID_HEX];
+        self.write_hex(&mut out);
+        out
+    }
+
+    /// Reads exactly 32 lower-case hex digits; `None` for anything else, which is another sender's uid.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits: &[u8; UID_HEX] = text.as_bytes().try_into().ok()?;
+        let mut bytes = [0u8; UID_HEX / 2];
+        for (byte, pair) in bytes.iter_mut().zip(digits.as_chunks::<2>().0) {
+            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+        }
+        let (file, offset) = bytes.split_first_chunk::<10>()?;
+        let offset = offset.iter().fold(0, |sum, &b| sum << 8 | u64::from(b));
+        Some(Self { file: FileHash(*file), offset })
+    }
+}
+
+impl std::fmt::Display for RecordUid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(std::str::from_utf8(&self.hex()).unwrap_or_default())
+    }
+}
+
+const fn nibble(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
+
+/// The two digits of each byte.
+static HEX: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut table = [[0; 2]; 256];
+    let mut i = 0;
+    while i < 256 {
+        table[i] = [DIGITS[i >> 4], DIGITS[i & 15]];
+        i += 1;
+    }
+    table
+};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+//! The walk that decides whether a request may be read.
+
+use super::{Summary, ViewError};
+use crate::limits::ViewLimits;
+use crate::proto::{Reader, Value};
+
+/// Messages of a request (opentelemetry-proto `logs.proto`, `resource.proto`, `common.proto`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Message {
+    Request,
+    ResourceLogs,
+    Resource,
+    EntityRef,
+    ScopeLogs,
+    Scope,
+    LogRecord,
+    KeyValue,
+    AnyValue,
+    ArrayValue,
+    KeyValueList,
+}
+
+impl Message {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Request => "ExportLogsServiceRequest",
+            Self::ResourceLogs => "ResourceLogs",
+            Self::Resource => "Resource",
+            Self::EntityRef => "EntityRef",
+            Self::ScopeLogs => "ScopeLogs",
+            Self::Scope => "InstrumentationScope",
+            Self::LogRecord => "LogRecord",
+            Self::KeyValue => "KeyValue",
+            Self::AnyValue => "AnyValue",
+            Self::ArrayValue => "ArrayValue",
+            Self::KeyValueList => "KeyValueList",
+        }
+    }
+}
+
+/// What a field is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    Unknown,
+    Varint,
+    Fixed64,
+    Fixed32,
+    Bytes,
+    Str,
+    Many(Message),
+    Once(Message),
+}
+
+#[inline]
+const fn shape(message: Message, field: u32) -> Shape {
+    use Message as M;
+    use Shape as S;
+    match (message, field) {
+        (M::Request, 1) => S::Many(M::ResourceLogs),
+        (M::ResourceLogs, 1) => S::Once(M::Resource),
+        (M::ResourceLogs, 2) => S::Many(M::ScopeLogs),
+        (M::ResourceLogs | M::ScopeLogs, 3) => S::Str,
+        (M::Resource, 1) => S::Many(M::KeyValue),
+        (M::Resource, 2) => S::Varint,
+        (M::Resource, 3) => S::Many(M::EntityRef),
+        (M::EntityRef, 1..=4) => S::Str,
+        (M::ScopeLogs, 1) => S::Once(M::Scope),
+        (M::ScopeLogs, 2) => S::Many(M::LogRecord),
+        (M::Scope, 1 | 2) => S::Str,
+        (M::Scope, 3) => S::Many(M::KeyValue),
+        (M::Scope, 4) => S::Varint,
+        (M::LogRecord, 1 | 11) => S::Fixed64,
+        (M::LogRecord, 2 | 7) => S::Varint,
+        (M::LogRecord, 3 | 12) => S::Str,
+        (M::LogRecord, 5) => S::Once(M::AnyValue),
+        (M::LogRecord, 6) => S::Many(M::KeyValue),
+        (M::LogRecord, 8) => S::Fixed32,
+        (M::LogRecord, 9 | 10) => S::Bytes,
+        (M::KeyValue, 1) => S::Str,
+        (M::KeyValue, 2) => S::Once(M::AnyValue),
+        (M::KeyValue, 3) => S::Varint,
+        (M::AnyValue, 1) => S::Str,
+        (M::AnyValue, 2 | 3 | 8) => S::Varint,
+        (M::AnyValue, 4) => S::Fixed64,
+        (M::AnyValue, 5) => S::Once(M::ArrayValue),
+        (M::AnyValue, 6) => S::Once(M::KeyValueList),
+        (M::AnyValue, 7) => S::Bytes,
+        (M::ArrayValue, 1) => S::Many(M::AnyValue),
+        (M::KeyValueList, 1) => S::Many(M::KeyValue),
+        _ => S::Unknown,
+    }
+}
+
+/// A message that is being read.
+#[derive(Clone, Copy, Debug)]
+struct Frame<'a> {
+    message: Message,
+    /// A field that may be there once has been there.
+    once: bool,
+    /// `AnyValue`s around and including this message.
+    depth: u8,
+    reader: Reader<'a>,
+}
+
+/// Request, ResourceLogs, ScopeLogs, LogRecord, KeyValue, then KeyValueList, KeyValue and AnyValue a level.
+const FRAMES: usize = 5 + 3 * (ViewLimits::MAX_DEPTH as usize + 1);
+
+struct Walk<'l> {
+    limits: &'l ViewLimits,
+    max_depth: u8,
+    summary: Summary,
+    groups: u32,
+    values: u32,
+}
+
+pub(super) fn check(bytes: &[u8], limits: &ViewLimits) -> Result<Summary, ViewError> {
+    let max_depth = limits.depth.min(ViewLimits::MAX_DEPTH);
+    let mut walk = Walk { limits, max_depth, summary: Summary::default(), groups: 0, values: 0 };
+    let root = Frame { message: Message::Request, once: false, depth: 0, reader: Reader::new(bytes) };
+    let mut outer = [root; FRAMES];
+    let mut outer_len = 0;
+    let mut frame = root;
+    loop {
+        let (field, value) = match frame.reader.field() {
+            Ok(Some(field)) => field,
+            Ok(None) if outer_len == 0 => return Ok(walk.summary),
+            Ok(None) => {
+                outer_len -= 1;
+                frame = outer[outer_len];
+                continue;
+            }
+            Err(error) => return Err(ViewError::Proto { message: frame.message.name(), error }),
+        };
+        let Some(inner) = walk.field(&mut frame, field, value)? else { continue };
+        // A frame with nothing left to read needs no place to come back to.
+        if frame.reader.remaining() > 0 {
+            *outer.get_mut(outer_len).ok_or(ViewError::TooDeep(max_depth))? = frame;
+            outer_len += 1;
+        }
+        frame = inner;
+    }
+}
+
+impl Walk<'_> {
+    /// Checks one field; a message to walk into is returned.
+    #[inline]
+    fn field<'a>(
+        &mut self,
+        frame: &mut Frame<'a>,
+        field: u32,
+        value: Value<'a>,
+    ) -> Result<Option<Frame<'a>>, ViewError> {
+        let message = frame.message;
+        let shape = shape(message, field);
+        if matches!(shape, Shape::Once(_)) || (message == Message::AnyValue && shape != Shape::Unknown) {
+            // One such field a message, but for the oneof of AnyValue, whose fields exclude each other.
+            if frame.once {
+                return Err(ViewError::Twice { message: message.name(), field });
+            }
+            frame.once = true;
+        }
+        match (shape, value) {
+            (Shape::Unknown, _)
+            | (Shape::Varint, Value::Varint(_))
+            | (Shape::Fixed64, Value::Fixed64(_))
+            | (Shape::Fixed32, Value::Fixed32(_))
+            | (Shape::Bytes, Value::Len(_)) => Ok(None),
+            (Shape::Str, Value::Len(bytes)) => match std::str::from_utf8(bytes) {
+                Ok(_) => Ok(None),
+                Err(_) => Err(ViewError::Utf8 { message: message.name(), field }),
+            },
+            (Shape::Many(inner) | Shape::Once(inner), Value::Len(bytes)) => {
+                let depth = self.enter(frame, inner)?;
+                Ok(Some(Frame { message: inner, once: false, depth, reader: Reader::new(bytes) }))
+            }
+            _ => Err(ViewError::WireType { message: message.name(), field }),
+        }
+    }
+
+    /// Counts a message that is walked into, and returns its depth.
+    #[inline]
+    fn enter(&mut self, outer: &Frame<'_>, inner: Message) -> Result<u8, ViewError> {
+        let mut depth = outer.depth;
+        match inner {
+            Message::ResourceLogs => {
+                self.summary.resources += 1;
+                count(&mut self.groups, self.limits.groups, "resources and scopes")?;
+            }
+            Message::ScopeLogs => count(&mut self.groups, self.limits.groups, "resources and scopes")?,
+            Message::LogRecord => {
+                count(&mut self.summary.records, self.limits.records, "records")?;
+                self.values = 0;
+            }
+            Message::Resource | Message::Scope => self.values = 0,
+            Message::KeyValue | Message::EntityRef => self.value()?,
+            Message::AnyValue => {
+                if outer.message == Message::ArrayValue {
+                    self.value()?;
+                }
+                depth += 1;
+                if depth > self.max_depth {
+                    return Err(ViewError::TooDeep(self.max_depth));
+                }
+            }
+            Message::Request | Message::ArrayValue | Message::KeyValueList => {}
+        }
+        Ok(depth)
+    }
+
+    fn value(&mut self) -> Result<(), ViewError> {
+        count(&mut self.values, self.limits.values, "values in one record, resource or scope")
+    }
+}
+
+#[inline]
+fn count(counter: &mut u32, limit: u32, what: &'static str) -> Result<(), ViewError> {
+    if *counter >= limit {
+        return Err(ViewError::TooMany { what, limit });
+    }
+    *counter += 1;
+    Ok(())
+}
