@@ -1,0 +1,285 @@
+//! The writers' thread: shares the rate among the containers, starts, restarts and ends them.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::cgroup;
+use crate::clock::{Clock, now_nanos};
+use crate::error::SimError;
+use crate::kubelet::{ContainerStatus, PodStatus};
+use crate::logfile::LogFile;
+use crate::node::{BURST, Deletion, Running, Shared};
+use crate::pods::{PodSpec, short_lived_pod};
+use crate::random::Random;
+use crate::writer::{Writer, Written};
+
+const TICK: Duration = Duration::from_millis(5);
+/// Lines that a container writes at a time when there is no rate.
+const BURST_LINES: u64 = 256;
+/// A machine that stood still does not make up for more than this.
+const LONGEST_TICK: Duration = Duration::from_millis(250);
+
+pub(crate) type Reply = mpsc::SyncSender<Result<(), SimError>>;
+
+#[derive(Debug)]
+pub(crate) enum Command {
+    StartPod(Box<PodSpec>, Reply),
+    DeletePod(String, Reply),
+    Restart(String, String, Reply),
+    Finish,
+}
+
+#[derive(Debug)]
+struct Active {
+    pod_uid: String,
+    container: usize,
+    writer: Writer,
+}
+
+#[derive(Debug)]
+pub(crate) struct Engine {
+    shared: Arc<Shared>,
+    clock: Clock,
+    active: Vec<Active>,
+    next_id: u64,
+    churned: u64,
+    churn_at: Option<Instant>,
+    short_lived: Vec<(Instant, String)>,
+}
+
+impl Engine {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            churn_at: shared.options.churn.map(|period| Instant::now() + period),
+            shared,
+            clock: Clock::default(),
+            active: Vec::new(),
+            next_id: 0,
+            churned: 0,
+            short_lived: Vec::new(),
+        }
+    }
+
+    pub(crate) fn run(mut self, commands: &mpsc::Receiver<Command>) {
+        if let Err(error) = self.write(commands) {
+            let shared = Arc::clone(&self.shared);
+            shared.fail(error);
+        }
+        for active in &mut self.active {
+            if let Err(error) = active.writer.finish() {
+                self.shared.fail(error);
+            }
+        }
+    }
+
+    fn write(&mut self, commands: &mpsc::Receiver<Command>) -> Result<(), SimError> {
+        let mut last = Instant::now();
+        loop {
+            while let Ok(command) = commands.try_recv() {
+                match command {
+                    Command::StartPod(pod, reply) => drop(reply.send(self.start_pod(*pod))),
+                    Command::DeletePod(uid, reply) => drop(reply.send(self.delete_pod(&uid))),
+                    Command::Restart(uid, container, reply) => {
+                        drop(reply.send(self.restart(&uid, &container)));
+                    }
+                    Command::Finish => return Ok(()),
+                }
+            }
+            let now = Instant::now();
+            self.churn(now)?;
+            let rate = self.shared.rate.load(Ordering::Acquire);
+            self.tick(rate, now.duration_since(last).min(LONGEST_TICK))?;
+            last = now;
+            if rate != BURST || self.shared.done.load(Ordering::Acquire) {
+                thread::sleep(TICK);
+            }
+        }
+    }
+
+    fn tick(&mut self, rate: u64, elapsed: Duration) -> Result<(), SimError> {
+        let total: f64 = self.active.iter().map(|active| active.writer.weight).sum();
+        let done = self.shared.done.load(Ordering::Acquire);
+        for active in &mut self.active {
+            let writer = &mut active.writer;
+            let mut due = 0;
+            if rate == BURST {
+                due = BURST_LINES;
+            } else {
+                // Rates are far below 2^52, shares are positive.
+                #[allow(clippy::cast_precision_loss)]
+                let share = rate as f64 * elapsed.as_secs_f64() * writer.weight / total;
+                writer.credit += share;
+                if writer.credit >= 1.0 {
+                    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+                    let whole = writer.credit as u64;
+                    due = whole;
+                }
+            }
+            if let Some(max) = self.shared.options.max_lines {
+                due = due.min(max.saturating_sub(self.shared.lines.load(Ordering::Relaxed)));
+            }
+            let exact = self.shared.options.max_lines.is_some();
+            let written = writer.turn(
+                if done { 0 } else { due },
+                exact,
+                &mut self.clock,
+                self.shared.options.torn_writes,
+            )?;
+            if rate != BURST {
+                #[allow(clippy::cast_precision_loss)]
+                let lines = written.lines as f64;
+                writer.credit = (writer.credit - lines).min(1000.0);
+            }
+            count(&self.shared, written);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn start_pod(&mut self, spec: PodSpec) -> Result<(), SimError> {
+        let mut containers = Vec::new();
+        for (index, container) in spec.containers.iter().enumerate() {
+            for restart in 0..container.restarts {
+                let mut past = self.open(&spec, index, restart)?;
+                let written = past.turn(40, false, &mut self.clock, false)?;
+                count(&self.shared, written);
+                past.log.ended.store(true, Ordering::Release);
+            }
+            containers.push(self.start_container(&spec, index, container.restarts)?);
+        }
+        self.shared.pods_started.fetch_add(1, Ordering::AcqRel);
+        let started_nanos = now_nanos();
+        let status = PodStatus { spec, started_nanos, containers, succeeded: false };
+        self.shared.pods.lock().unwrap_or_else(PoisonError::into_inner).push(status);
+        Ok(())
+    }
+
+    fn start_container(
+        &mut self,
+        spec: &PodSpec,
+        index: usize,
+        restart: u32,
+    ) -> Result<ContainerStatus, SimError> {
+        let writer = self.open(spec, index, restart)?;
+        let id = self.container_id(spec, index, restart);
+        let cgroup = cgroup::scope(&self.shared.cgroup(), &spec.uid, &id);
+        cgroup::create(&cgroup)?;
+        cgroup::update(&cgroup, &writer.log)?;
+        let running = Running { log: Arc::clone(&writer.log), cgroup };
+        self.shared.running.lock().unwrap_or_else(PoisonError::into_inner).push(running);
+        self.active.push(Active { pod_uid: spec.uid.clone(), container: index, writer });
+        let previous_id = restart.checked_sub(1).map(|before| self.container_id(spec, index, before));
+        Ok(ContainerStatus { id, restart, started_nanos: now_nanos(), previous_id })
+    }
+
+    fn open(&mut self, spec: &PodSpec, index: usize, restart: u32) -> Result<Writer, SimError> {
+        let container = &spec.containers[index];
+        let dir = self.shared.pod_logs().join(spec.log_dir()).join(&container.name);
+        self.next_id += 1;
+        let log = Arc::new(LogFile::new(dir, restart));
+        Writer::start(log, container.profile, container.weight, self.shared.options.seed, self.next_id)
+    }
+
+    fn container_id(&self, spec: &PodSpec, index: usize, restart: u32) -> String {
+        let name = format!("{}/{}/{restart}", spec.uid, spec.containers[index].name);
+        Random::named(self.shared.options.seed, &name).hex(64)
+    }
+
+    /// Flushes and ends a container's writer; its file stays.
+    fn end(&mut self, at: usize) -> Result<Active, SimError> {
+        let mut ended = self.active.swap_remove(at);
+        ended.writer.finish()?;
+        ended.writer.log.ended.store(true, Ordering::Release);
+        let mut running = self.shared.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.retain(|running| !Arc::ptr_eq(&running.log, &ended.writer.log));
+        Ok(ended)
+    }
+
+    fn delete_pod(&mut self, uid: &str) -> Result<(), SimError> {
+        let gone = {
+            let mut pods = self.shared.pods.lock().unwrap_or_else(PoisonError::into_inner);
+            let at = pods.iter().position(|pod| pod.spec.uid == uid);
+            at.map(|at| pods.remove(at)).ok_or_else(|| SimError::UnknownPod(uid.to_owned()))?
+        };
+        while let Some(at) = self.active.iter().position(|active| active.pod_uid == uid) {
+            self.end(at)?;
+        }
+        let slice = cgroup::pod_slice(&self.shared.cgroup(), uid);
+        std::fs::remove_dir_all(&slice).map_err(SimError::io(&slice))?;
+        self.delete_later(Deletion {
+            at: Instant::now() + self.shared.options.delete_delay,
+            dir: self.shared.pod_logs().join(gone.spec.log_dir()),
+            restart: None,
+        });
+        Ok(())
+    }
+
+    fn restart(&mut self, uid: &str, container: &str) -> Result<(), SimError> {
+        let unknown = || SimError::UnknownPod(format!("{uid}/{container}"));
+        let spec = {
+            let pods = self.shared.pods.lock().unwrap_or_else(PoisonError::into_inner);
+            pods.iter().find(|pod| pod.spec.uid == uid).map(|pod| pod.spec.clone()).ok_or_else(unknown)?
+        };
+        let index = spec.containers.iter().position(|spec| spec.name == container).ok_or_else(unknown)?;
+        let at = self.active.iter().position(|active| active.pod_uid == uid && active.container == index);
+        let ended = self.end(at.ok_or_else(unknown)?)?;
+        let before = ended.writer.log.restart;
+        let status = self.start_container(&spec, index, before + 1)?;
+        let mut pods = self.shared.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pod) = pods.iter_mut().find(|pod| pod.spec.uid == uid) {
+            pod.containers[index] = status;
+        }
+        drop(pods);
+        // The kubelet keeps the log of the instance before, not of the one before that.
+        if let Some(dead) = before.checked_sub(1) {
+            let at = Instant::now() + self.shared.options.delete_delay;
+            self.delete_later(Deletion { at, dir: ended.writer.log.dir.clone(), restart: Some(dead) });
+        }
+        Ok(())
+    }
+
+    fn delete_later(&self, deletion: Deletion) {
+        self.shared.deletions.lock().unwrap_or_else(PoisonError::into_inner).push(deletion);
+    }
+
+    /// Short-lived pods and restarts, in turn.
+    fn churn(&mut self, now: Instant) -> Result<(), SimError> {
+        if let Some(at) = self.short_lived.iter().position(|(end, _)| *end <= now) {
+            let (_, uid) = self.short_lived.swap_remove(at);
+            match self.delete_pod(&uid) {
+                Ok(()) | Err(SimError::UnknownPod(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let (Some(period), Some(due)) = (self.shared.options.churn, self.churn_at) else { return Ok(()) };
+        if now < due || self.shared.done.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.churn_at = Some(now + period);
+        self.churned += 1;
+        if self.churned % 2 == 1 {
+            let pod = short_lived_pod(self.shared.options.seed, self.churned);
+            self.short_lived.push((now + Duration::from_secs(1), pod.uid.clone()));
+            return self.start_pod(pod);
+        }
+        let at = usize::try_from(self.churned / 2).unwrap_or(0) % self.active.len().max(1);
+        let Some(active) = self.active.get(at) else { return Ok(()) };
+        let (uid, index) = (active.pod_uid.clone(), active.container);
+        let name = {
+            let pods = self.shared.pods.lock().unwrap_or_else(PoisonError::into_inner);
+            let pod = pods.iter().find(|pod| pod.spec.uid == uid);
+            pod.map(|pod| pod.spec.containers[index].name.clone())
+        };
+        name.map_or(Ok(()), |name| self.restart(&uid, &name))
+    }
+}
+
+fn count(shared: &Shared, written: Written) {
+    shared.entries.fetch_add(written.entries, Ordering::AcqRel);
+    let bytes = shared.bytes.fetch_add(written.bytes, Ordering::AcqRel) + written.bytes;
+    let lines = shared.lines.fetch_add(written.lines, Ordering::AcqRel) + written.lines;
+    if bytes >= shared.options.max_bytes || shared.options.max_lines.is_some_and(|max| lines >= max) {
+        shared.done.store(true, Ordering::Release);
+    }
+}
