@@ -36,7 +36,7 @@ pub(crate) fn update(dir: &Path, log: &LogFile) -> Result<(), SimError> {
         ),
     )?;
     let file = bytes.min(64 << 20) & !4095;
-    let anon = (8 << 20) + (lines * 16 & 0xf_f000);
+    let anon = (8 << 20) + ((lines * 16) & 0xf_f000);
     let (inactive, active) = (file / 2, file - file / 2);
     write(dir, "memory.current", &format!("{}\n", anon + file))?;
     write(
