@@ -42,10 +42,10 @@ pub fn put_varint(buf: &mut Vec<u8>, mut value: u64) {
 /// A length as a varint of exactly five bytes, which can be written before the length is known and overwritten in
 /// place after. Good for lengths below 2^35; protobuf's own limit for a message is 2^31.
 ///
-/// Such a varint is longer than it needs to be, and every parser takes it: protobuf's conformance suite tests
-/// over-long varints (`conformance/binary_json_conformance_suite.cc`, `longvarint`); C++ and upb read a length of
-/// up to five bytes (`parse_context.cc`, `ReadSizeFallback`), Go up to ten (`protowire.ConsumeVarint`), prost up to ten
-/// (`decode_varint`), Python's pure decoder has no bound of its own (`internal/decoder.py`, `_VarintDecoder`).
+/// Such a varint is longer than it needs to be, and every parser takes it: protobuf's conformance suite demands that
+/// over-long varints are read (`conformance/binary_json_conformance_suite.cc`, `longvarint`). A length may have five
+/// bytes in C++ (`parse_context.cc`, `ReadSizeFallback`), ten in Go (`protowire.ConsumeVarint`), Python
+/// (`internal/decoder.py`, `_VarintDecoder`) and prost (`decode_varint`).
 #[inline]
 #[must_use]
 pub const fn padded(len: usize) -> [u8; PADDED] {
@@ -111,6 +111,9 @@ pub enum Value<'a> {
 }
 
 /// Reads the fields of one message.
+///
+/// Inlined by force: returned through memory, a field costs more than to read it (a record of eight fields and two
+/// attributes was checked in 90 ns so, and in 60 ns inlined).
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a> {
     rest: &'a [u8],
@@ -118,14 +121,14 @@ pub struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// Of a message's bytes, without its own key and length.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
     /// Bytes not yet read.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn remaining(&self) -> usize {
         self.rest.len()
@@ -133,7 +136,7 @@ impl<'a> Reader<'a> {
 
     /// The next field's number and contents; `None` at the end of the message. After an error the reader stands
     /// anywhere, but never outside its slice.
-    #[inline]
+    #[inline(always)]
     pub fn field(&mut self) -> Result<Option<(u32, Value<'a>)>, ProtoError> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -153,7 +156,7 @@ impl<'a> Reader<'a> {
         Ok(Some((field, value)))
     }
 
-    #[inline]
+    #[inline(always)]
     fn varint(&mut self) -> Result<u64, ProtoError> {
         match *self.rest {
             [a, ref rest @ ..] if a < 0x80 => {
@@ -168,6 +171,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline(never)]
     fn long_varint(&mut self) -> Result<u64, ProtoError> {
         let mut value = 0u64;
         for (i, &byte) in self.rest.iter().take(10).enumerate() {
@@ -184,14 +188,14 @@ impl<'a> Reader<'a> {
         Err(if self.rest.len() < 10 { ProtoError::Truncated } else { ProtoError::Varint })
     }
 
-    #[inline]
+    #[inline(always)]
     fn array<const N: usize>(&mut self) -> Result<[u8; N], ProtoError> {
         let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(ProtoError::Truncated)?;
         self.rest = rest;
         Ok(*head)
     }
 
-    #[inline]
+    #[inline(always)]
     fn bytes(&mut self) -> Result<&'a [u8], ProtoError> {
         let len = usize::try_from(self.varint()?).map_err(|_| ProtoError::Truncated)?;
         let (head, rest) = self.rest.split_at_checked(len).ok_or(ProtoError::Truncated)?;

@@ -6,7 +6,7 @@ use crate::proto::{Reader, Value};
 
 /// Messages of a request (opentelemetry-proto `logs.proto`, `resource.proto`, `common.proto`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Message {
+pub(super) enum Message {
     Request,
     ResourceLogs,
     Resource,
@@ -40,7 +40,7 @@ impl Message {
 
 /// What a field is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Shape {
+pub(super) enum Shape {
     Unknown,
     Varint,
     Fixed64,
@@ -52,7 +52,7 @@ enum Shape {
 }
 
 #[inline]
-const fn shape(message: Message, field: u32) -> Shape {
+pub(super) const fn shape(message: Message, field: u32) -> Shape {
     use Message as M;
     use Shape as S;
     match (message, field) {
@@ -165,13 +165,21 @@ impl Walk<'_> {
             | (Shape::Fixed64, Value::Fixed64(_))
             | (Shape::Fixed32, Value::Fixed32(_))
             | (Shape::Bytes, Value::Len(_)) => Ok(None),
-            (Shape::Str, Value::Len(bytes)) => match std::str::from_utf8(bytes) {
-                Ok(_) => Ok(None),
-                Err(_) => Err(ViewError::Utf8 { message: message.name(), field }),
-            },
+            (Shape::Str, Value::Len(bytes)) if is_utf8(bytes) => Ok(None),
+            (Shape::Str, Value::Len(_)) => Err(ViewError::Utf8 { message: message.name(), field }),
             (Shape::Many(inner) | Shape::Once(inner), Value::Len(bytes)) => {
                 let depth = self.enter(frame, inner)?;
-                Ok(Some(Frame { message: inner, once: false, depth, reader: Reader::new(bytes) }))
+                let plain = match inner {
+                    Message::AnyValue => is_string(bytes),
+                    Message::KeyValue => depth < self.max_depth && is_string_pair(bytes),
+                    _ => false,
+                };
+                Ok((!plain).then_some(Frame {
+                    message: inner,
+                    once: false,
+                    depth,
+                    reader: Reader::new(bytes),
+                }))
             }
             _ => Err(ViewError::WireType { message: message.name(), field }),
         }
@@ -219,4 +227,27 @@ fn count(counter: &mut u32, limit: u32, what: &'static str) -> Result<(), ViewEr
     }
     *counter += 1;
     Ok(())
+}
+
+// Nearly all values are strings. These see them at a glance; what they do not know is walked, and judged there.
+
+/// A KeyValue of a key and then a string, and nothing else.
+#[inline]
+fn is_string_pair(bytes: &[u8]) -> bool {
+    let mut reader = Reader::new(bytes);
+    matches!(reader.field(), Ok(Some((1, Value::Len(key)))) if is_utf8(key))
+        && matches!(reader.field(), Ok(Some((2, Value::Len(value)))) if reader.remaining() == 0 && is_string(value))
+}
+
+/// An AnyValue of a string and nothing else.
+#[inline]
+fn is_string(bytes: &[u8]) -> bool {
+    let mut reader = Reader::new(bytes);
+    matches!(reader.field(), Ok(Some((1, Value::Len(text)))) if reader.remaining() == 0 && is_utf8(text))
+}
+
+/// Logs are mostly ASCII, which is told faster.
+#[inline]
+fn is_utf8(bytes: &[u8]) -> bool {
+    bytes.is_ascii() || std::str::from_utf8(bytes).is_ok()
 }
