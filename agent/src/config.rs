@@ -2,6 +2,8 @@
 //!
 //! The file format, `${NAME}` expansion and the reporting of problems are `sonde_daemon::config`'s.
 
+mod validate;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

@@ -4,4 +4,9 @@
 
 pub mod batch;
 pub mod config;
+pub mod dial;
+pub mod endpoint;
+pub mod export;
+pub mod host;
+pub mod kubelet;
 pub mod pods;

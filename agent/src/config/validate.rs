@@ -1,0 +1,222 @@
+//! What the types of the configuration cannot say. Every problem is reported, not the first.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+use rustls::pki_types::ServerName;
+use sonde_daemon::config::{Problems, Validate};
+use sonde_daemon::units::{Interval, Size};
+
+use super::{Config, Export, Kubelet, Logs, MultilineRule, PodSource};
+use crate::endpoint::Endpoint;
+use crate::export;
+
+/// Mounted into every pod with a service account: its presence says that we are in one.
+pub const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+
+/// The named rules of `logs.multiline`.
+const PRESETS: [&str; 8] = ["java", "python", "go", "node", "ruby", "dotnet", "php", "rust"];
+
+/// Headers that every request carries by itself.
+const OUR_HEADERS: [&str; 9] = [
+    "content-type",
+    "content-length",
+    "content-encoding",
+    "grpc-encoding",
+    "grpc-timeout",
+    "host",
+    "te",
+    "transfer-encoding",
+    "x-sonde-resend",
+];
+
+impl Validate for Config {
+    fn validate(&self, problems: &mut Problems) {
+        self.check(problems, Path::new(SERVICE_ACCOUNT_TOKEN).exists());
+    }
+}
+
+impl Config {
+    /// `in_pod`: a service-account token is mounted.
+    fn check(&self, problems: &mut Problems, in_pod: bool) {
+        if in_pod && self.node.name.is_empty() {
+            problems.add(
+                "node.name",
+                "is empty: in a pod the host name is the pod's, not the node's",
+                "NODE_NAME in the environment, from fieldRef spec.nodeName",
+            );
+        }
+        if self.state_dir.as_os_str().is_empty() {
+            problems.add("state_dir", "is empty", "a directory");
+        }
+        if self.host.root.as_os_str().is_empty() {
+            problems.add("host.root", "is empty", "a directory such as `/`");
+        }
+        if !is_listen_address(&self.listen) {
+            let what = format!("`{}` is not an address with a port", self.listen);
+            problems.add("listen", what, "one such as `[::]:9464`");
+        }
+        at_least(problems, "shutdown_grace", self.shutdown_grace, Interval::secs(1));
+        self.kubelet.check(problems, self.pods.source);
+        for (at, glob) in self.pods.labels.iter().enumerate() {
+            check_glob(problems, &format!("pods.labels[{at}]"), glob, "/_");
+        }
+        self.logs.check(problems);
+        at_least(problems, "metrics.interval", self.metrics.interval, Interval::secs(1));
+        self.export.check(problems);
+        if self.canary.interval.0 != Duration::ZERO {
+            at_least(problems, "canary.interval", self.canary.interval, Interval::secs(1));
+        }
+    }
+}
+
+impl Kubelet {
+    fn check(&self, problems: &mut Problems, source: PodSource) {
+        if self.url.is_empty() {
+            if source == PodSource::Kubelet {
+                problems.add("kubelet.url", "is empty, but pods.source is `kubelet`", "its URL");
+            }
+        } else if let Err(error) = Endpoint::parse(&self.url, (80, 10250)) {
+            problems.add("kubelet.url", error.to_string(), "");
+        }
+        if !self.server_name.is_empty() {
+            check_server_name(problems, "kubelet.server_name", &self.server_name);
+        }
+        at_least(problems, "kubelet.interval", self.interval, Interval::secs(1));
+    }
+}
+
+impl Logs {
+    fn check(&self, problems: &mut Problems) {
+        for (name, rules) in [("include", &self.include), ("exclude", &self.exclude)] {
+            for (at, rule) in rules.iter().enumerate() {
+                let path = format!("logs.{name}[{at}]");
+                check_container(problems, &path, [&rule.namespace, &rule.pod, &rule.container]);
+                if rule.namespace.is_empty() && rule.pod.is_empty() && rule.container.is_empty() {
+                    problems.add(path, "matches everything", "a namespace, a pod or a container");
+                }
+            }
+        }
+        for (at, rule) in self.multiline.iter().enumerate() {
+            rule.check(problems, &format!("logs.multiline[{at}]"));
+        }
+        within(problems, "logs.max_line", self.max_line, Size::kib(1), Size::mib(16));
+    }
+}
+
+impl MultilineRule {
+    fn check(&self, problems: &mut Problems, path: &str) {
+        check_container(problems, path, [&self.namespace, &self.pod, &self.container]);
+        if self.start.is_empty() == self.preset.is_empty() {
+            problems.add(path, "has not exactly one of `start` and `preset`", "one of the two");
+        } else if !self.preset.is_empty() && !PRESETS.contains(&self.preset.as_str()) {
+            let what = format!("`{}` is not a preset", self.preset);
+            problems.add(format!("{path}.preset"), what, PRESETS.join(", "));
+        }
+    }
+}
+
+impl Export {
+    fn check(&self, problems: &mut Problems) {
+        let endpoint = export::endpoint(self);
+        if let Err(error) = &endpoint {
+            problems.add("export.endpoint", error.to_string(), "");
+        }
+        within(problems, "export.batch.bytes", self.batch.bytes, Size::kib(4), Size::mib(32));
+        at_least(problems, "export.batch.age", self.batch.age, Interval::millis(10));
+        if self.batch.age > Interval::secs(60) {
+            problems.add("export.batch.age", format!("{} is too long", self.batch.age), "60s or less");
+        }
+        if !(1..=64).contains(&self.in_flight) {
+            problems.add("export.in_flight", format!("{} is not possible", self.in_flight), "1 to 64");
+        }
+        for (name, value) in &self.headers {
+            let path = format!("export.headers.{name}");
+            let Ok(parsed) = name.to_ascii_lowercase().parse::<HeaderName>() else {
+                problems.add(path, "is not a header's name", "letters, digits and `-`");
+                continue;
+            };
+            if OUR_HEADERS.contains(&parsed.as_str()) {
+                problems.add(path, "is set by the agent itself", "another header");
+            } else if parsed == http::header::AUTHORIZATION && !self.token_file.is_empty() {
+                problems.add(path, "is set by export.token_file", "one of the two");
+            } else if HeaderValue::from_str(value).is_err() {
+                problems.add(path, "has a value that cannot be a header's", "printable ASCII");
+            }
+        }
+        self.check_tls(problems, endpoint.is_ok_and(|endpoint| !endpoint.tls));
+    }
+
+    fn check_tls(&self, problems: &mut Problems, plain: bool) {
+        let tls = &self.tls;
+        let set = [&tls.ca_file, &tls.cert_file, &tls.key_file, &tls.server_name];
+        if plain && (tls.insecure_skip_verify || set.iter().any(|text| !text.is_empty())) {
+            problems.add("export.tls", "is set, but export.endpoint is http://", "an https:// endpoint");
+        }
+        for (name, this, other) in
+            [("cert_file", &tls.cert_file, &tls.key_file), ("key_file", &tls.key_file, &tls.cert_file)]
+        {
+            if this.is_empty() && !other.is_empty() {
+                problems.add(format!("export.tls.{name}"), "is missing", "cert_file and key_file together");
+            }
+        }
+        if !tls.server_name.is_empty() {
+            check_server_name(problems, "export.tls.server_name", &tls.server_name);
+        }
+    }
+}
+
+/// `address:port`, `:port` or `name:port`.
+fn is_listen_address(text: &str) -> bool {
+    if text.parse::<SocketAddr>().is_ok() {
+        return true;
+    }
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    port.parse::<u16>().is_ok() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
+}
+
+fn check_server_name(problems: &mut Problems, path: &str, name: &str) {
+    if ServerName::try_from(name).is_err() {
+        problems.add(
+            path,
+            format!("`{name}` is no name that a certificate could carry"),
+            "a host name or an address",
+        );
+    }
+}
+
+fn check_container(problems: &mut Problems, path: &str, globs: [&str; 3]) {
+    for (name, glob) in ["namespace", "pod", "container"].iter().zip(globs) {
+        if !glob.is_empty() {
+            check_glob(problems, &format!("{path}.{name}"), glob, "");
+        }
+    }
+}
+
+/// Kubernetes names and label keys have few characters; anything else is a mistake or another glob language.
+fn check_glob(problems: &mut Problems, path: &str, glob: &str, more: &str) {
+    let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '*') || more.contains(c);
+    if glob.is_empty() {
+        problems.add(path, "is empty", "a name, or a pattern with `*`");
+    } else if let Some(odd) = glob.chars().find(|c| !known(*c)) {
+        let what = format!("`{glob}` has a `{odd}`, which no name has");
+        problems.add(path, what, "a name, or a pattern with `*` (the only wildcard)");
+    }
+}
+
+fn at_least(problems: &mut Problems, path: &str, value: Interval, least: Interval) {
+    if value < least {
+        problems.add(path, format!("{value} is too short"), format!("{least} or more"));
+    }
+}
+
+fn within(problems: &mut Problems, path: &str, value: Size, least: Size, most: Size) {
+    if value < least || value > most {
+        problems.add(path, format!("{value} is out of bounds"), format!("{least} to {most}"));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+use sonde_daemon::config::{Problem, load};
+
+use super::*;
+
+fn problems(yaml: &str) -> Vec<Problem> {
+    load::<Config>(yaml, "agent.yaml", |_| None).map(|_| Vec::new()).unwrap_or_else(|problems| problems)
+}
+
+#[test]
+fn the_defaults_have_no_problem() {
+    assert_eq!(problems(""), []);
+}
+
+#[test]
+fn every_mistake_is_reported_with_its_key() {
+    for (yaml, key) in [
+        ("listen: somewhere", "listen"),
+        ("listen: ''", "listen"),
+        ("state_dir: ''", "state_dir"),
+        ("shutdown_grace: 0s", "shutdown_grace"),
+        ("kubelet: {url: 'node:10250'}", "kubelet.url"),
+        ("kubelet: {url: ''}\npods: {source: kubelet}", "kubelet.url"),
+        ("kubelet: {server_name: 'a b'}", "kubelet.server_name"),
+        ("kubelet: {interval: 10ms}", "kubelet.interval"),
+        ("pods: {labels: ['app[1]']}", "pods.labels[0]"),
+        ("logs: {include: [{namespace: 'a?'}]}", "logs.include[0].namespace"),
+        ("logs: {exclude: [{pod: ok}, {}]}", "logs.exclude[1]"),
+        ("logs: {max_line: 10B}", "logs.max_line"),
+        ("logs: {multiline: [{preset: cobol}]}", "logs.multiline[0].preset"),
+        ("logs: {multiline: [{preset: java, start: x}]}", "logs.multiline[0]"),
+        ("metrics: {interval: 1ms}", "metrics.interval"),
+        ("canary: {interval: 1ms}", "canary.interval"),
+        ("export: {endpoint: 'collector:4317'}", "export.endpoint"),
+        ("export: {in_flight: 0}", "export.in_flight"),
+        ("export: {batch: {bytes: 1GiB}}", "export.batch.bytes"),
+        ("export: {batch: {age: 0s}}", "export.batch.age"),
+        ("export: {batch: {age: 1h}}", "export.batch.age"),
+        ("export: {headers: {'a b': c}}", "export.headers.a b"),
+        ("export: {headers: {Content-Type: c}}", "export.headers.Content-Type"),
+        ("export: {headers: {authorization: c}, token_file: /t}", "export.headers.authorization"),
+        ("export: {tls: {insecure_skip_verify: true}}", "export.tls"),
+        ("export: {endpoint: 'https://c', tls: {cert_file: /c}}", "export.tls.key_file"),
+        ("export: {endpoint: 'https://c', tls: {server_name: '*'}}", "export.tls.server_name"),
+    ] {
+        let found = problems(yaml);
+        assert_eq!(found.len(), 1, "{yaml}: {found:?}");
+        assert_eq!(found[0].path, key, "{yaml}");
+    }
+}
+
+#[test]
+fn what_people_write_is_fine() {
+    for yaml in [
+        "listen: ':9464'",
+        "listen: 127.0.0.1:0",
+        "listen: localhost:9464",
+        "logs: {include: [{namespace: 'shop-*'}], exclude: [{container: istio-proxy}], read_existing: true}",
+        "logs: {multiline: [{namespace: shop, preset: java}, {start: '^\\d'}]}",
+        "export: {endpoint: 'https://[fd00::1]:4317', headers: {X-Scope-OrgID: team-a}}",
+        "kubelet: {url: ''}",
+        "kubelet: {url: 'http://127.0.0.1:10255', server_name: 10.0.0.1}",
+    ] {
+        assert_eq!(problems(yaml), [], "{yaml}");
+    }
+}
+
+#[test]
+fn in_a_pod_a_missing_node_name_is_a_problem() {
+    let mut config = Config::default();
+    config.node.name = String::new();
+    let found = |config: &Config, in_pod| {
+        let mut problems = Problems::default();
+        config.check(&mut problems, in_pod);
+        format!("{problems:?}")
+    };
+    assert!(found(&config, true).contains("NODE_NAME"));
+    assert!(!found(&config, false).contains("NODE_NAME"));
+    config.node.name = "node-1".to_owned();
+    assert!(!found(&config, true).contains("NODE_NAME"));
+}

@@ -1,0 +1,174 @@
+//! Request bytes as they go on the wire: compressed once, sent as they are, sent again as they are.
+//!
+//! One zstd context at level 1 serves every request; the frame carries the content size, from which a receiver
+//! reserves its memory. The result is one exact allocation, so a request in flight costs its compressed size.
+
+use std::io::{self, Read, Write};
+
+use bytes::Bytes;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+
+/// gRPC's length prefix: a flag and four bytes (grpc/doc/PROTOCOL-HTTP2.md, "Length-Prefixed-Message").
+const PREFIX: usize = 5;
+
+/// How a request is compressed, cheapest on the wire last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Encoding {
+    /// As it is.
+    Identity,
+    /// gzip, level 1.
+    Gzip,
+    /// zstd, level 1.
+    Zstd,
+}
+
+impl Encoding {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Identity, Self::Gzip, Self::Zstd];
+
+    /// The name of `grpc-encoding` and `content-encoding`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    /// What is tried where this one is refused.
+    pub fn simpler(self) -> Option<Self> {
+        match self {
+            Self::Zstd => Some(Self::Gzip),
+            Self::Gzip => Some(Self::Identity),
+            Self::Identity => None,
+        }
+    }
+}
+
+/// A request body, ready to be sent any number of times.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    /// How it is compressed.
+    pub encoding: Encoding,
+    /// The body: for gRPC with the length prefix.
+    pub body: Bytes,
+    /// Bytes before compression.
+    pub raw_bytes: usize,
+}
+
+/// Why a body could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PackError {
+    /// The compressor's word.
+    #[error("a request of {0} bytes could not be compressed: {1}")]
+    Compress(usize, io::Error),
+    /// gRPC's length prefix has four bytes.
+    #[error("a request of {0} bytes is too long for gRPC")]
+    TooLong(usize),
+}
+
+/// Makes bodies. One for each exporter.
+pub struct Packer {
+    framed: bool,
+    zstd: zstd::bulk::Compressor<'static>,
+    /// Grows to the bound of the largest request and stays there.
+    scratch: Vec<u8>,
+}
+
+impl Packer {
+    /// `framed` = with gRPC's length prefix.
+    pub fn new(framed: bool) -> io::Result<Self> {
+        Ok(Self { framed, zstd: zstd::bulk::Compressor::new(1)?, scratch: Vec::new() })
+    }
+
+    /// Compresses an encoded request.
+    pub fn pack(&mut self, raw: &[u8], encoding: Encoding) -> Result<Packed, PackError> {
+        let failed = |error| PackError::Compress(raw.len(), error);
+        let start = if self.framed { PREFIX } else { 0 };
+        self.scratch.clear();
+        self.scratch.resize(start, 0);
+        match encoding {
+            Encoding::Identity => self.scratch.extend_from_slice(raw),
+            Encoding::Gzip => {
+                let mut gzip = GzEncoder::new(&mut self.scratch, flate2::Compression::fast());
+                gzip.write_all(raw).and_then(|()| gzip.try_finish()).map_err(failed)?;
+            }
+            Encoding::Zstd => {
+                self.scratch.resize(start + zstd::zstd_safe::compress_bound(raw.len()), 0);
+                let written =
+                    self.zstd.compress_to_buffer(raw, &mut self.scratch[start..]).map_err(failed)?;
+                self.scratch.truncate(start + written);
+            }
+        }
+        if self.framed {
+            let length = self.scratch.len() - PREFIX;
+            let length = u32::try_from(length).map_err(|_| PackError::TooLong(length))?;
+            self.scratch[0] = u8::from(encoding != Encoding::Identity);
+            self.scratch[1..PREFIX].copy_from_slice(&length.to_be_bytes());
+        }
+        Ok(Packed { encoding, body: Bytes::copy_from_slice(&self.scratch), raw_bytes: raw.len() })
+    }
+
+    /// The same request in another encoding, for a receiver that refuses this one.
+    pub fn repack(&mut self, packed: &Packed, encoding: Encoding) -> Result<Packed, PackError> {
+        let failed = |error| PackError::Compress(packed.raw_bytes, error);
+        let body = &packed.body[if self.framed { PREFIX } else { 0 }..];
+        let mut raw = Vec::with_capacity(packed.raw_bytes);
+        match packed.encoding {
+            Encoding::Identity => raw.extend_from_slice(body),
+            Encoding::Gzip => {
+                GzDecoder::new(body).read_to_end(&mut raw).map_err(failed)?;
+            }
+            Encoding::Zstd => raw = zstd::bulk::decompress(body, packed.raw_bytes).map_err(failed)?,
+        }
+        self.pack(&raw, encoding)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn unpacked(packed: &Packed, framed: bool) -> Vec<u8> {
+        let body = if framed {
+            let (prefix, body) = packed.body.split_at(PREFIX);
+            assert_eq!(prefix[0] == 1, packed.encoding != Encoding::Identity);
+            assert_eq!(u32::from_be_bytes(prefix[1..].try_into().unwrap()) as usize, body.len());
+            body
+        } else {
+            &packed.body[..]
+        };
+        let mut raw = Vec::new();
+        match packed.encoding {
+            Encoding::Identity => raw.extend_from_slice(body),
+            Encoding::Gzip => drop(GzDecoder::new(body).read_to_end(&mut raw).unwrap()),
+            Encoding::Zstd => raw = zstd::decode_all(body).unwrap(),
+        }
+        raw
+    }
+
+    #[test]
+    fn a_zstd_body_says_its_content_size() {
+        let raw = vec![7; 100_000];
+        let packed = Packer::new(false).unwrap().pack(&raw, Encoding::Zstd).unwrap();
+        assert_eq!(zstd::zstd_safe::get_frame_content_size(&packed.body).unwrap(), Some(100_000));
+        assert!(packed.body.len() < 1000);
+    }
+
+    proptest! {
+        #[test]
+        fn every_encoding_gives_the_bytes_back(
+            raw in prop::collection::vec(0u8..4, 0..5000), framed: bool, first in 0usize..3, second in 0usize..3,
+        ) {
+            let mut packer = Packer::new(framed).unwrap();
+            let packed = packer.pack(&raw, Encoding::ALL[first]).unwrap();
+            prop_assert_eq!(&unpacked(&packed, framed), &raw);
+            let again = packer.repack(&packed, Encoding::ALL[second]).unwrap();
+            prop_assert_eq!(&unpacked(&again, framed), &raw);
+            prop_assert_eq!(again.raw_bytes, raw.len());
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What a request says before its body: method, path and headers, made once.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE, USER_AGENT,
+};
+use http::{HeaderMap, Method, Request, Uri};
+use sonde_daemon::secret::Token;
+use sonde_wire::grpc::{LOGS_EXPORT_PATH, RESEND_HEADER};
+
+use super::packer::{Encoding, Packed};
+use crate::config::{Export, Protocol};
+use crate::endpoint::Endpoint;
+
+/// Why no request can be made from the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    /// A header that HTTP cannot carry.
+    #[error("export.headers: `{0}` cannot be a header: {1}")]
+    Header(String, http::Error),
+    /// The path cannot be part of a request.
+    #[error("export.endpoint: {0}")]
+    Uri(#[from] http::uri::InvalidUri),
+}
+
+/// The receiver's logs service.
+pub struct Target {
+    endpoint: Endpoint,
+    protocol: Protocol,
+    uri: Uri,
+    headers: HeaderMap,
+    token: Option<Token>,
+}
+
+impl Target {
+    /// `deadline` is told to a gRPC receiver, which may give up then too.
+    pub fn new(
+        endpoint: Endpoint,
+        config: &Export,
+        token: Option<Token>,
+        deadline: Duration,
+    ) -> Result<Self, TargetError> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &config.headers {
+            let failed = |error| TargetError::Header(name.clone(), error);
+            let key: HeaderName =
+                name.to_ascii_lowercase().parse().map_err(|error| failed(http::Error::from(error)))?;
+            let value: HeaderValue = value.parse().map_err(|error| failed(http::Error::from(error)))?;
+            headers.insert(key, value);
+        }
+        headers
+            .insert(USER_AGENT, HeaderValue::from_static(concat!("sonde-agent/", env!("CARGO_PKG_VERSION"))));
+        let path = match config.protocol {
+            Protocol::Grpc => {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+                headers.insert(TE, HeaderValue::from_static("trailers"));
+                headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
+                if let Ok(timeout) = HeaderValue::from_str(&format!("{}m", deadline.as_millis())) {
+                    headers.insert("grpc-timeout", timeout);
+                }
+                format!("{}{LOGS_EXPORT_PATH}", endpoint.path)
+            }
+            Protocol::Http => {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+                if let Ok(host) = HeaderValue::from_str(&endpoint.authority()) {
+                    headers.insert(HOST, host);
+                }
+                let path = endpoint.path.strip_suffix("/v1/logs").unwrap_or(&endpoint.path);
+                format!("{path}/v1/logs")
+            }
+        };
+        let uri = match config.protocol {
+            Protocol::Grpc => format!("{}://{}{path}", endpoint.scheme(), endpoint.authority()).parse()?,
+            Protocol::Http => path.parse()?,
+        };
+        Ok(Self { endpoint, protocol: config.protocol, uri, headers, token })
+    }
+
+    /// Where it goes.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// A request; `resend` = it may hold records that were sent before.
+    pub fn request(&self, packed: &Packed, resend: bool) -> Request<Bytes> {
+        let mut request = Request::new(packed.body.clone());
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        let headers = request.headers_mut();
+        *headers = self.headers.clone();
+        if packed.encoding != Encoding::Identity {
+            let value = HeaderValue::from_static(packed.encoding.name());
+            match self.protocol {
+                Protocol::Grpc => headers.insert("grpc-encoding", value),
+                Protocol::Http => headers.insert(CONTENT_ENCODING, value),
+            };
+        }
+        if resend {
+            headers.insert(RESEND_HEADER, HeaderValue::from_static("1"));
+        }
+        if let Some(token) = &self.token
+            && let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {}", token.get()))
+        {
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        request
+    }
+}

@@ -1,0 +1,222 @@
+//! Asks the kubelet for its pods over one connection that is kept.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue, USER_AGENT};
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use sonde_daemon::secret::Token;
+use sonde_daemon::tls::{self, ClientOptions, Roots, TlsError};
+
+use crate::config;
+use crate::dial::{DialError, Dialer};
+use crate::endpoint::{Endpoint, EndpointError};
+
+/// A longer answer is refused: 500 pods are a few megabytes.
+const ANSWER_BYTES: usize = 64 << 20;
+const CONNECT: Duration = Duration::from_secs(5);
+const ANSWER: Duration = Duration::from_secs(20);
+/// The service account's authority, mounted beside its token.
+const SERVICE_ACCOUNT_CA: &str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The configured URL.
+    #[error("kubelet.url: {0}")]
+    Url(#[from] EndpointError),
+    /// Authorities or names.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
+    /// The name has no address.
+    #[error("{0}: {1}")]
+    LookUp(String, io::Error),
+    /// No connection.
+    #[error("{0}: {1}")]
+    Dial(SocketAddr, DialError),
+    /// The connection broke.
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+    /// It took too long.
+    #[error("no complete answer within {} s", ANSWER.as_secs())]
+    Slow,
+    /// An answer that is none; the kubelet's words say what is missing.
+    #[error("the kubelet answered {0}: {1}")]
+    Status(StatusCode, String),
+    /// The body broke off or is too long.
+    #[error("the answer could not be read: {0}")]
+    Body(String),
+}
+
+/// One kubelet.
+pub struct Client {
+    endpoint: Endpoint,
+    config: config::Kubelet,
+    node: String,
+    own_certificate: PathBuf,
+    token: Option<Token>,
+    tls: Option<tls::Client>,
+    /// Which of [`Client::names`] the certificate carries.
+    name: usize,
+    sender: Option<http1::SendRequest<Empty<Bytes>>>,
+}
+
+impl Client {
+    /// Connects to nothing and reads no file yet: what is missing may come later.
+    ///
+    /// `own_certificate` is that of a kubelet that signs its own.
+    pub fn new(config: &config::Kubelet, node: &str, own_certificate: PathBuf) -> Result<Self, ClientError> {
+        Ok(Self {
+            endpoint: Endpoint::parse(&config.url, (80, 10250))?,
+            config: config.clone(),
+            node: node.to_owned(),
+            own_certificate,
+            token: None,
+            tls: None,
+            name: 0,
+            sender: None,
+        })
+    }
+
+    /// The body of `GET /pods`.
+    pub async fn pods(&mut self) -> Result<Bytes, ClientError> {
+        let answer = tokio::time::timeout(ANSWER, self.get("/pods")).await.unwrap_or(Err(ClientError::Slow));
+        if answer.is_err() {
+            self.sender = None;
+        }
+        answer
+    }
+
+    async fn get(&mut self, path: &str) -> Result<Bytes, ClientError> {
+        let request = self.request(path);
+        let mut sender = match self.sender.take() {
+            Some(mut sender) if sender.ready().await.is_ok() => sender,
+            _ => self.connect().await?,
+        };
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES).collect().await.map_err(|error| {
+            let long = error.downcast_ref::<LengthLimitError>().is_some();
+            ClientError::Body(if long { "it is over 64 MiB".to_owned() } else { error.to_string() })
+        })?;
+        let body = body.to_bytes();
+        self.sender = Some(sender);
+        // Redirects are not followed: the token goes to the kubelet only.
+        if status != StatusCode::OK {
+            let words: String = String::from_utf8_lossy(&body[..body.len().min(300)])
+                .chars()
+                .map(|c| if c.is_control() { ' ' } else { c })
+                .collect();
+            return Err(ClientError::Status(status, words.trim().to_owned()));
+        }
+        Ok(body)
+    }
+
+    fn request(&mut self, path: &str) -> Request<Empty<Bytes>> {
+        let mut request = Request::new(Empty::new());
+        let headers = request.headers_mut();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("sonde-agent/", env!("CARGO_PKG_VERSION"))));
+        if let Ok(host) = HeaderValue::from_str(&self.endpoint.authority()) {
+            headers.insert(HOST, host);
+        }
+        // Outside a cluster there is no token; one that appears later is found then.
+        if self.token.is_none() && !self.config.token_file.as_os_str().is_empty() {
+            self.token = Token::open(&self.config.token_file).ok();
+        }
+        if let Some(token) = &self.token
+            && let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {}", token.get()))
+        {
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        // The endpoint's path was read from a URL, and ours is fixed.
+        if let Ok(uri) = format!("{}{path}", self.endpoint.path).parse() {
+            *request.uri_mut() = uri;
+        }
+        request
+    }
+
+    async fn connect(&mut self) -> Result<http1::SendRequest<Empty<Bytes>>, ClientError> {
+        let host = (self.endpoint.host.as_str(), self.endpoint.port);
+        let found = tokio::net::lookup_host(host).await;
+        let addresses: Vec<_> =
+            found.map_err(|error| ClientError::LookUp(self.endpoint.host.clone(), error))?.collect();
+        let mut last = None;
+        for address in addresses {
+            match self.dial(address).await {
+                Ok(stream) => {
+                    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+                    tokio::spawn(async move { drop(connection.await) });
+                    return Ok(sender);
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        let none = || ClientError::LookUp(self.endpoint.host.clone(), io::Error::other("the name has no address"));
+        Err(last.unwrap_or_else(none))
+    }
+
+    /// A certificate that carries the address but not the node's name (or the other way round) is as good, unless
+    /// the name to check is set: which of the two it carries is found once and remembered.
+    async fn dial(&mut self, address: SocketAddr) -> Result<crate::dial::Stream, ClientError> {
+        if !self.endpoint.tls {
+            let dialer = Dialer::new(self.endpoint.clone(), None)?;
+            return dialer.dial(address, CONNECT).await.map_err(|error| ClientError::Dial(address, error));
+        }
+        let names = self.names();
+        let mut last = None;
+        for turn in 0..names.len() {
+            let at = (self.name + turn) % names.len();
+            if self.tls.is_none() {
+                self.tls = Some(tls::Client::new(self.tls_options())?);
+            }
+            let Some(tls) = &self.tls else { continue };
+            let tried = async {
+                let name = tls.server_name(&names[at])?;
+                crate::dial::dial_tls(address, tls, name, CONNECT)
+                    .await
+                    .map_err(|error| ClientError::Dial(address, error))
+            };
+            match tried.await {
+                Ok(stream) => {
+                    self.name = at;
+                    return Ok(stream);
+                }
+                Err(ClientError::Dial(_, error)) if !error.is_certificate_name() => {
+                    return Err(ClientError::Dial(address, error));
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or(ClientError::Slow))
+    }
+
+    fn names(&self) -> Vec<String> {
+        if !self.config.server_name.is_empty() {
+            return vec![self.config.server_name.clone()];
+        }
+        vec![self.node.clone(), self.endpoint.host.clone()]
+    }
+
+    fn tls_options(&self) -> ClientOptions {
+        let roots = match self.config.ca_file.as_str() {
+            "auto" => Roots::AnyOf(vec![SERVICE_ACCOUNT_CA.into(), self.own_certificate.clone()]),
+            "" => Roots::System,
+            file => Roots::Files(vec![file.into()]),
+        };
+        ClientOptions {
+            roots,
+            identity: None,
+            server_name: String::new(),
+            insecure_skip_verify: self.config.insecure_skip_verify,
+            alpn: vec![tls::HTTP1.to_vec()],
+        }
+    }
+}
