@@ -47,6 +47,49 @@ pub struct LogRecord<'a> {
     pub malformed: bool,
 }
 
+impl LogRecord<'_> {
+    /// By how many bytes [`LogEncoder::push`] makes the request longer; the first record of a `ResourceLogs` brings the
+    /// bytes of the resource and up to 17 more.
+    #[inline]
+    #[must_use]
+    pub const fn encoded_len(&self) -> usize {
+        bytes_field_len(self.message_len())
+    }
+
+    /// Length of the message `LogRecord`.
+    #[inline]
+    const fn message_len(&self) -> usize {
+        let mut len = TIMES + bytes_field_len(bytes_field_len(self.body.len())) + TAIL.len();
+        if matches!(self.stream, Stream::Unknown) {
+            len -= TAIL_UID;
+        }
+        if self.has_severity() {
+            len += 2;
+        }
+        if !self.severity_text.is_empty() {
+            len += bytes_field_len(self.severity_text.len());
+        }
+        if self.trace_id.is_some() {
+            len += 2 + 16;
+        }
+        if self.span_id.is_some() {
+            len += 2 + 8;
+        }
+        if self.truncated {
+            len += TRUNCATED.len();
+        }
+        if self.malformed {
+            len += MALFORMED.len();
+        }
+        len
+    }
+
+    #[inline]
+    const fn has_severity(&self) -> bool {
+        matches!(self.severity_number, 1..=24)
+    }
+}
+
 // Keys of the fields written here (logs.proto, common.proto). All lengths that are bytes below are one-byte varints.
 const RESOURCE_LOGS: u8 = 0x0a; // ExportLogsServiceRequest.resource_logs = 1
 const RESOURCE: u8 = 1; // ResourceLogs.resource
@@ -77,6 +120,7 @@ const TIMES: usize = 18;
 /// Room for everything of a record before the text of its body: two keys and varints of a length each, the times,
 /// the severity number, and the key and length of the string.
 const HEAD: usize = (1 + 10) + TIMES + 2 + (1 + 10) + (1 + 10);
+const _: () = assert!(HEAD <= TIMES + (TAIL.len() - TAIL_UID));
 
 /// The last `ResourceLogs` of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +157,8 @@ pub struct LogEncoder {
 }
 
 impl LogEncoder {
-    /// With room for requests of `bytes`; they grow beyond it where the caller lets them.
+    /// With room for requests of `bytes`. A buffer grows, to twice its size, when a record does not fit: callers look at
+    /// [`LogRecord::encoded_len`] first, or [rewind](Self::rewind).
     #[must_use]
     pub fn with_capacity(bytes: usize) -> Self {
         Self { buf: Vec::with_capacity(bytes), capacity: bytes, ..Self::default() }
@@ -154,22 +199,10 @@ impl LogEncoder {
         if !self.open {
             self.begin(&[]);
         }
-        let body_field = bytes_field_len(record.body.len());
-        let tail_from = if record.stream == Stream::Unknown { TAIL_UID } else { 0 };
-        let severity = if (1..=24).contains(&record.severity_number) { 2 } else { 0 };
-        let len = TIMES
-            + severity
-            + bytes_field_len(body_field)
-            + (TAIL.len() - tail_from)
-            + if record.severity_text.is_empty() { 0 } else { bytes_field_len(record.severity_text.len()) }
-            + if record.trace_id.is_some() { 18 } else { 0 }
-            + if record.span_id.is_some() { 10 } else { 0 }
-            + if record.truncated { TRUNCATED.len() } else { 0 }
-            + if record.malformed { MALFORMED.len() } else { 0 };
-        // HEAD beside the record: the head is copied whole and then cut, so that the copy is of a constant size.
-        self.buf.reserve(bytes_field_len(len) + HEAD);
+        let len = record.message_len();
+        self.buf.reserve(bytes_field_len(len));
 
-        self.push_head(record, len, body_field);
+        self.push_head(record, len);
         self.buf.extend_from_slice(record.body.as_bytes());
         let mut tail = TAIL;
         if record.stream == Stream::Stderr {
@@ -178,10 +211,10 @@ impl LogEncoder {
         if let Some(hex) = tail.last_chunk_mut::<UID_HEX>() {
             record.uid.write_hex(hex);
         }
-        if tail_from == 0 {
-            self.buf.extend_from_slice(&tail);
-        } else {
+        if record.stream == Stream::Unknown {
             self.buf.extend_from_slice(&tail[TAIL_UID..]);
+        } else {
+            self.buf.extend_from_slice(&tail);
         }
         self.push_optional(record);
         self.records += 1;
@@ -189,7 +222,7 @@ impl LogEncoder {
 
     /// Everything before the text of the body.
     #[inline]
-    fn push_head(&mut self, record: &LogRecord<'_>, len: usize, body_field: usize) {
+    fn push_head(&mut self, record: &LogRecord<'_>, len: usize) {
         let mut head = [0u8; HEAD];
         let mut at = head_len(&mut head, 0, LOG_RECORDS, len);
         head[at] = TIME;
@@ -197,13 +230,14 @@ impl LogEncoder {
         head[at + 9] = OBSERVED_TIME;
         head[at + 10..at + 18].copy_from_slice(&record.observed_time_unix_nano.to_le_bytes());
         at += TIMES;
-        if (1..=24).contains(&record.severity_number) {
+        if record.has_severity() {
             head[at] = SEVERITY_NUMBER;
             head[at + 1] = record.severity_number;
             at += 2;
         }
-        at = head_len(&mut head, at, BODY, body_field);
+        at = head_len(&mut head, at, BODY, bytes_field_len(record.body.len()));
         at = head_len(&mut head, at, STRING_VALUE, record.body.len());
+        // Copied whole and then cut: a copy of a constant size is a few moves. HEAD is less than any record.
         let start = self.buf.len();
         self.buf.extend_from_slice(&head);
         self.buf.truncate(start + at);

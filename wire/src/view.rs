@@ -4,8 +4,8 @@
 //! iterated without errors. It is iterative and needs a fixed amount of stack whatever the bytes are.
 //!
 //! How strict it is, beside prost (tests hold it to that: what passes here, prost decodes):
-//! - Strings must be UTF-8, as the encoding guide demands and every decoder but gogo's enforces, so that all that is
-//!   behind the check can rely on it.
+//! - Strings must be UTF-8, as proto3 demands ("Scalar Value Types"), so that all behind the check can rely on it and
+//!   the next hop does not refuse it. A sender that does not check its own strings is refused.
 //! - Unknown fields are passed over, unknown enum numbers kept. Field numbers, wire types of known fields, varints and
 //!   lengths are checked as prost does, those of `EntityRef` too, which has no view here.
 //! - Stricter: groups are refused (OTLP has none). So is a message field or a value of an `AnyValue` that is there twice where one

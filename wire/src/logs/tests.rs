@@ -218,9 +218,11 @@ fn a_full_buffer_is_not_allocated_again() {
     let mut buffers = std::collections::HashSet::new();
     for _ in 0..3 {
         encoder.open(&named("a"));
-        while encoder.len() < 60_000 {
+        // To the last byte.
+        while encoder.len() + owned.record().encoded_len() <= 1 << 16 {
             encoder.push(&owned.record());
         }
+        assert_eq!(encoder.buf.capacity(), 1 << 16);
         buffers.insert(encoder.finish().as_ptr());
         encoder.clear();
     }
@@ -291,7 +293,10 @@ proptest! {
         let mut encoder = LogEncoder::with_capacity(0);
         encoder.open(&set);
         for record in &records {
+            let before = encoder.len();
             encoder.push(&record.record());
+            let head = if before == 0 { encoder.last.unwrap().records } else { before };
+            prop_assert_eq!(encoder.len(), head + record.record().encoded_len());
         }
         let len = encoder.len();
         let bytes = encoder.take();
