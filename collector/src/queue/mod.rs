@@ -1,5 +1,332 @@
 //! The durable queue between receivers and sinks.
 
+mod cursor;
 mod frame;
+mod fs;
+mod reader;
+mod recover;
+mod retain;
+mod segment;
+mod state;
+#[cfg(test)]
+mod tests;
+mod writer;
 
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime};
+
+use sonde_daemon::units::{Size, UnitError};
+use tokio::sync::{mpsc, oneshot};
+
+pub use cursor::Cursor;
 pub use frame::{Codec, Frame, Position, Signal};
+pub use fs::{File, Filesystem, Listed, RealFilesystem, Space};
+pub use reader::{Entry, Reader};
+pub use state::Damaged;
+
+use segment::{FRAME_HEADER, FrameHeader, SEGMENT_HEADER};
+use state::{Shared, Wake};
+use writer::{Message, Request, Writer};
+
+/// Frames that wait for the writer; their memory is the requests' own.
+const WAITING_FRAMES: usize = 1024;
+
+/// Bounds of a queue.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueOptions {
+    /// What segments and damaged files may take on disk, bytes.
+    pub max_bytes: u64,
+    /// What stays free on the volume.
+    pub min_free: MinFree,
+    /// Size of a segment, bytes; a frame that is larger gets one of its own. Taken as at most a quarter of
+    /// `max_bytes`, and at least 16 KiB.
+    pub segment_bytes: u64,
+    /// How long a place that the disk refuses to read is tried again before it counts as damaged.
+    pub read_patience: Duration,
+    /// The time of day.
+    pub clock: fn() -> SystemTime,
+}
+
+/// What stays free on the volume, so that the queue is never what fills it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MinFree {
+    /// Hundredths of the volume.
+    Percent(u8),
+    /// Bytes.
+    Bytes(u64),
+}
+
+/// Why a queue cannot be opened. What is in its files is never a reason.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// The directory cannot be made or listed.
+    #[error("queue directory {}: {source}", dir.display())]
+    Directory {
+        /// Which.
+        dir: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A thread cannot be started.
+    #[error("queue thread: {0}")]
+    Thread(io::Error),
+}
+
+/// Why a frame is not in the queue. After `Full` and `Disk` the sender is to try again later.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AppendError {
+    /// No space that may be used.
+    #[error("queue is full: {0}")]
+    Full(FullReason),
+    /// It could not be written, or not be made durable.
+    #[error("queue disk: {0}")]
+    Disk(Arc<io::Error>),
+    /// It would not fit into an empty queue: trying again is no use.
+    #[error("frame of {bytes} bytes is larger than the queue")]
+    TooLarge {
+        /// Its payload.
+        bytes: usize,
+    },
+    /// The queue is closed.
+    #[error("queue is closed")]
+    Closed,
+}
+
+/// Which bound was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FullReason {
+    /// `max_bytes`.
+    Budget,
+    /// `min_free`.
+    MinFree,
+    /// The volume itself, or a quota on it.
+    NoSpace,
+}
+
+/// What a queue holds and how it is.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Disk space of segments and damaged files, bytes.
+    pub disk_bytes: u64,
+    /// Number of segments.
+    pub segments: usize,
+    /// The oldest frame that is left.
+    pub oldest: Position,
+    /// Behind the last durable frame.
+    pub end: Position,
+    /// Every cursor, by name.
+    pub cursors: Vec<CursorStatus>,
+    /// Found damaged since the queue was opened.
+    pub damaged: Damaged,
+    /// Why the last append was refused, if it was.
+    pub full: Option<FullReason>,
+    /// Writes and fsyncs that failed since the queue was opened.
+    pub write_errors: u64,
+}
+
+/// How far a reader is behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CursorStatus {
+    /// Its name.
+    pub name: String,
+    /// The first frame that it is not done with.
+    pub position: Position,
+    /// Bytes of frames that it is not done with.
+    pub bytes: u64,
+    /// Age of the oldest of them by the time it was received; zero without one. Known a second late.
+    pub oldest: Duration,
+}
+
+/// A queue in a directory. Clones are the same queue.
+#[derive(Clone)]
+pub struct Queue {
+    shared: Arc<Shared>,
+    messages: mpsc::Sender<Message>,
+    threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    first_fresh: Position,
+}
+
+impl Queue {
+    /// Opens the queue in `dir`, or makes one. Blocks: a segment that the last process did not seal is read. The
+    /// caller holds the lock of the data directory.
+    pub fn open(dir: &Path, options: QueueOptions, fs: Arc<dyn Filesystem>) -> Result<Self, QueueError> {
+        let state = recover::recover(&*fs, dir)
+            .map_err(|source| QueueError::Directory { dir: dir.to_owned(), source })?;
+        let first_fresh = Position { segment: state.floor + 1, offset: 0 };
+        let shared = Arc::new(Shared::new(fs, dir.to_owned(), options.bounded(), state));
+        let (messages, receiver) = mpsc::channel(WAITING_FRAMES);
+        let writer = Writer::new(shared.clone());
+        let keeper = shared.clone();
+        let threads = [
+            thread::Builder::new().name("queue-writer".into()).spawn(move || writer.run(receiver)),
+            thread::Builder::new().name("queue-keeper".into()).spawn(move || retain::run(&keeper)),
+        ];
+        let threads = threads.into_iter().collect::<Result<Vec<_>, _>>().map_err(QueueError::Thread)?;
+        Ok(Self { shared, messages, threads: Arc::new(Mutex::new(threads)), first_fresh })
+    }
+
+    /// Appends a frame; once this returns its position, the frame is durable. Waits for a place among those that
+    /// wait to be written. When the future is dropped, the frame may be in the queue or not.
+    pub async fn append(&self, frame: Frame) -> Result<Position, AppendError> {
+        let bytes = frame.payload.len();
+        let most = self.shared.options.max_bytes.saturating_sub(SEGMENT_HEADER + 2 * FRAME_HEADER);
+        let len = u32::try_from(bytes).ok().filter(|len| u64::from(*len) <= most);
+        let len = len.ok_or(AppendError::TooLarge { bytes })?;
+        let header = FrameHeader::new(&frame, len, crc32fast::hash(&frame.payload));
+        let (answer, answered) = oneshot::channel();
+        let request = Message::Append(Request { header, frame, answer });
+        self.messages.send(request).await.map_err(|_| AppendError::Closed)?;
+        answered.await.map_err(|_| AppendError::Closed)?
+    }
+
+    /// Makes a reader's place known: from now on nothing behind it is deleted. `start` is the reader's own word where
+    /// it keeps its position itself; else the queue's is taken, or, for a new name, the oldest frame. Names that are
+    /// known from earlier hold frames back even before they are registered, until they are forgotten.
+    pub fn register(&self, name: &str, start: Option<Position>) -> Cursor {
+        let mut state = self.shared.state();
+        let position = start.or_else(|| state.cursors.get(name)).unwrap_or_else(|| state.oldest());
+        // A position that lies ahead of all that is there says that segments were lost: what comes goes behind it.
+        state.floor = state.floor.max(position.segment);
+        if position > state.end() && state.segments.contains_key(&position.segment) {
+            state.floor += 1;
+        }
+        state.cursors.set(name, position);
+        Cursor { name: name.to_owned(), position }
+    }
+
+    /// Names of all cursors, registered in this life of the queue or an earlier one.
+    pub fn cursors(&self) -> Vec<String> {
+        self.shared.state().cursors.iter().map(|(name, _)| name.to_owned()).collect()
+    }
+
+    /// Drops a cursor that nobody will use again: it no longer holds frames back.
+    pub fn forget(&self, name: &str) {
+        self.shared.state().cursors.forget(name);
+        self.shared.wake(Wake::Now);
+    }
+
+    /// Reads from a position on.
+    pub fn reader(&self, from: Position) -> Reader {
+        Reader::new(self.shared.clone(), from)
+    }
+
+    /// Says that a reader is done with all before `position`. Cursors only move forward. The cursor file follows
+    /// within a second and at `close`: after a crash, a reader without a position of its own may get frames again.
+    pub fn release(&self, name: &str, position: Position) {
+        let mut state = self.shared.state();
+        let before = state.cursors.get(name);
+        let moved = state.cursors.advance(name, position);
+        let urgent = state.full.is_some() || before.is_some_and(|before| before.segment != position.segment);
+        drop(state);
+        if moved && urgent {
+            self.shared.wake(Wake::Now);
+        }
+    }
+
+    /// Frames before this position were appended by an earlier process: what a reader without a position of its own
+    /// gets of them, it may have had before.
+    pub fn first_fresh(&self) -> Position {
+        self.first_fresh
+    }
+
+    /// Numbers for metrics and people. No IO.
+    pub fn status(&self) -> Status {
+        let now = self.shared.now_unix_nano();
+        let state = self.shared.state();
+        let cursors = state.cursors.iter().map(|(name, place)| {
+            let bytes = state.bytes_from(place.position);
+            let received = place.received_unix_nano.filter(|_| bytes > 0).unwrap_or(now);
+            CursorStatus {
+                name: name.to_owned(),
+                position: place.position,
+                bytes,
+                oldest: Duration::from_nanos(now.saturating_sub(received)),
+            }
+        });
+        Status {
+            disk_bytes: state.disk_bytes(),
+            segments: state.segments.len(),
+            oldest: state.oldest(),
+            end: state.end(),
+            cursors: cursors.collect(),
+            damaged: state.damaged,
+            full: state.full,
+            write_errors: state.write_errors,
+        }
+    }
+
+    /// Takes no more frames, makes durable and answers those that wait, writes the cursors. Readers end when they
+    /// have read all. Without it a queue ends the same way in the background when its last clone is dropped.
+    pub async fn close(&self) {
+        let _ = self.messages.send(Message::Close).await;
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let join = move || threads.into_iter().for_each(|thread| drop(thread.join()));
+        let _ = tokio::task::spawn_blocking(join).await;
+    }
+}
+
+impl Default for QueueOptions {
+    fn default() -> Self {
+        Self {
+            max_bytes: 10 << 30,
+            min_free: MinFree::Percent(10),
+            segment_bytes: 64 << 20,
+            read_patience: Duration::from_secs(60),
+            clock: SystemTime::now,
+        }
+    }
+}
+
+impl QueueOptions {
+    fn bounded(self) -> Self {
+        Self { segment_bytes: self.segment_bytes.min(self.max_bytes / 4).max(16 << 10), ..self }
+    }
+}
+
+impl MinFree {
+    /// In bytes, of a volume of `total` bytes.
+    pub fn of(self, total: u64) -> u64 {
+        match self {
+            Self::Percent(percent) => total / 100 * u64::from(percent),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+impl FromStr for MinFree {
+    type Err = UnitError;
+
+    /// `10%`, or a size such as `5GiB`.
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let percent = text.trim().strip_suffix('%').map(|number| number.trim().parse::<u8>());
+        match percent {
+            Some(Ok(percent)) if percent < 100 => Ok(Self::Percent(percent)),
+            Some(_) => Err(UnitError::Size(text.to_owned())),
+            None => text.parse::<Size>().map(|size| Self::Bytes(size.0)),
+        }
+    }
+}
+
+impl From<io::Error> for AppendError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full(FullReason::NoSpace),
+            _ => Self::Disk(Arc::new(error)),
+        }
+    }
+}
+
+impl fmt::Display for FullReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Budget => "max_bytes is reached",
+            Self::MinFree => "min_free is reached",
+            Self::NoSpace => "no space on the volume",
+        })
+    }
+}

@@ -1,0 +1,180 @@
+//! The look at the directory before the queue is used. It never refuses to start because of what it finds.
+
+use std::io::{self, IoSlice};
+use std::path::Path;
+
+use super::cursor::{CURSOR_FILE, CURSOR_TEMP, Cursors};
+use super::fs::{File, Filesystem};
+use super::segment::{FRAME_HEADER, FRAME_HEADER_LEN, FrameHeader, Gap, Kind};
+use super::segment::{SEGMENT_HEADER, SEGMENT_HEADER_LEN, Stamp, Step, Walk};
+use super::state::{DAMAGED_DIR, Segment, State, segment_name, segment_number};
+
+/// Reads the directory into a state: cuts off torn tails, sets damaged segments aside.
+pub(super) fn recover(fs: &dyn Filesystem, dir: &Path) -> io::Result<State> {
+    let mut state = State::default();
+    let damaged_dir = dir.join(DAMAGED_DIR);
+    fs.create_dir_all(dir)?;
+    fs.create_dir_all(&damaged_dir)?;
+    for file in fs.list(&damaged_dir)? {
+        state.damaged_bytes += file.bytes;
+        state.floor = state.floor.max(segment_number(&file.name).unwrap_or(0));
+    }
+    let mut files = fs.list(dir)?;
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    if files.iter().any(|file| file.name == CURSOR_FILE) {
+        match read_cursors(fs, dir) {
+            Some(cursors) => state.cursors = cursors,
+            None => {
+                tracing::error!(dir = %dir.display(), "queue cursors damaged: readers begin at the oldest frame");
+                state.damaged.cursor_files += 1;
+            }
+        }
+    }
+    if files.iter().any(|file| file.name == CURSOR_TEMP) {
+        let _ = fs.remove(&dir.join(CURSOR_TEMP));
+    }
+    state.floor = state.floor.max(state.cursors.highest_segment());
+    for (number, bytes) in files.iter().filter_map(|file| Some((segment_number(&file.name)?, file.bytes))) {
+        state.floor = state.floor.max(number);
+        match recover_segment(fs, dir, number, &mut state) {
+            Ok(Found::Frames(segment)) => {
+                state.segments.insert(number, segment);
+            }
+            Ok(Found::Nothing) => {
+                let _ = fs.remove(&dir.join(segment_name(number)));
+            }
+            Ok(Found::Damage) => set_aside(fs, dir, number, bytes, "header damaged", &mut state),
+            Err(error) => set_aside(fs, dir, number, bytes, &error.to_string(), &mut state),
+        }
+    }
+    Ok(state)
+}
+
+enum Found {
+    Frames(Segment),
+    /// It never held a frame, or none that was acknowledged.
+    Nothing,
+    Damage,
+}
+
+fn recover_segment(fs: &dyn Filesystem, dir: &Path, number: u64, state: &mut State) -> io::Result<Found> {
+    let file = fs.open(&dir.join(segment_name(number)))?;
+    let size = file.size()?;
+    let mut block = vec![0; SEGMENT_HEADER_LEN];
+    let read = file.read_at(&mut block, 0)?;
+    let Some(stamp) = Stamp::decode(&block[..read], number) else {
+        // A header is durable before the first frame is written: without frames, it is the crash that tore it.
+        return Ok(if is_zero(&*file, SEGMENT_HEADER, size)? { Found::Nothing } else { Found::Damage });
+    };
+    if let Some(end) = sealed_end(&*file, &stamp, size)? {
+        return Ok(Found::Frames(Segment::sealed(stamp, end)));
+    }
+    walk(fs, dir, &stamp, size, state)
+}
+
+/// Where the frames of a sealed segment end: its end mark is the last thing in the file.
+fn sealed_end(file: &dyn File, stamp: &Stamp, size: u64) -> io::Result<Option<u64>> {
+    let Some(end) = size.checked_sub(FRAME_HEADER).filter(|end| *end > SEGMENT_HEADER) else {
+        return Ok(None);
+    };
+    let mut mark = vec![0; FRAME_HEADER_LEN];
+    let read = file.read_at(&mut mark, end)?;
+    let mark = FrameHeader::decode(&mark[..read], stamp, end);
+    Ok(mark.filter(|mark| mark.kind == Kind::End).map(|_| end))
+}
+
+/// Walks a segment without its end mark: the writer died in it, or gave it up.
+fn walk(fs: &dyn Filesystem, dir: &Path, stamp: &Stamp, size: u64, state: &mut State) -> io::Result<Found> {
+    let file = fs.open(&dir.join(segment_name(stamp.number)))?;
+    let mut walk = Walk::new(file.clone(), *stamp, SEGMENT_HEADER, size);
+    let (mut end, mut durable, mut frames) = (SEGMENT_HEADER, SEGMENT_HEADER, 0_u32);
+    let mut gaps: Vec<Gap> = Vec::new();
+    loop {
+        match walk.step() {
+            Ok(Some(Step::Frame { next, durable: claimed, .. })) => {
+                end = next;
+                frames = frames.saturating_add(1);
+                durable = durable.max(claimed);
+            }
+            Ok(Some(Step::Gap(gap))) => gaps.push(gap),
+            Ok(Some(Step::End { .. }) | None) => break,
+            Err(_) => gaps.push(walk.skip()),
+        }
+    }
+    let tail = gaps.iter().position(|gap| gap.next > end).map_or(Vec::new(), |from| gaps.split_off(from));
+    let mut segment = Segment::sealed(*stamp, end);
+    for gap in &gaps {
+        segment.gaps.insert(gap.offset);
+        if gap.offset < durable {
+            tracing::error!(
+                segment = stamp.number,
+                offset = gap.offset,
+                "queue damaged: frames do not check"
+            );
+            state.damaged.add(gap);
+        } else {
+            // Of the last write, which no later one vouches for: it was never acknowledged, or this cannot be told.
+            state.damaged.torn_bytes += gap.next - gap.offset;
+        }
+    }
+    if let Some(first) = tail.first()
+        && !is_zero(&*file, first.offset, size)?
+    {
+        state.damaged.torn_bytes += tail.iter().map(|gap| gap.next - gap.offset).sum::<u64>();
+    }
+    if end == SEGMENT_HEADER {
+        return Ok(Found::Nothing);
+    }
+    if let Err(error) = seal(&*file, stamp, end, frames) {
+        tracing::warn!(segment = stamp.number, %error, "queue segment not sealed");
+        segment.disk_bytes = size;
+    }
+    Ok(Found::Frames(segment))
+}
+
+fn seal(file: &dyn File, stamp: &Stamp, end: u64, frames: u32) -> io::Result<()> {
+    let mut mark = Vec::new();
+    FrameHeader::end(frames, end).encode(stamp, end, &mut mark);
+    file.write_at(&[IoSlice::new(&mark)], end)?;
+    file.truncate(end + FRAME_HEADER)?;
+    file.sync()
+}
+
+fn set_aside(fs: &dyn Filesystem, dir: &Path, number: u64, bytes: u64, why: &str, state: &mut State) {
+    let name = segment_name(number);
+    tracing::error!(segment = number, bytes, why, "queue damaged: segment set aside");
+    state.damaged.segments += 1;
+    state.damaged.bytes += bytes;
+    if let Err(error) = fs.rename(&dir.join(&name), &dir.join(DAMAGED_DIR).join(&name)) {
+        tracing::error!(segment = number, %error, "damaged segment stays where it is");
+    }
+    state.damaged_bytes += bytes;
+}
+
+fn read_cursors(fs: &dyn Filesystem, dir: &Path) -> Option<Cursors> {
+    let file = fs.open(&dir.join(CURSOR_FILE)).ok()?;
+    let size = file.size().ok()?.min(CURSOR_LIMIT);
+    let mut content = vec![0; usize::try_from(size).ok()?];
+    let read = file.read_at(&mut content, 0).ok()?;
+    Cursors::decode(&content[..read])
+}
+
+/// More than any set of sinks needs, bytes.
+const CURSOR_LIMIT: u64 = 1 << 20;
+
+/// No byte but zeros from `from` to `to`.
+fn is_zero(file: &dyn File, from: u64, to: u64) -> io::Result<bool> {
+    let mut buf = vec![0; 256 << 10];
+    let mut at = from;
+    while at < to {
+        let read = file.read_at(&mut buf, at)?;
+        if read == 0 {
+            break;
+        }
+        if buf[..read].iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        at += read as u64;
+    }
+    Ok(true)
+}

@@ -1,0 +1,122 @@
+//! The keeper: a thread that, at most once a second, makes the cursors durable, deletes the segments that all of
+//! them have passed, and looks up how old the oldest frame of each is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Position;
+use super::cursor;
+use super::segment::{SEGMENT_HEADER, Step, Walk};
+use super::state::{DAMAGED_DIR, Shared, Wake, segment_name, segment_number};
+
+/// Time between two passes when nothing is urgent.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Share of the budget that damaged segments may take: one part in this many.
+const DAMAGED_SHARE: u64 = 10;
+
+/// Runs until the writer has ended.
+pub(super) fn run(shared: &Arc<Shared>) {
+    loop {
+        let asked = shared.wait(PERIOD);
+        pass(shared);
+        if asked == Wake::Stop {
+            return;
+        }
+    }
+}
+
+/// One pass.
+pub(super) fn pass(shared: &Shared) {
+    write_cursors(shared);
+    delete_passed(shared);
+    bound_damaged(shared);
+    look_up_ages(shared);
+}
+
+fn write_cursors(shared: &Shared) {
+    let Some(content) = shared.state().cursors.take_changed() else { return };
+    if let Err(error) = cursor::write(&*shared.fs, &shared.dir, &content) {
+        tracing::warn!(%error, "queue cursors not written");
+        shared.state().cursors.mark_changed();
+    }
+}
+
+/// Deletes segments below the lowest cursor, oldest first. A cursor that could not be written does not hold this up:
+/// it may be a full disk that needs the space, and a cursor in a segment that is gone means the next one.
+fn delete_passed(shared: &Shared) {
+    let passed: Vec<(u64, bool)> = {
+        let state = shared.state();
+        let Some(lowest) = state.cursors.lowest() else { return };
+        let passed = state.segments.iter().filter(|(number, segment)| {
+            !segment.active && Position { segment: **number, offset: segment.end } <= lowest
+        });
+        passed.map(|(number, segment)| (*number, !segment.gaps.is_empty())).collect()
+    };
+    for (number, damaged) in passed {
+        let path = shared.segment_path(number);
+        let aside = shared.dir.join(DAMAGED_DIR).join(segment_name(number));
+        let kept = damaged && shared.fs.rename(&path, &aside).is_ok();
+        if !kept
+            && let Err(error) = shared.fs.remove(&path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(segment = number, %error, "queue segment not deleted");
+            return;
+        }
+        let mut state = shared.state();
+        if let Some(segment) = state.segments.remove(&number)
+            && kept
+        {
+            state.damaged_bytes += segment.disk_bytes;
+        }
+    }
+}
+
+/// Deletes the oldest damaged segments beyond their share of the budget.
+fn bound_damaged(shared: &Shared) {
+    let limit = shared.options.max_bytes / DAMAGED_SHARE;
+    if shared.state().damaged_bytes <= limit {
+        return;
+    }
+    let dir = shared.dir.join(DAMAGED_DIR);
+    let Ok(mut files) = shared.fs.list(&dir) else { return };
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut total: u64 = files.iter().map(|file| file.bytes).sum();
+    for file in files.iter().filter(|file| segment_number(&file.name).is_some()) {
+        if total <= limit {
+            break;
+        }
+        if shared.fs.remove(&dir.join(&file.name)).is_ok() {
+            total -= file.bytes;
+        }
+    }
+    shared.state().damaged_bytes = total;
+}
+
+/// Reads when the frame at each cursor was received, where that is not known yet.
+fn look_up_ages(shared: &Shared) {
+    let unknown: Vec<(String, Position)> = {
+        let state = shared.state();
+        let unknown = state.cursors.iter().filter(|(_, place)| place.received_unix_nano.is_none());
+        unknown.map(|(name, place)| (name.to_owned(), place.position)).collect()
+    };
+    for (name, position) in unknown {
+        if let Some(received) = received_at(shared, position) {
+            shared.state().cursors.set_received(&name, position, received);
+        }
+    }
+}
+
+/// When the first whole frame at or behind a position was received.
+fn received_at(shared: &Shared, from: Position) -> Option<u64> {
+    let (at, end, stamp) = {
+        let state = shared.state();
+        let (at, end) = state.resolve(from)?;
+        (at, end, state.segments.get(&at.segment)?.stamp)
+    };
+    let file = shared.fs.open(&shared.segment_path(at.segment)).ok()?;
+    match Walk::new(file, stamp, at.offset.max(SEGMENT_HEADER), end).step() {
+        Ok(Some(Step::Frame { frame, .. })) => Some(frame.received_unix_nano),
+        _ => Some(stamp.created_unix_nano),
+    }
+}

@@ -1,0 +1,305 @@
+//! The only one that appends: a thread that takes all requests that wait, writes them with one system call, makes
+//! them durable with one fsync and then answers them. While it does, the next ones gather.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::fs::File;
+use super::segment::{FRAME_HEADER, FRAME_HEADER_LEN, FrameHeader, SEGMENT_HEADER, Stamp};
+use super::state::{Segment, Shared, Wake};
+use super::{AppendError, Frame, FullReason, Position};
+
+/// Frames of one write and fsync.
+const BATCH_FRAMES: usize = 512;
+/// Payload bytes after which a batch takes no further frame.
+const BATCH_BYTES: u64 = 16 << 20;
+/// How often a state that lasts is said again.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+
+/// What the writer is sent.
+pub(super) enum Message {
+    Append(Request),
+    Close,
+}
+
+/// A frame that waits to be durable.
+pub(super) struct Request {
+    pub header: FrameHeader,
+    pub frame: Frame,
+    pub answer: oneshot::Sender<Result<Position, AppendError>>,
+}
+
+/// The writer's own state.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    active: Option<Active>,
+    headers: Vec<u8>,
+    failing: Option<Instant>,
+}
+
+/// The segment that is appended to. Between batches all of it up to `offset` is durable.
+struct Active {
+    stamp: Stamp,
+    file: Arc<dyn File>,
+    offset: u64,
+    capacity: u64,
+    frames: u32,
+    /// The space is ours already; a volume that fills up does not matter.
+    reserved: bool,
+}
+
+impl Writer {
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, active: None, headers: Vec::new(), failing: None }
+    }
+
+    /// Serves until told to close or until no sender is left.
+    pub fn run(mut self, mut messages: mpsc::Receiver<Message>) {
+        let mut batch = VecDeque::new();
+        let mut open = true;
+        while open {
+            let mut message = messages.blocking_recv();
+            let mut bytes = 0;
+            loop {
+                match message {
+                    Some(Message::Append(request)) => {
+                        bytes += u64::from(request.header.len);
+                        batch.push_back(request);
+                    }
+                    Some(Message::Close) | None => {
+                        open = false;
+                        break;
+                    }
+                }
+                if batch.len() >= BATCH_FRAMES || bytes >= BATCH_BYTES {
+                    break;
+                }
+                match messages.try_recv() {
+                    Ok(next) => message = Some(next),
+                    Err(_) => break,
+                }
+            }
+            self.commit(&mut batch);
+        }
+        self.finish();
+    }
+
+    /// Makes a batch durable and answers all of it.
+    pub fn commit(&mut self, batch: &mut VecDeque<Request>) {
+        while let Some(first) = batch.front() {
+            let need = FRAME_HEADER + u64::from(first.header.len);
+            let done = match self.make_room(need) {
+                Ok(()) => {
+                    let fitting = self.fitting(batch);
+                    self.append(batch.drain(..fitting).collect())
+                }
+                Err(error) => {
+                    // A smaller frame may still fit; a disk that fails is not asked again for each frame.
+                    let refused = if matches!(error, AppendError::Disk(_)) { batch.len() } else { 1 };
+                    batch.drain(..refused).for_each(|request| request.refuse(&error));
+                    Err(error)
+                }
+            };
+            self.say(&done);
+        }
+    }
+
+    /// Seals the segment and tells readers and keeper that nothing more comes.
+    pub fn finish(&mut self) {
+        if let Some(active) = self.active.take() {
+            self.seal(&active, true);
+        }
+        self.shared.state().closed = true;
+        self.shared.end.send_modify(|_| {});
+        self.shared.wake(Wake::Stop);
+    }
+
+    /// A segment with room for `need` bytes.
+    fn make_room(&mut self, need: u64) -> Result<(), AppendError> {
+        let floor = self.shared.state().floor;
+        if let Some(active) = &self.active
+            && active.stamp.number == floor
+            && active.offset + need + FRAME_HEADER <= active.capacity
+        {
+            return if active.reserved { Ok(()) } else { self.check_free(need) };
+        }
+        let capacity = self.shared.options.segment_bytes.max(SEGMENT_HEADER + need + FRAME_HEADER);
+        let slack = self.active.as_ref().map_or(0, |active| active.capacity - active.offset - FRAME_HEADER);
+        let used = self.shared.state().disk_bytes() - slack;
+        if used + capacity > self.shared.options.max_bytes {
+            return Err(AppendError::Full(FullReason::Budget));
+        }
+        let freed = if self.active.as_ref().is_some_and(|active| active.reserved) { slack } else { 0 };
+        self.check_free(capacity.saturating_sub(freed))?;
+        if let Some(active) = self.active.take() {
+            self.seal(&active, false);
+        }
+        self.active = Some(self.begin(capacity).map_err(AppendError::from)?);
+        Ok(())
+    }
+
+    /// Refuses what would leave less free than asked for.
+    fn check_free(&self, bytes: u64) -> Result<(), AppendError> {
+        let space = self.shared.fs.space(&self.shared.dir)?;
+        let keep = self.shared.options.min_free.of(space.total);
+        if space.available < keep.saturating_add(bytes) {
+            return Err(AppendError::Full(FullReason::MinFree));
+        }
+        Ok(())
+    }
+
+    /// Begins the next segment; once this returns, its header and its name are durable.
+    fn begin(&self, capacity: u64) -> io::Result<Active> {
+        let shared = &self.shared;
+        let created_unix_nano = shared.now_unix_nano();
+        let number = {
+            let mut state = shared.state();
+            // Also when all files are lost and nothing is known: time goes on.
+            state.floor = (state.floor + 1).max(created_unix_nano / 1_000_000);
+            state.floor
+        };
+        let stamp = Stamp { number, salt: RandomState::new().hash_one(number), created_unix_nano };
+        let path = shared.segment_path(number);
+        let prepare = |file: &dyn File| {
+            let reserved = file.reserve(capacity)?;
+            file.write_at(&[IoSlice::new(&stamp.encode())], 0)?;
+            file.sync()?;
+            shared.fs.sync_dir(&shared.dir)?;
+            Ok(reserved)
+        };
+        let file = shared.fs.create(&path)?;
+        let reserved = match prepare(&*file) {
+            Ok(reserved) => reserved,
+            Err(error) => {
+                // What stays behind if this fails too holds no frame: the next start removes it.
+                let _ = shared.fs.remove(&path);
+                return Err(error);
+            }
+        };
+        let segment =
+            Segment { disk_bytes: capacity, active: true, ..Segment::sealed(stamp, SEGMENT_HEADER) };
+        shared.state().segments.insert(number, segment);
+        Ok(Active { stamp, file, offset: SEGMENT_HEADER, capacity, frames: 0, reserved })
+    }
+
+    /// How many requests at the front fit into the segment.
+    fn fitting(&self, batch: &VecDeque<Request>) -> usize {
+        let Some(active) = &self.active else { return 0 };
+        let mut end = active.offset + FRAME_HEADER;
+        let fits = |request: &&Request| {
+            end += FRAME_HEADER + u64::from(request.header.len);
+            end <= active.capacity
+        };
+        batch.iter().take_while(fits).count()
+    }
+
+    /// Writes requests that fit, syncs, answers. On an error the segment is given up.
+    fn append(&mut self, requests: Vec<Request>) -> Result<(), AppendError> {
+        let Some(active) = &mut self.active else { return Ok(()) };
+        let durable = active.offset;
+        let mut positions = Vec::with_capacity(requests.len());
+        let mut end = durable;
+        self.headers.clear();
+        for (sequence, request) in (active.frames..).zip(&requests) {
+            let header = FrameHeader { sequence, durable, ..request.header };
+            header.encode(&active.stamp, end, &mut self.headers);
+            positions.push(Position { segment: active.stamp.number, offset: end });
+            end += FRAME_HEADER + u64::from(header.len);
+        }
+        let mut parts = Vec::with_capacity(requests.len() * 2);
+        for (header, request) in self.headers.chunks_exact(FRAME_HEADER_LEN).zip(&requests) {
+            parts.push(IoSlice::new(header));
+            parts.push(IoSlice::new(&request.frame.payload));
+        }
+        let written = active.file.write_at(&parts, durable).and_then(|()| active.file.sync());
+        drop(parts);
+        if let Err(error) = written {
+            let error = AppendError::from(error);
+            self.abandon();
+            requests.into_iter().for_each(|request| request.refuse(&error));
+            return Err(error);
+        }
+        active.offset = end;
+        active.frames = active.frames.saturating_add(u32::try_from(requests.len()).unwrap_or(u32::MAX));
+        let number = active.stamp.number;
+        if let Some(segment) = self.shared.state().segments.get_mut(&number) {
+            segment.end = end;
+        }
+        self.shared.end.send_replace(Position { segment: number, offset: end });
+        for (request, position) in requests.into_iter().zip(positions) {
+            // A sender that went away no longer wants to know.
+            let _ = request.answer.send(Ok(position));
+        }
+        Ok(())
+    }
+
+    /// Ends a segment: marks the end and gives the rest of the reserved space back. Neither has to succeed, or to be
+    /// durable, for what is in it: a segment without its mark is walked at the next start.
+    fn seal(&self, active: &Active, sync: bool) {
+        let mut mark = Vec::new();
+        FrameHeader::end(active.frames, active.offset).encode(&active.stamp, active.offset, &mut mark);
+        let len = active.offset + FRAME_HEADER;
+        let file = &active.file;
+        let sealed = file.write_at(&[IoSlice::new(&mark)], active.offset).and_then(|()| file.truncate(len));
+        self.retire(active, sealed.is_ok().then_some(len));
+        if sync && let Err(error) = file.sync() {
+            tracing::warn!(segment = active.stamp.number, %error, "queue segment not sealed");
+        }
+    }
+
+    /// Gives a segment up after a failed write or fsync: what the kernel says of it from now on means nothing. What
+    /// was acknowledged before stays readable.
+    fn abandon(&mut self) {
+        let Some(active) = self.active.take() else { return };
+        let cut = active.file.truncate(active.offset).is_ok();
+        self.retire(&active, cut.then_some(active.offset));
+    }
+
+    /// The segment is no longer appended to; one without frames goes at once.
+    fn retire(&self, active: &Active, disk_bytes: Option<u64>) {
+        let number = active.stamp.number;
+        let empty = active.frames == 0 && self.shared.fs.remove(&self.shared.segment_path(number)).is_ok();
+        let mut state = self.shared.state();
+        if empty {
+            state.segments.remove(&number);
+        } else if let Some(segment) = state.segments.get_mut(&number) {
+            segment.active = false;
+            segment.disk_bytes = disk_bytes.unwrap_or(segment.disk_bytes);
+        }
+    }
+
+    /// Keeps the state for `status` and says changes of it, and once a minute what lasts.
+    fn say(&mut self, done: &Result<(), AppendError>) {
+        let mut state = self.shared.state();
+        state.full = None;
+        let Err(error) = done else {
+            drop(state);
+            if self.failing.take().is_some() {
+                tracing::info!("queue accepts again");
+            }
+            return;
+        };
+        match error {
+            AppendError::Full(reason) => state.full = Some(*reason),
+            _ => state.write_errors += 1,
+        }
+        drop(state);
+        self.shared.wake(Wake::Now);
+        if self.failing.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
+            self.failing = Some(Instant::now());
+            tracing::warn!(dir = %self.shared.dir.display(), %error, "queue refuses requests");
+        }
+    }
+}
+
+impl Request {
+    fn refuse(self, error: &AppendError) {
+        // As above: nobody may be waiting.
+        let _ = self.answer.send(Err(error.clone()));
+    }
+}
