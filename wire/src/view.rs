@@ -5,7 +5,8 @@
 //!
 //! How strict it is, beside prost (tests hold it to that: what passes here, prost decodes):
 //! - Strings must be UTF-8, as proto3 demands ("Scalar Value Types"), so that all behind the check can rely on it and
-//!   the next hop does not refuse it. A sender that does not check its own strings is refused.
+//!   the next hop does not refuse it. A sender that forwards strings unchecked (the OpenTelemetry Collector's pdata 1.66
+//!   does) is refused when one is broken.
 //! - Unknown fields are passed over, unknown enum numbers kept. Field numbers, wire types of known fields, varints and
 //!   lengths are checked as prost does, those of `EntityRef` too, which has no view here.
 //! - Stricter: groups are refused (OTLP has none). So is a message field or a value of an `AnyValue` that is there twice where one
@@ -19,6 +20,9 @@ use crate::uid::RecordUid;
 use crate::{attrs::keys, proto::ProtoError};
 
 mod check;
+mod value;
+
+pub use value::{AnyValueView, Attributes, Values};
 
 /// What a request holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -148,7 +152,7 @@ impl<'a> ResourceView<'a> {
     /// The resource's attributes.
     #[must_use]
     pub const fn attributes(self) -> Attributes<'a> {
-        Attributes(Messages::new(self.resource, 1))
+        Attributes::new(self.resource, 1)
     }
 
     /// Each `ScopeLogs`.
@@ -199,7 +203,7 @@ impl<'a> ScopeView<'a> {
     /// The scope's attributes.
     #[must_use]
     pub const fn attributes(self) -> Attributes<'a> {
-        Attributes(Messages::new(self.scope, 3))
+        Attributes::new(self.scope, 3)
     }
 
     /// Each record.
@@ -271,105 +275,13 @@ impl<'a> RecordView<'a> {
     /// The record's attributes.
     #[must_use]
     pub const fn attributes(&self) -> Attributes<'a> {
-        Attributes(Messages::new(self.bytes, 6))
+        Attributes::new(self.bytes, 6)
     }
 
     /// `log.record.uid`, if it is there and ours ([`crate::uid`]).
     #[must_use]
     pub fn uid(&self) -> Option<RecordUid> {
         self.attributes().get(keys::RECORD_UID)?.as_str().and_then(RecordUid::parse)
-    }
-}
-
-/// An `AnyValue`.
-#[derive(Clone, Debug)]
-pub enum AnyValueView<'a> {
-    /// Not set; also a `string_value_strindex`, which receivers of logs are to read as absent (common.proto).
-    Empty,
-    /// A string.
-    Str(&'a str),
-    /// A truth value.
-    Bool(bool),
-    /// An integer.
-    Int(i64),
-    /// A double.
-    Double(f64),
-    /// A list of values.
-    Array(Values<'a>),
-    /// A list of keys with values.
-    Map(Attributes<'a>),
-    /// Bytes.
-    Bytes(&'a [u8]),
-}
-
-impl<'a> AnyValueView<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
-        let mut view = Self::Empty;
-        let mut reader = Reader::new(bytes);
-        while let Ok(Some((field, value))) = reader.field() {
-            view = match (field, value) {
-                (1, Value::Len(bytes)) => Self::Str(text(bytes)),
-                (2, Value::Varint(v)) => Self::Bool(v != 0),
-                (3, Value::Varint(v)) => Self::Int(v.cast_signed()),
-                (4, Value::Fixed64(v)) => Self::Double(f64::from_bits(v)),
-                (5, Value::Len(bytes)) => Self::Array(Values(Messages::new(bytes, 1))),
-                (6, Value::Len(bytes)) => Self::Map(Attributes(Messages::new(bytes, 1))),
-                (7, Value::Len(bytes)) => Self::Bytes(bytes),
-                _ => continue,
-            };
-        }
-        view
-    }
-
-    /// The string, if it is one.
-    #[must_use]
-    pub const fn as_str(&self) -> Option<&'a str> {
-        match self {
-            Self::Str(text) => Some(text),
-            _ => None,
-        }
-    }
-}
-
-/// The elements of an array.
-#[derive(Clone, Debug)]
-pub struct Values<'a>(Messages<'a>);
-
-impl<'a> Iterator for Values<'a> {
-    type Item = AnyValueView<'a>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.0.next().map(AnyValueView::new)
-    }
-}
-
-/// Keys with their values, as sent: a sender may have written a key twice.
-#[derive(Clone, Debug)]
-pub struct Attributes<'a>(Messages<'a>);
-
-impl<'a> Attributes<'a> {
-    /// The first value of a key.
-    #[must_use]
-    pub fn get(mut self, key: &str) -> Option<AnyValueView<'a>> {
-        self.find(|(own, _)| *own == key).map(|(_, value)| value)
-    }
-}
-
-impl<'a> Iterator for Attributes<'a> {
-    type Item = (&'a str, AnyValueView<'a>);
-
-    #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
-        let (mut key, mut any) = ("", AnyValueView::Empty);
-        let mut reader = Reader::new(self.0.next()?);
-        while let Ok(Some((field, value))) = reader.field() {
-            match (field, value) {
-                (1, Value::Len(bytes)) => key = text(bytes),
-                (2, Value::Len(bytes)) => any = AnyValueView::new(bytes),
-                _ => {}
-            }
-        }
-        Some((key, any))
     }
 }
 
