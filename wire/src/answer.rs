@@ -1,5 +1,5 @@
-//! What a sender does with a receiver's answer: contract section 8, for OTLP over gRPC and over HTTP, and for the
-//! HTTP backends of the sinks.
+//! What a sender does with a receiver's answer: contract section 8, for OTLP over gRPC and over HTTP, and for
+//! the HTTP backends of the sinks.
 //!
 //! Codes that the contract does not list are [`Answer::Hold`]: nothing is lost by it, and it is said.
 
@@ -40,8 +40,8 @@ impl Answer {
     }
 }
 
-/// For OTLP/gRPC. `retry_delay` is that of [`StatusDetails`](crate::grpc::StatusDetails), `Some` whenever there was a
-/// RetryInfo. For OK the response has yet to be read ([`Answer::accepted`]).
+/// For OTLP/gRPC. `retry_delay` is that of [`StatusDetails`](crate::grpc::StatusDetails), `Some` whenever
+/// there was a RetryInfo. For OK the response has yet to be read ([`Answer::accepted`]).
 #[must_use]
 pub fn from_grpc(status: Status, retry_delay: Option<Duration>) -> Answer {
     match status {
@@ -65,8 +65,8 @@ pub fn from_grpc(status: Status, retry_delay: Option<Duration>) -> Answer {
     }
 }
 
-/// For HTTP. `retry_after` is the Retry-After header as a duration from now. Of the 2xx only 200, 201, 202 and 204 mean
-/// that the data was taken: Loki says 260 when it is told to drop everything.
+/// For HTTP. `retry_after` is the Retry-After header as a duration from now. Of the 2xx only 200, 201, 202
+/// and 204 mean that the data was taken: Loki says 260 when it is told to drop everything.
 #[must_use]
 pub fn from_http(status: u16, retry_after: Option<Duration>) -> Answer {
     match status {

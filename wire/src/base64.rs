@@ -18,8 +18,8 @@ pub fn encode(bytes: &[u8]) -> String {
     out
 }
 
-/// Decodes, with or without padding; `None` for anything that is not base64. Bits beyond the last whole byte are
-/// not looked at.
+/// Decodes, with or without padding; `None` for anything that is not base64. Bits beyond the last whole byte
+/// are not looked at.
 #[must_use]
 pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
     let digits = match text {

@@ -1,5 +1,6 @@
-//! What gRPC puts around an OTLP message: the five-byte prefix, status codes, error details, and percent-encoding
-//! (gRPC's `doc/PROTOCOL-HTTP2.md` and `doc/statuscodes.md`; `google/rpc/{status,error_details}.proto`).
+//! What gRPC puts around an OTLP message: the five-byte prefix, status codes, error details, and
+//! percent-encoding (gRPC's `doc/PROTOCOL-HTTP2.md` and `doc/statuscodes.md`;
+//! `google/rpc/{status,error_details}.proto`).
 
 use std::time::Duration;
 
@@ -167,16 +168,16 @@ impl std::fmt::Display for Status {
     }
 }
 
-/// `google.rpc.Status` with the one detail that OTLP uses: in [`STATUS_DETAILS_TRAILER`], and as the body of an
-/// OTLP/HTTP error.
+/// `google.rpc.Status` with the one detail that OTLP uses: in [`STATUS_DETAILS_TRAILER`], and as the body of
+/// an OTLP/HTTP error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusDetails {
     /// The code.
     pub status: Status,
     /// For developers, English; when read, at most [`MESSAGE_BYTES`].
     pub message: String,
-    /// `google.rpc.RetryInfo.retry_delay`: try again, and not before. There with zero is not the same as absent. When
-    /// read, as the peer sent it: callers bound it.
+    /// `google.rpc.RetryInfo.retry_delay`: try again, and not before. There with zero is not the same as
+    /// absent. When read, as the peer sent it: callers bound it.
     pub retry_delay: Option<Duration>,
 }
 
@@ -225,7 +226,8 @@ impl StatusDetails {
         base64::encode(&self.encode())
     }
 
-    /// Reads the bytes of a `google.rpc.Status`. Details of other types are passed over; a negative delay is zero.
+    /// Reads the bytes of a `google.rpc.Status`. Details of other types are passed over; a negative delay is
+    /// zero.
     pub fn decode(bytes: &[u8]) -> Result<Self, DetailsError> {
         let mut details = Self { status: Status::Ok, message: String::new(), retry_delay: None };
         let mut reader = Reader::new(bytes);
@@ -291,8 +293,8 @@ fn duration(bytes: &[u8]) -> Result<Duration, ProtoError> {
     Ok(u64::try_from(seconds).map_or(Duration::ZERO, |s| Duration::new(s, nanos)))
 }
 
-/// `message` as the value of the `grpc-message` trailer: what is not printable ASCII, and `%`, as `%XX`. At most
-/// [`MESSAGE_BYTES`] of it.
+/// `message` as the value of the `grpc-message` trailer: what is not printable ASCII, and `%`, as `%XX`. At
+/// most [`MESSAGE_BYTES`] of it.
 #[must_use]
 pub fn encode_message(message: &str) -> String {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
@@ -310,8 +312,8 @@ pub fn encode_message(message: &str) -> String {
     out
 }
 
-/// The value of a `grpc-message` trailer as text. Never fails, as gRPC asks: a `%` that is not followed by two hex digits
-/// stays, what is not UTF-8 is replaced. At most [`MESSAGE_BYTES`] of it.
+/// The value of a `grpc-message` trailer as text. Never fails, as gRPC asks: a `%` that is not followed by
+/// two hex digits stays, what is not UTF-8 is replaced. At most [`MESSAGE_BYTES`] of it.
 #[must_use]
 pub fn decode_message(value: &[u8]) -> String {
     let mut out = Vec::with_capacity(value.len().min(MESSAGE_BYTES));

@@ -17,8 +17,8 @@ pub struct ViewLimits {
     pub records: u32,
     /// Most `ResourceLogs` and `ScopeLogs` in a request, together.
     pub groups: u32,
-    /// Most values that one record, resource or scope holds: attributes, and the elements of nested arrays and
-    /// maps, of the body too.
+    /// Most values that one record, resource or scope holds: attributes, and the elements of nested arrays
+    /// and maps, of the body too.
     pub values: u32,
     /// Deepest nesting of an `AnyValue`; a string is 1, an array of strings 2. At most [`Self::MAX_DEPTH`] is
     /// obeyed.
@@ -26,8 +26,8 @@ pub struct ViewLimits {
 }
 
 impl ViewLimits {
-    /// The deepest nesting that can be asked for. prost refuses beyond 100 messages in each other, and a map takes
-    /// three of them a level; what passes here is not refused by the next hop.
+    /// The deepest nesting that can be asked for. prost refuses beyond 100 messages in each other, and a map
+    /// takes three of them a level; what passes here is not refused by the next hop.
     pub const MAX_DEPTH: u8 = 24;
 }
 

@@ -1,9 +1,9 @@
 //! Writing an `ExportLogsServiceRequest`: one pass, no allocation a record.
 //!
-//! The lengths of `ResourceLogs` and `ScopeLogs` are not known when they begin; they are written as varints of fixed
-//! width ([`proto::padded`](crate::proto::padded)) and patched when they end. A record's length is known before its first
-//! byte. Fields are in the order that needs the fewest copies, not in that of their numbers; parsers must take
-//! any order (encoding guide, "Message Structure").
+//! The lengths of `ResourceLogs` and `ScopeLogs` are not known when they begin; they are written as varints
+//! of fixed width ([`proto::padded`](crate::proto::padded)) and patched when they end. A record's length is
+//! known before its first byte. Fields are in the order that needs the fewest copies, not in that of their
+//! numbers; parsers must take any order (encoding guide, "Message Structure").
 
 use crate::attrs::AttrSet;
 use crate::proto::{PADDED, bytes_field_len, padded, put_bytes};
@@ -48,8 +48,8 @@ pub struct LogRecord<'a> {
 }
 
 impl LogRecord<'_> {
-    /// By how many bytes [`LogEncoder::push`] makes the request longer; the first record of a `ResourceLogs` brings the
-    /// bytes of the resource and up to 17 more.
+    /// By how many bytes [`LogEncoder::push`] makes the request longer; the first record of a `ResourceLogs`
+    /// brings the bytes of the resource and up to 17 more.
     #[inline]
     #[must_use]
     pub const fn encoded_len(&self) -> usize {
@@ -90,7 +90,8 @@ impl LogRecord<'_> {
     }
 }
 
-// Keys of the fields written here (logs.proto, common.proto). All lengths that are bytes below are one-byte varints.
+// Keys of the fields written here (logs.proto, common.proto). All lengths that are bytes below are one-byte
+// varints.
 const RESOURCE_LOGS: u8 = 0x0a; // ExportLogsServiceRequest.resource_logs = 1
 const RESOURCE: u8 = 1; // ResourceLogs.resource
 const SCOPE_LOGS: u8 = 0x12; // ResourceLogs.scope_logs = 2
@@ -117,8 +118,8 @@ const MALFORMED: [u8; 21] = *b"\x32\x13\x0a\x0dlog.malformed\x12\x02\x10\x01";
 
 /// Both times with their keys.
 const TIMES: usize = 18;
-/// Room for everything of a record before the text of its body: two keys and varints of a length each, the times,
-/// the severity number, and the key and length of the string.
+/// Room for everything of a record before the text of its body: two keys and varints of a length each, the
+/// times, the severity number, and the key and length of the string.
 const HEAD: usize = (1 + 10) + TIMES + 2 + (1 + 10) + (1 + 10);
 const _: () = assert!(HEAD <= TIMES + (TAIL.len() - TAIL_UID));
 
@@ -144,8 +145,8 @@ pub struct Mark {
 
 /// Writes requests, one after the other, into one buffer.
 ///
-/// Invariants: `buf` is a valid request but for the two lengths of `last`, which are right whenever it is not `open`;
-/// an open one may have no record yet and is dropped if it never gets one.
+/// Invariants: `buf` is a valid request but for the two lengths of `last`, which are right whenever it is not
+/// `open`; an open one may have no record yet and is dropped if it never gets one.
 #[derive(Debug, Default)]
 pub struct LogEncoder {
     buf: Vec<u8>,
@@ -157,16 +158,16 @@ pub struct LogEncoder {
 }
 
 impl LogEncoder {
-    /// With room for requests of `bytes`. A buffer grows, to twice its size, when a record does not fit: callers look at
-    /// [`LogRecord::encoded_len`] first, or [rewind](Self::rewind).
+    /// With room for requests of `bytes`. A buffer grows, to twice its size, when a record does not fit:
+    /// callers look at [`LogRecord::encoded_len`] first, or [rewind](Self::rewind).
     #[must_use]
     pub fn with_capacity(bytes: usize) -> Self {
         Self { buf: Vec::with_capacity(bytes), capacity: bytes, ..Self::default() }
     }
 
-    /// The records that follow belong to `resource`. Goes on in the request's last `ResourceLogs` if its resource has
-    /// the same bytes, open or closed; otherwise closes that and begins a new one with one `ScopeLogs` without a
-    /// scope.
+    /// The records that follow belong to `resource`. Goes on in the request's last `ResourceLogs` if its
+    /// resource has the same bytes, open or closed; otherwise closes that and begins a new one with one
+    /// `ScopeLogs` without a scope.
     pub fn open(&mut self, resource: &AttrSet) {
         if let Some(last) = self.last
             && self.buf.get(last.attrs.0..last.attrs.1) == Some(resource.bytes())
@@ -320,10 +321,10 @@ impl LogEncoder {
         Mark { request: self.request, len, records: self.records, last }
     }
 
-    /// Drops everything written since `mark` and leaves nothing open: [`Self::open`] comes before the next push, and
-    /// goes on in the `ResourceLogs` of then if it names the same resource. A mark serves until the request is taken or
-    /// cleared, or rewound to an earlier mark. Returns false, and changes nothing, for a mark of another request
-    /// or beyond the end.
+    /// Drops everything written since `mark` and leaves nothing open: [`Self::open`] comes before the next
+    /// push, and goes on in the `ResourceLogs` of then if it names the same resource. A mark serves until the
+    /// request is taken or cleared, or rewound to an earlier mark. Returns false, and changes nothing, for a
+    /// mark of another request or beyond the end.
     pub fn rewind(&mut self, mark: &Mark) -> bool {
         if mark.request != self.request || mark.len > self.buf.len() {
             return false;

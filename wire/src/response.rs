@@ -9,8 +9,7 @@ use crate::proto::{ProtoError, Reader, Value, put_bytes, put_uint};
 pub struct PartialSuccess {
     /// Records refused for good.
     pub rejected: u64,
-    /// For developers; with nothing rejected a warning. When read, at most
-    /// [`MESSAGE_BYTES`](crate::limits::MESSAGE_BYTES).
+    /// For developers; with nothing rejected a warning. When read, at most [`MESSAGE_BYTES`].
     pub message: String,
 }
 
@@ -32,8 +31,8 @@ pub fn encode_logs_response(rejected: u64, message: &str) -> Vec<u8> {
     out
 }
 
-/// Reads a response. A negative count is 0, text that is not UTF-8 is replaced: the request was accepted whatever its
-/// answer looks like, which is also how callers should take an error of this function.
+/// Reads a response. A negative count is 0, text that is not UTF-8 is replaced: the request was accepted
+/// whatever its answer looks like, which is also how callers should take an error of this function.
 pub fn decode_logs_response(bytes: &[u8]) -> Result<PartialSuccess, ProtoError> {
     let mut response = PartialSuccess::default();
     let mut reader = Reader::new(bytes);

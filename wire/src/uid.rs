@@ -1,7 +1,8 @@
 //! `log.record.uid`: the name of a record that any resend, restart, rename or compression leaves as it is.
 //!
-//! 32 lower-case hex digits: 20 of [`FileHash`], then 12 of the record's start offset in the uncompressed file, 48
-//! bits big-endian. Contract section 4 fixes the form; stores hold these names, so the formula never changes.
+//! 32 lower-case hex digits: 20 of [`FileHash`], then 12 of the record's start offset in the uncompressed
+//! file, 48 bits big-endian. Contract section 4 fixes the form; stores hold these names, so the formula never
+//! changes.
 
 use sha2::{Digest, Sha256};
 
@@ -20,8 +21,9 @@ pub const OFFSET_MASK: u64 = (1 << 48) - 1;
 pub struct FileHash(pub [u8; 10]);
 
 impl FileHash {
-    /// `pod_uid` is the last `_` part of the pod directory's name, `head` the beginning of the file, of which the
-    /// first entry ([`first_entry`]) is hashed; a file that ends before its first newline is hashed as it is.
+    /// `pod_uid` is the last `_` part of the pod directory's name, `head` the beginning of the file, of which
+    /// the first entry ([`first_entry`]) is hashed; a file that ends before its first newline is hashed as it
+    /// is.
     #[must_use]
     pub fn new(pod_uid: &str, container: &str, restart: u32, head: &[u8]) -> Self {
         let head = first_entry(head).unwrap_or(head);
@@ -44,8 +46,9 @@ impl FileHash {
     }
 }
 
-/// The file's first entry: its first bytes up to but without the first newline, at most [`FIRST_ENTRY_BYTES`].
-/// `None` while `head` is shorter than that and has no newline: bytes may yet be appended, and the hash would change.
+/// The file's first entry: its first bytes up to but without the first newline, at most
+/// [`FIRST_ENTRY_BYTES`]. `None` while `head` is shorter than that and has no newline: bytes may yet be
+/// appended, and the hash would change.
 #[must_use]
 pub fn first_entry(head: &[u8]) -> Option<&[u8]> {
     let most = head.get(..FIRST_ENTRY_BYTES);

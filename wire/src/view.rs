@@ -1,17 +1,17 @@
 //! Reading an `ExportLogsServiceRequest` where it lies, without copying it.
 //!
-//! [`check`] walks the whole message once and refuses what is malformed or beyond the limits; what has passed can be
-//! iterated without errors. It is iterative and needs a fixed amount of stack whatever the bytes are.
+//! [`check`] walks the whole message once and refuses what is malformed or beyond the limits; what has passed
+//! can be iterated without errors. It is iterative and needs a fixed amount of stack whatever the bytes are.
 //!
 //! How strict it is, beside prost (tests hold it to that: what passes here, prost decodes):
-//! - Strings must be UTF-8, as proto3 demands ("Scalar Value Types"), so that all behind the check can rely on it and
-//!   the next hop does not refuse it. A sender that forwards strings unchecked (the OpenTelemetry Collector's pdata 1.66
-//!   does) is refused when one is broken.
-//! - Unknown fields are passed over, unknown enum numbers kept. Field numbers, wire types of known fields, varints and
-//!   lengths are checked as prost does, those of `EntityRef` too, which has no view here.
-//! - Stricter: groups are refused (OTLP has none). So is a message field or a value of an `AnyValue` that is there twice where one
-//!   may be: protobuf would merge them, no encoder writes them, and two readers could see two different records. Depth
-//!   and counts are limited.
+//! - Strings must be UTF-8, as proto3 demands ("Scalar Value Types"), so that all behind the check can rely
+//!   on it and the next hop does not refuse it. A sender that forwards strings unchecked (the OpenTelemetry
+//!   Collector's pdata 1.66 does) is refused when one is broken.
+//! - Unknown fields are passed over, unknown enum numbers kept. Field numbers, wire types of known fields,
+//!   varints and lengths are checked as prost does, those of `EntityRef` too, which has no view here.
+//! - Stricter: groups are refused (OTLP has none). So is a message field or a value of an `AnyValue` that is
+//!   there twice where one may be: protobuf would merge them, no encoder writes them, and two readers could
+//!   see two different records. Depth and counts are limited.
 //! - As in protobuf, of a scalar or string that is there twice the last counts.
 
 use crate::limits::ViewLimits;
@@ -99,8 +99,8 @@ impl<'a> LogsRequest<'a> {
         Ok((Self { bytes }, summary))
     }
 
-    /// Of bytes that passed [`check`] before, such as those of a queue. Of others the iterators end early or yield
-    /// empty values; they never panic.
+    /// Of bytes that passed [`check`] before, such as those of a queue. Of others the iterators end early or
+    /// yield empty values; they never panic.
     #[must_use]
     pub const fn trusted(bytes: &'a [u8]) -> Self {
         Self { bytes }
@@ -314,7 +314,8 @@ impl<'a> Iterator for Messages<'a> {
     }
 }
 
-/// A string that was checked. Looking at it again costs less than a tenth of a microsecond a kilobyte, and no `unsafe`.
+/// A string that was checked. Looking at it again costs less than a tenth of a microsecond a kilobyte, and no
+/// `unsafe`.
 #[inline]
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()

@@ -229,7 +229,8 @@ fn count(counter: &mut u32, limit: u32, what: &'static str) -> Result<(), ViewEr
     Ok(())
 }
 
-// Nearly all values are strings. These see them at a glance; what they do not know is walked, and judged there.
+// Nearly all values are strings. These see them at a glance; what they do not know is walked, and judged
+// there.
 
 /// A KeyValue of a key and then a string, and nothing else.
 #[inline]
