@@ -8,5 +8,6 @@ pub mod dial;
 pub mod endpoint;
 pub mod export;
 pub mod host;
+pub mod http;
 pub mod kubelet;
 pub mod pods;

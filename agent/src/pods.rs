@@ -81,10 +81,58 @@ impl PodIndex {
         self.shared.wanted.notified().await;
     }
 
-    /// Puts a new picture in place of the old one.
+    /// Puts a new picture in place of the old one. Pods that did not change stay the same allocation, and when none
+    /// did the version stays.
     pub fn replace(&self, pods: impl IntoIterator<Item = PodMeta>) {
-        let new = pods.into_iter().map(|pod| (pod.uid.clone(), Arc::new(pod))).collect();
-        *self.shared.pods.write().unwrap_or_else(PoisonError::into_inner) = new;
-        self.shared.version.fetch_add(1, Ordering::Release);
+        let mut current = self.shared.pods.write().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = false;
+        let mut new = HashMap::with_capacity(current.len());
+        for pod in pods {
+            let same = current.get(&pod.uid).filter(|old| ***old == pod).cloned();
+            changed |= same.is_none();
+            new.insert(pod.uid.clone(), same.unwrap_or_else(|| Arc::new(pod)));
+        }
+        changed |= new.len() != current.len();
+        *current = new;
+        drop(current);
+        if changed {
+            self.shared.version.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Pods that are known.
+    pub fn len(&self) -> usize {
+        self.shared.pods.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether none is known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(uid: &str, name: &str) -> PodMeta {
+        PodMeta { uid: uid.into(), name: name.into(), ..PodMeta::default() }
+    }
+
+    #[test]
+    fn the_version_moves_only_when_something_changed() {
+        let index = PodIndex::default();
+        index.replace([pod("a", "1"), pod("b", "2")]);
+        let (version, a) = (index.version(), index.get("a").unwrap());
+        index.replace([pod("b", "2"), pod("a", "1")]);
+        assert_eq!(index.version(), version);
+        assert!(Arc::ptr_eq(&a, &index.get("a").unwrap()));
+        for (pods, left) in
+            [(vec![pod("a", "1"), pod("b", "3")], 2), (vec![pod("a", "1")], 1), (vec![pod("c", "1")], 1)]
+        {
+            let before = index.version();
+            index.replace(pods);
+            assert_eq!((index.version(), index.len()), (before + 1, left));
+        }
     }
 }

@@ -11,11 +11,12 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
 use sonde_daemon::secret::Token;
 use sonde_daemon::tls::{self, ClientOptions, Roots, TlsError};
 
 use crate::config;
-use crate::dial::{DialError, Dialer};
+use crate::dial::{DialError, Stream, dial_plain, dial_tls};
 use crate::endpoint::{Endpoint, EndpointError};
 
 /// A longer answer is refused: 500 pods are a few megabytes.
@@ -86,18 +87,24 @@ impl Client {
 
     /// The body of `GET /pods`.
     pub async fn pods(&mut self) -> Result<Bytes, ClientError> {
-        let answer = tokio::time::timeout(ANSWER, self.get("/pods")).await.unwrap_or(Err(ClientError::Slow));
-        if answer.is_err() {
-            self.sender = None;
-        }
-        answer
+        tokio::time::timeout(ANSWER, async {
+            let reused = self.sender.is_some();
+            match self.get("/pods").await {
+                // The kubelet closed a connection that was idle, which shows only when it is used.
+                Err(ClientError::Http(_)) if reused => self.get("/pods").await,
+                answer => answer,
+            }
+        })
+        .await
+        .unwrap_or(Err(ClientError::Slow))
     }
 
     async fn get(&mut self, path: &str) -> Result<Bytes, ClientError> {
         let request = self.request(path);
-        let mut sender = match self.sender.take() {
-            Some(mut sender) if sender.ready().await.is_ok() => sender,
-            _ => self.connect().await?,
+        let kept = self.sender.take().filter(http1::SendRequest::is_ready);
+        let mut sender = match kept {
+            Some(sender) => sender,
+            None => self.connect().await?,
         };
         let response = sender.send_request(request).await?;
         let status = response.status();
@@ -122,7 +129,8 @@ impl Client {
         let mut request = Request::new(Empty::new());
         let headers = request.headers_mut();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("sonde-agent/", env!("CARGO_PKG_VERSION"))));
+        headers
+            .insert(USER_AGENT, HeaderValue::from_static(concat!("sonde-agent/", env!("CARGO_PKG_VERSION"))));
         if let Ok(host) = HeaderValue::from_str(&self.endpoint.authority()) {
             headers.insert(HOST, host);
         }
@@ -159,50 +167,49 @@ impl Client {
                 Err(error) => last = Some(error),
             }
         }
-        let none = || ClientError::LookUp(self.endpoint.host.clone(), io::Error::other("the name has no address"));
+        let none =
+            || ClientError::LookUp(self.endpoint.host.clone(), io::Error::other("the name has no address"));
         Err(last.unwrap_or_else(none))
     }
 
     /// A certificate that carries the address but not the node's name (or the other way round) is as good, unless
     /// the name to check is set: which of the two it carries is found once and remembered.
-    async fn dial(&mut self, address: SocketAddr) -> Result<crate::dial::Stream, ClientError> {
+    async fn dial(&mut self, address: SocketAddr) -> Result<Stream, ClientError> {
         if !self.endpoint.tls {
-            let dialer = Dialer::new(self.endpoint.clone(), None)?;
-            return dialer.dial(address, CONNECT).await.map_err(|error| ClientError::Dial(address, error));
+            return dial_plain(address, CONNECT).await.map_err(|error| ClientError::Dial(address, error));
         }
         let names = self.names();
-        let mut last = None;
-        for turn in 0..names.len() {
-            let at = (self.name + turn) % names.len();
-            if self.tls.is_none() {
-                self.tls = Some(tls::Client::new(self.tls_options())?);
-            }
-            let Some(tls) = &self.tls else { continue };
-            let tried = async {
-                let name = tls.server_name(&names[at])?;
-                crate::dial::dial_tls(address, tls, name, CONNECT)
-                    .await
-                    .map_err(|error| ClientError::Dial(address, error))
-            };
-            match tried.await {
+        let tls = match self.tls.take() {
+            Some(tls) => tls,
+            None => tls::Client::new(self.tls_options())?,
+        };
+        let tls = self.tls.insert(tls);
+        let mut at = self.name % names.len();
+        loop {
+            match dial_tls(address, tls, tls.server_name(&names[at])?, CONNECT).await {
                 Ok(stream) => {
                     self.name = at;
                     return Ok(stream);
                 }
-                Err(ClientError::Dial(_, error)) if !error.is_certificate_name() => {
-                    return Err(ClientError::Dial(address, error));
+                Err(error) => {
+                    at = (at + 1) % names.len();
+                    if !error.is_certificate_name() || at == self.name % names.len() {
+                        return Err(ClientError::Dial(address, error));
+                    }
                 }
-                Err(error) => last = Some(error),
             }
         }
-        Err(last.unwrap_or(ClientError::Slow))
     }
 
     fn names(&self) -> Vec<String> {
         if !self.config.server_name.is_empty() {
             return vec![self.config.server_name.clone()];
         }
-        vec![self.node.clone(), self.endpoint.host.clone()]
+        let mut names = vec![self.endpoint.host.clone()];
+        if ServerName::try_from(self.node.as_str()).is_ok() {
+            names.insert(0, self.node.clone());
+        }
+        names
     }
 
     fn tls_options(&self) -> ClientOptions {

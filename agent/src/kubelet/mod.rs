@@ -1,3 +1,160 @@
 //! The kubelet of this node: its pods, asked for in time for the first lines of a new container.
+//!
+//! One loop owns the connection and writes the [`PodIndex`]. It asks every interval, and at once when somebody wants
+//! a pod that is not known yet, at most once a second. While the kubelet does not answer the last picture stays, and
+//! nobody waits for it.
 
+pub mod client;
 pub mod pods;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use sonde_daemon::backoff::Backoff;
+use sonde_daemon::log::RateLimit;
+use sonde_daemon::page::{Sink, Source};
+use sonde_daemon::shutdown::Shutdown;
+
+use self::client::{Client, ClientError};
+use self::pods::PodsError;
+use crate::config;
+use crate::pods::PodIndex;
+
+/// Between two requests, however many pods are wanted.
+const AT_MOST_EVERY: Duration = Duration::from_secs(1);
+
+/// The loop. Build it, then [`Kubelet::run`] it on a tokio runtime.
+pub struct Kubelet {
+    client: Client,
+    index: PodIndex,
+    node: String,
+    interval: Duration,
+    metrics: Metrics,
+    foreign: RateLimit,
+}
+
+/// Why there is no new picture.
+#[derive(Debug, thiserror::Error)]
+enum PollError {
+    #[error("{0}")]
+    Client(#[from] ClientError),
+    #[error("{0}")]
+    Pods(#[from] PodsError),
+}
+
+impl Kubelet {
+    /// `own_certificate` is that of a kubelet that signs its own. Nothing is read or connected to yet.
+    pub fn build(
+        config: &config::Kubelet,
+        node: &str,
+        own_certificate: PathBuf,
+        index: PodIndex,
+    ) -> Result<Self, ClientError> {
+        Ok(Self {
+            client: Client::new(config, node, own_certificate)?,
+            metrics: Metrics { last: Arc::default(), index: index.clone() },
+            index,
+            node: node.to_owned(),
+            interval: config.interval.0,
+            foreign: RateLimit::new(Duration::from_secs(60)),
+        })
+    }
+
+    /// Its numbers.
+    pub fn metrics(&self) -> Metrics {
+        self.metrics.clone()
+    }
+
+    /// Runs until the stop is asked for.
+    pub async fn run(mut self, shutdown: Shutdown) {
+        let mut backoff = Backoff::new();
+        let mut failing = false;
+        loop {
+            let asked = Instant::now();
+            let polled = tokio::select! {
+                polled = self.poll() => polled,
+                _ = shutdown.wait() => return,
+            };
+            self.metrics.polled(polled.is_ok(), asked.elapsed());
+            let wait = match polled {
+                Ok(()) => {
+                    if failing {
+                        tracing::info!(pods = self.index.len(), "the kubelet answers again");
+                    }
+                    failing = false;
+                    backoff.reset();
+                    self.interval
+                }
+                Err(error) => {
+                    if !failing {
+                        tracing::warn!(%error, pods = self.index.len(), "the kubelet does not serve its pods: what is known stays, new pods are named by their paths");
+                    }
+                    failing = true;
+                    backoff.next(None).clamp(AT_MOST_EVERY.min(self.interval), self.interval)
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.index.wanted(), if !failing => {
+                    tokio::time::sleep(AT_MOST_EVERY.saturating_sub(asked.elapsed())).await;
+                }
+                _ = shutdown.wait() => return,
+            }
+        }
+    }
+
+    async fn poll(&mut self) -> Result<(), PollError> {
+        let body = self.client.pods().await?;
+        let picture = pods::parse(&body, &self.node)?;
+        drop(body);
+        if picture.foreign > 0
+            && let Some(suppressed) = self.foreign.allow()
+        {
+            tracing::warn!(
+                pods = picture.foreign,
+                node = picture.foreign_node,
+                ours = self.node,
+                suppressed,
+                "the kubelet serves pods of another node, they are passed over: is node.name right?"
+            );
+        }
+        self.index.replace(picture.pods);
+        Ok(())
+    }
+}
+
+/// `sonde_agent_source_*{source="kubelet"}` and `sonde_agent_pods`.
+#[derive(Clone)]
+pub struct Metrics {
+    last: Arc<Mutex<Option<(bool, Duration)>>>,
+    index: PodIndex,
+}
+
+impl Metrics {
+    fn polled(&self, success: bool, took: Duration) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((success, took));
+    }
+}
+
+impl Source for Metrics {
+    fn name(&self) -> &'static str {
+        "pods"
+    }
+
+    fn collect(&self, out: &mut Sink) -> Result<(), String> {
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((success, took)) = last {
+            let kubelet = [("source", "kubelet")];
+            out.gauge("sonde_agent_source_success", "Whether the source was collected.")
+                .row(kubelet, success);
+            out.gauge("sonde_agent_source_duration_seconds", "How long the source took.")
+                .row(kubelet, took.as_secs_f64());
+        }
+        out.gauge("sonde_agent_pods", "Pods of this node that are known.").row([], self.index.len());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

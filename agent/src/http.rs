@@ -1,0 +1,134 @@
+//! The agent's pages and probes (contract section 3), on a thread of their own: they answer under any load.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use sonde_daemon::health::Health;
+use sonde_daemon::http::{Bound, Limits, Peer, serve_pages, text};
+use sonde_daemon::page::Page;
+use sonde_daemon::shutdown::Shutdown;
+
+const INDEX: &str =
+    "sonde-agent\n\n/metrics\n/metrics/self\n/healthz\n/readyz\n/debug/files (from this machine only)\n";
+
+/// A list for `/debug/files`, as JSON.
+pub type Files = Box<dyn Fn() -> Result<Vec<u8>, serde_json::Error> + Send + Sync>;
+
+/// What the pages show.
+pub struct Pages {
+    /// Liveness and readiness.
+    pub health: Health,
+    /// `sonde_agent_*`.
+    pub metrics: Page,
+    /// The log files.
+    pub files: Files,
+}
+
+impl Pages {
+    fn answer(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &http::HeaderMap,
+        peer: Option<SocketAddr>,
+    ) -> Response<Full<Bytes>> {
+        if *method != Method::GET && *method != Method::HEAD {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
+        }
+        if let Some((good, words)) = self.health.answer(path) {
+            return text(if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, words);
+        }
+        match path {
+            "/" => text(StatusCode::OK, INDEX),
+            "/metrics" | "/metrics/self" => self.metrics.answer(headers),
+            "/debug/files" if peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback()) => match (self
+                .files)(
+            ) {
+                Ok(json) => {
+                    let mut response = Response::new(Full::new(Bytes::from(json)));
+                    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                    response
+                }
+                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+            },
+            "/debug/files" => {
+                text(StatusCode::FORBIDDEN, "only from this machine: kubectl exec, or port-forward\n")
+            }
+            _ => text(StatusCode::NOT_FOUND, "no such page\n"),
+        }
+    }
+}
+
+/// Serves the pages until the stop, on the calling thread.
+pub fn serve(bound: Bound, pages: Pages, shutdown: Shutdown) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let pages = Arc::new(pages);
+    runtime.block_on(serve_pages(bound, Limits::default(), shutdown, move |request: Request<Incoming>| {
+        let pages = Arc::clone(&pages);
+        async move {
+            let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+            pages.answer(request.method(), request.uri().path(), request.headers(), peer)
+        }
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+    use sonde_daemon::page::{Build, Section};
+
+    use super::*;
+
+    fn status(pages: &Pages, path: &str, peer: &str) -> u16 {
+        pages.answer(&Method::GET, path, &HeaderMap::new(), peer.parse().ok()).status().as_u16()
+    }
+
+    fn pages() -> Pages {
+        let build = Build { prefix: "sonde_agent", version: "1" };
+        Pages {
+            health: Health::new(),
+            metrics: Page::new(vec![Section::new(None, vec![Box::new(build)])], true),
+            files: Box::new(|| serde_json::to_vec(&["a"])),
+        }
+    }
+
+    #[test]
+    fn every_page_of_the_contract_answers() {
+        let pages = pages();
+        for path in ["/", "/metrics", "/metrics/self", "/healthz", "/readyz", "/debug/files"] {
+            assert_eq!(status(&pages, path, "127.0.0.1:1"), 200, "{path}");
+        }
+        assert_eq!(status(&pages, "/metrics/selfish", "127.0.0.1:1"), 404);
+        let post = pages.answer(&Method::POST, "/metrics", &HeaderMap::new(), None);
+        assert_eq!(post.status(), StatusCode::METHOD_NOT_ALLOWED);
+    }
+
+    #[test]
+    fn the_file_list_is_for_this_machine_only() {
+        let pages = pages();
+        for (peer, want) in [
+            ("[::1]:1", 200),
+            ("[::ffff:127.0.0.1]:1", 200),
+            ("10.0.0.1:1", 403),
+            ("[::ffff:10.0.0.1]:1", 403),
+            ("", 403),
+        ] {
+            assert_eq!(status(&pages, "/debug/files", peer), want, "{peer}");
+        }
+    }
+
+    #[test]
+    fn readiness_and_liveness_say_what_is_missing() {
+        let pages = pages();
+        let discovery = pages.health.readiness("first discovery");
+        assert_eq!(status(&pages, "/readyz", ""), 503);
+        assert_eq!(status(&pages, "/healthz", ""), 200);
+        discovery.set(true);
+        assert_eq!(status(&pages, "/readyz", ""), 200);
+    }
+}
