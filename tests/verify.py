@@ -567,7 +567,7 @@ def self_test():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--logs", nargs="+", metavar="DIR", help="pod log directories")
+    parser.add_argument("--logs", nargs="+", action="extend", metavar="DIR", help="pod log directories")
     parser.add_argument("--export", metavar="FILE_OR_URL", help="NDJSON of /api/v1/logs?limit=0")
     parser.add_argument("--max-line", type=int, default=1 << 20, metavar="BYTES", help="the agent's logs.max_line")
     parser.add_argument("--unfinished", choices=("allow", "require"), default="allow",

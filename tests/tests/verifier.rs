@@ -1,0 +1,65 @@
+//! The verifier itself: it notices what it is there to notice, and its rules are the ones it claims.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use sonde_tests::{root, verify};
+
+#[test]
+fn every_kind_of_fault_is_found() {
+    if !verify::python() {
+        eprintln!("skipped: no python3 on this machine");
+        return;
+    }
+    let out =
+        Command::new("python3").arg(root().join("tests/verify.py")).arg("--self-test").output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success(), "{text}{}", String::from_utf8_lossy(&out.stderr));
+    assert!(text.contains("swap") && text.contains("0 wrong"), "{text}");
+}
+
+/// Reads pairs of hexadecimal lines: raw bytes, and what Rust made of them.
+const CHECK: &str = "
+import sys
+sys.path.insert(0, sys.argv[1])
+import verify
+lines = sys.stdin.read().split('\\n')
+for raw, lossy in zip(lines[0::2], lines[1::2]):
+    assert verify.lossy(bytes.fromhex(raw)) == bytes.fromhex(lossy), raw
+print(len(lines) // 2)
+";
+
+#[test]
+fn invalid_utf8_is_replaced_as_rust_replaces_it() {
+    if !verify::python() {
+        eprintln!("skipped: no python3 on this machine");
+        return;
+    }
+    let mut child = Command::new("python3")
+        .args(["-B", "-c", CHECK])
+        .arg(root().join("tests"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    // Lead, continuation and other bytes in such a mix that most sequences are nearly valid.
+    let palette =
+        b"a\x00\x7f\x80\x8f\x90\x9f\xa0\xbf\xc0\xc1\xc2\xdf\xe0\xe1\xec\xed\xee\xef\xf0\xf1\xf3\xf4\xf5\xff";
+    let mut state = 0x9e37_79b9_u64;
+    let mut text = String::new();
+    for length in (1..9).cycle().take(20_000) {
+        let raw: Vec<u8> = (0..length)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                palette[usize::try_from(state >> 40).unwrap() % palette.len()]
+            })
+            .collect();
+        text += &format!("{}\n{}\n", hex(&raw), hex(String::from_utf8_lossy(&raw).as_bytes()));
+    }
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let out = child.wait_with_output().unwrap();
+    assert!(out.status.success());
+    assert_eq!(String::from_utf8_lossy(&out.stdout).trim(), "20000");
+}
