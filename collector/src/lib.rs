@@ -2,5 +2,8 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod api;
 pub mod config;
+pub mod deliver;
 pub mod queue;
+pub mod store;

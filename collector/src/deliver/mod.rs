@@ -1,0 +1,225 @@
+//! From the queue to the store: one thread that reads frames at the store's own cursor, hands their records over,
+//! commits, and only then lets the queue forget them.
+//!
+//! The cursor is in the store's commits, so a crash between any two steps reads frames again, and the store knows
+//! their records. What cannot be read for good (which `receive` refuses, so it is damage or a bug) is counted, kept as
+//! a file under `dead-letter/<sink>/` and passed over. While commits fail, frames are taken up to the store's memory
+//! bound; beyond it the queue keeps them.
+
+mod decode;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sonde_wire::view::LogsRequest;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use crate::queue::{Cursor, Entry, Position, Queue, Reader, Signal};
+use crate::store::Writer;
+use decode::Decoder;
+
+/// How often time is looked at while nothing comes.
+const TICK: Duration = Duration::from_millis(500);
+/// Pauses between tries to commit.
+const PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Bytes of unreadable frames that are kept as files.
+const DEAD_LETTER_BYTES: u64 = 64 << 20;
+
+/// What a delivery needs to know.
+#[derive(Clone, Debug)]
+pub struct DeliverOptions {
+    /// The sink's name: of its cursor, its metrics and its dead letters.
+    pub sink: String,
+    /// `data_dir/dead-letter/<sink>`; made when it is needed.
+    pub dead_letter_dir: PathBuf,
+    /// Largest request after decompression, bytes: what `receive` lets through.
+    pub request_bytes: usize,
+}
+
+/// Numbers of a delivery.
+#[derive(Debug, Default)]
+pub struct Delivered {
+    /// Frames handed to the store.
+    pub frames: AtomicU64,
+    /// Records that could not be read and were set aside.
+    pub dead_letters: AtomicU64,
+    /// When the newest frame handed over was received, Unix nanoseconds.
+    pub received_unix_nano: AtomicU64,
+    /// When the newest frame handed over was handed over, Unix nanoseconds.
+    pub delivered_unix_nano: AtomicU64,
+}
+
+/// A running delivery.
+pub struct Delivery {
+    thread: JoinHandle<()>,
+    numbers: Arc<Delivered>,
+}
+
+impl Delivery {
+    /// Its numbers.
+    pub fn numbers(&self) -> &Arc<Delivered> {
+        &self.numbers
+    }
+
+    /// Waits until it has ended; blocks.
+    pub fn join(self) {
+        if self.thread.join().is_err() {
+            tracing::error!("the delivery to the store ended with a panic");
+        }
+    }
+
+    /// Whether it has ended.
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+/// Starts the delivery on a thread of its own; to be called on the tokio runtime, which reads the queue for it. When
+/// `stop` turns true (or its sender is gone), it commits what it has taken and ends; what is left is in the queue.
+pub fn start(
+    queue: &Queue,
+    store: Writer,
+    options: DeliverOptions,
+    stop: watch::Receiver<bool>,
+) -> io::Result<Delivery> {
+    let numbers = Arc::new(Delivered::default());
+    let known = Some(store.committed()).filter(|committed| *committed != Position::default());
+    let cursor = queue.register(&options.sink, known);
+    let reader = queue.reader(cursor.position);
+    let queue = queue.clone();
+    let delivery = Loop {
+        queue,
+        reader,
+        cursor,
+        store,
+        options,
+        numbers: Arc::clone(&numbers),
+        decoder: Decoder::default(),
+        retry_ms: 0,
+        pause: PAUSE,
+    };
+    let runtime = Handle::current();
+    let thread = thread::Builder::new().name("store".into()).spawn(move || delivery.run(&runtime, stop))?;
+    Ok(Delivery { thread, numbers })
+}
+
+struct Loop {
+    queue: Queue,
+    reader: Reader,
+    cursor: Cursor,
+    store: Writer,
+    options: DeliverOptions,
+    numbers: Arc<Delivered>,
+    decoder: Decoder,
+    /// Not before this time is a commit tried again.
+    retry_ms: u64,
+    pause: Duration,
+}
+
+/// What a wait for the queue brought.
+enum Came {
+    Entry(Entry),
+    Nothing,
+    Stop,
+}
+
+impl Loop {
+    fn run(mut self, runtime: &Handle, mut stop: watch::Receiver<bool>) {
+        let mut ticked_ms = 0;
+        loop {
+            let full = self.store.is_full();
+            let reader = &mut self.reader;
+            let came = runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    _ = stop.wait_for(|stop| *stop) => Came::Stop,
+                    entry = reader.next(), if !full => entry.map_or(Came::Stop, Came::Entry),
+                    () = tokio::time::sleep(TICK) => Came::Nothing,
+                }
+            });
+            match came {
+                Came::Entry(entry) => self.take(&entry),
+                Came::Nothing => {}
+                Came::Stop => break,
+            }
+            let now = now_ms();
+            if self.store.is_due(now) && now >= self.retry_ms {
+                self.commit(now);
+            }
+            if now.saturating_sub(ticked_ms) >= 1000 {
+                self.store.tick(now);
+                ticked_ms = now;
+            }
+        }
+        self.commit(now_ms());
+    }
+
+    fn take(&mut self, entry: &Entry) {
+        let (frame, next, now) = (&entry.frame, entry.next_position, now_ms());
+        if frame.signal != Signal::Logs {
+            return self.store.skip(next, now);
+        }
+        let decoded = self.decoder.decode(frame, self.options.request_bytes);
+        match decoded.and_then(|bytes| Ok(LogsRequest::check(bytes, &decode::LIMITS)?)) {
+            Ok((request, _)) => self.store.ingest(request, frame.received_unix_nano, next, now),
+            Err(error) => {
+                self.numbers.dead_letters.fetch_add(u64::from(frame.records), Ordering::Relaxed);
+                let Position { segment, offset } = entry.position;
+                tracing::error!(segment, offset, records = frame.records, %error, "a frame cannot be read; set aside");
+                set_aside(&self.options.dead_letter_dir, entry);
+                self.store.skip(next, now);
+            }
+        }
+        self.numbers.frames.fetch_add(1, Ordering::Relaxed);
+        self.numbers.received_unix_nano.store(frame.received_unix_nano, Ordering::Relaxed);
+        self.numbers.delivered_unix_nano.store(now * 1_000_000, Ordering::Relaxed);
+    }
+
+    fn commit(&mut self, now: u64) {
+        match self.store.commit(now) {
+            Ok(committed) => {
+                if self.pause > PAUSE {
+                    tracing::info!("the store commits again");
+                }
+                self.pause = PAUSE;
+                self.queue.release(&self.cursor.name, committed);
+            }
+            Err(error) => {
+                let pause_ms = u64::try_from(self.pause.as_millis()).unwrap_or(u64::MAX);
+                tracing::error!(%error, pause_ms, "the store cannot commit; the queue keeps the records");
+                self.retry_ms = now_ms() + pause_ms;
+                self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+/// Keeps an unreadable frame's payload as a file, within a bound.
+fn set_aside(dir: &Path, entry: &Entry) {
+    let kept: u64 = fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|e| Some(e.metadata().ok()?.len()))
+        .sum();
+    if kept + entry.frame.payload.len() as u64 > DEAD_LETTER_BYTES {
+        return tracing::warn!("the frame is not kept: there are {kept} bytes of such frames already");
+    }
+    let Position { segment, offset } = entry.position;
+    let path = dir.join(format!("{segment}-{offset}.{:?}.otlp", entry.frame.codec).to_lowercase());
+    if let Err(error) = fs::create_dir_all(dir).and_then(|()| fs::write(&path, &entry.frame.payload)) {
+        tracing::warn!(path = %path.display(), %error, "the frame cannot be kept");
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

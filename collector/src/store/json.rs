@@ -1,0 +1,115 @@
+//! JSON written straight into a buffer.
+
+use std::io::Write;
+
+/// Appends a string with its quotes (RFC 8259 section 7: quote, backslash and control characters are escaped).
+pub fn write_str(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    write_escaped(text.as_bytes(), out);
+    out.push(b'"');
+}
+
+/// Appends UTF-8 escaped, without quotes around it.
+pub fn write_escaped(text: &[u8], out: &mut Vec<u8>) {
+    let mut plain = 0;
+    for (at, &byte) in text.iter().enumerate() {
+        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
+            continue;
+        }
+        out.extend_from_slice(&text[plain..at]);
+        plain = at + 1;
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            _ => {
+                const HEX: &[u8; 16] = b"0123456789abcdef";
+                out.extend_from_slice(b"\\u00");
+                out.extend([HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+            }
+        }
+    }
+    out.extend_from_slice(&text[plain..]);
+}
+
+/// Appends a number; `NaN` and the infinities, which JSON lacks, as strings (as OTLP/JSON has them).
+pub fn write_f64(value: f64, out: &mut Vec<u8>) {
+    if value.is_nan() {
+        out.extend_from_slice(b"\"NaN\"");
+    } else if value.is_infinite() {
+        out.extend_from_slice(if value > 0.0 { b"\"Infinity\"" } else { b"\"-Infinity\"" });
+    } else {
+        // `{:?}` is the shortest text that reads back to the same number, with `.0` where it is whole.
+        write_display(format_args!("{value:?}"), out);
+    }
+}
+
+/// Appends what is displayed, unescaped.
+pub fn write_display(value: impl std::fmt::Display, out: &mut Vec<u8>) {
+    // Writing into a Vec cannot fail.
+    let _ = write!(out, "{value}");
+}
+
+/// Appends bytes as a string in base64 (RFC 4648 section 4, padded), as OTLP/JSON's `bytesValue`.
+pub fn write_base64(bytes: &[u8], out: &mut Vec<u8>) {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    out.push(b'"');
+    for chunk in bytes.chunks(3) {
+        let word =
+            chunk.iter().fold(0u32, |word, &byte| word << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
+        for digit in 0..4 {
+            let index = (word >> (18 - 6 * digit)) as usize & 63;
+            out.push(if digit <= chunk.len() { ALPHABET[index] } else { b'=' });
+        }
+    }
+    out.push(b'"');
+}
+
+/// Appends bytes as lower-case hex in quotes.
+pub fn write_hex(bytes: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    for byte in bytes {
+        write_display(format_args!("{byte:02x}"), out);
+    }
+    out.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn strings_and_numbers_read_back(text: String, number: f64) {
+            let mut out = Vec::new();
+            write_str(&text, &mut out);
+            prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
+            out.clear();
+            write_f64(number, &mut out);
+            if number.is_finite() {
+                let read: f64 = serde_json::from_slice(&out).unwrap();
+                prop_assert!((read - number).abs() <= number.abs() * 1e-15, "{number} {read}");
+            }
+        }
+    }
+
+    #[test]
+    fn base64_has_the_vectors_of_rfc_4648() {
+        for (bytes, text) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+        ] {
+            let mut out = Vec::new();
+            write_base64(bytes.as_bytes(), &mut out);
+            assert_eq!(out, format!("\"{text}\"").into_bytes());
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The embedded store: a sink with a query side.
+//!
+//! # Promises
+//! - Each record with a uid (`log.record.uid` in the agent's form) is stored once, within retention, across crashes
+//!   of agent and collector; records without one are stored as they come.
+//! - A record is found by queries as soon as [`Writer::ingest`] returns, and exactly once by each query, also while
+//!   a commit moves it from memory to disk.
+//! - What [`Writer::commit`] returned is on disk; the queue may forget everything before that cursor.
+//!
+//! # Form
+//! Slices by arrival time (`slice-<number>/`, [`slice`]), each a file of compressed blocks and an index of them.
+//! Retention deletes whole slices. One [`Writer`], owned by the delivery thread; any number of readers, which work
+//! on a snapshot: the slices at one commit and the uncommitted records of that moment.
+//!
+//! # A commit
+//! 1. Blocks are cut from the uncommitted records, appended to the newest slice's `blocks` and fsynced.
+//! 2. One index document a block is added; tantivy's commit makes them durable together with the queue's cursor (its
+//!    `meta.json` is replaced by a rename). This is the instant: before it, the blocks' file is as long as the
+//!    commit before says and the frames are read again; after it, they are not.
+//! 3. The index directory is fsynced; the snapshot is swapped; only then the queue may forget.
+//!
+//! After an error the writer lets go of the slice, opens it again at its last commit and tries anew from memory.
+//!
+//! # Memory
+//! At most, beside what is mapped from files and can be dropped by the kernel:
+//!
+//! | what | bytes |
+//! |---|---|
+//! | uncommitted records | `commit_bytes` (32 MiB); while commits fail twice that, and one request |
+//! | a commit | 16 MB index writer, 40 bytes a record of one container, one block's tokens (under 1 MiB) |
+//! | a merge of index segments | a few MiB |
+//! | known files, offsets of decoded blocks | 15 MB + 8 MiB + 16 MB ([`seen`]); only what re-sent data makes necessary |
+//! | followers | 16 MiB together ([`tail`]), only while there are some |
+//! | a query | 16 MiB, one block, 100 bytes a block of the slices that it is in, and while it lasts the uncommitted records of its beginning |
+
+mod block;
+pub mod json;
+mod open;
+mod origin;
+mod pending;
+mod query;
+mod record;
+mod row;
+mod seen;
+pub mod severity;
+mod slice;
+mod status;
+mod tail;
+#[cfg(test)]
+mod tests;
+mod text;
+pub mod time;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+pub use origin::{NAMES, Origin};
+pub use pending::Chunk;
+pub use query::{Count, Filter, Order, Query, Sieve, Step};
+pub use row::{BodyKind, Row, Stream, rows};
+pub use status::Status;
+pub use tail::{Followed, Follower};
+pub use text::{Needle, QueryError};
+pub use writer::Writer;
+
+use pending::Pending;
+use slice::Slice;
+
+/// How the store keeps what it is given.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// Age at which records go, by arrival; their slice goes when its newest record is that old.
+    pub retention: Duration,
+    /// Bytes on disk above which the oldest slices go.
+    pub max_bytes: u64,
+    /// Bytes of uncommitted records at which they are committed. While commits fail, intake goes on to twice this.
+    pub commit_bytes: usize,
+    /// Age of the oldest uncommitted record at which they are committed.
+    pub commit_interval: Duration,
+    /// Bytes on disk at which a new slice is begun.
+    pub slice_bytes: u64,
+    /// Age at which a new slice is begun.
+    pub slice_age: Duration,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self::new(Duration::from_secs(7 * 86_400), 20 << 30)
+    }
+}
+
+impl StoreOptions {
+    /// The usual options with this retention by age and by bytes on disk.
+    pub fn new(retention: Duration, max_bytes: u64) -> Self {
+        Self {
+            retention,
+            max_bytes,
+            commit_bytes: 32 << 20,
+            commit_interval: Duration::from_secs(30),
+            // A tenth of what is kept goes at a time at most.
+            slice_bytes: (max_bytes / 10).clamp(1 << 20, 512 << 20),
+            slice_age: (retention / 10).clamp(Duration::from_secs(1), Duration::from_secs(3600)),
+        }
+    }
+}
+
+/// Why the store cannot do something.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The disk said no.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// What was touched.
+        path: PathBuf,
+        /// What it said.
+        source: std::io::Error,
+    },
+    /// The index said no.
+    #[error("{}: {source}", dir.display())]
+    Index {
+        /// The slice.
+        dir: PathBuf,
+        /// What it said.
+        source: tantivy::TantivyError,
+    },
+    /// A slice is not what was written.
+    #[error("{}: {what}", dir.display())]
+    Damaged {
+        /// The slice.
+        dir: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+}
+
+impl StoreError {
+    fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.to_owned(), source }
+    }
+
+    fn index(dir: &Path, source: tantivy::TantivyError) -> Self {
+        Self::Index { dir: dir.to_owned(), source }
+    }
+}
+
+/// The store's query side; clones are the same store.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+/// What writer and readers share.
+struct Shared {
+    state: Mutex<State>,
+    counters: status::Counters,
+    tail: Arc<tail::Tail>,
+}
+
+/// What a reader takes a snapshot of. A record is in exactly one of the two at any time.
+struct State {
+    slices: Arc<[Arc<Slice>]>,
+    pending: Pending,
+}
+
+impl Store {
+    /// Follows what the store takes from now on.
+    pub fn follow(&self) -> Follower {
+        self.shared.tail.follow()
+    }
+
+    /// Numbers for metrics and people. No IO.
+    pub fn status(&self) -> Status {
+        self.shared.counters.status(&self.shared.state())
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each change under the lock is complete in itself, so a panic elsewhere leaves nothing half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
