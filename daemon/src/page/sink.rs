@@ -117,6 +117,11 @@ impl Sink {
         self.family(Kind::Gauge, name, help)
     }
 
+    /// A family of no known type.
+    pub fn untyped(&mut self, name: &str, help: &str) -> Rows<'_> {
+        self.family(Kind::Untyped, name, help)
+    }
+
     /// A family by kind. One that is there already, from this source or another, gets the rows added and keeps its
     /// help; if it is of another kind, or the name is none, the rows are refused and a warning is logged.
     pub fn family(&mut self, kind: Kind, name: &str, help: &str) -> Rows<'_> {

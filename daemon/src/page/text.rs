@@ -53,7 +53,8 @@ struct Families {
 
 impl Collector for Families {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        for family in &self.list {
+        // A family without rows says nothing.
+        for family in self.list.iter().filter(|family| !family.rows.is_empty()) {
             family.encode(&mut encoder, self.format)?;
         }
         Ok(())
