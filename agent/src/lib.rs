@@ -10,4 +10,5 @@ pub mod export;
 pub mod host;
 pub mod http;
 pub mod kubelet;
+pub mod logs;
 pub mod pods;

@@ -1,0 +1,108 @@
+//! The log reader: from bytes in the container log files of a node to sealed export requests, and from the receiver's
+//! word on them to durable positions.
+//!
+//! One OS thread with blocking `pread` does all of it ([`Reader`]). Constraints that everything below keeps:
+//!
+//! - A position moves only on an acknowledgement; where a record ends is a function of the file's bytes, or of a cut that
+//!   is on disk before the record is sent.
+//! - Every byte that was seen in a file is in exactly one place of the [`Ledger`](ledger): acknowledged, shed, lost,
+//!   excluded or pending.
+//! - No bytes are kept per file. What cannot be decided yet (a line without its newline, a fragment without its end) is
+//!   kept as offsets and read again. The files are the buffer: when every slot for an unacknowledged request is taken,
+//!   reading stops.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use crate::batch::Batch;
+use crate::config;
+use crate::pods::PodIndex;
+
+pub mod ledger;
+pub mod metrics;
+pub mod pod_path;
+mod reader;
+pub mod spans;
+
+pub use reader::{Inbox, Reader};
+
+/// What the reader is made of.
+pub struct LogsDeps {
+    /// The `logs` section.
+    pub config: config::Logs,
+    /// `k8s.cluster.name`; empty = not attached.
+    pub cluster: String,
+    /// `k8s.node.name`.
+    pub node_name: String,
+    /// Size and age of a request.
+    pub batch: config::Batch,
+    /// Requests that may be unsettled at a time.
+    pub in_flight: usize,
+    /// Label keys that are attached to records, `*` globs.
+    pub pod_labels: Vec<String>,
+    /// The host's root directory as this process sees it: no link leads out of it.
+    pub host_root: PathBuf,
+    /// The pod log directory as this process sees it (normally below `host_root`).
+    pub pod_logs_dir: PathBuf,
+    /// Where positions and the ledger are kept; exists, and is locked by this process.
+    pub state_dir: PathBuf,
+    /// What is known of the pods.
+    pub pods: PodIndex,
+    /// Whether the first batch of a new container may wait up to a second for its pod to be known.
+    pub wait_for_metadata: bool,
+    /// Where sealed requests go; its capacity is at least `in_flight`.
+    pub batches: mpsc::Sender<Batch>,
+    /// Called at each turn of the loop, at least once a second.
+    pub heartbeat: Box<dyn Fn() + Send>,
+}
+
+/// Why the reader could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum LogsError {
+    /// The state directory cannot be used.
+    #[error("read positions in {path}: {source}")]
+    State {
+        /// File or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The host's root cannot be opened.
+    #[error("host root {path}: {source}")]
+    Root {
+        /// Directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A thread or a wake-up channel cannot be made.
+    #[error("log reader: {0}")]
+    Thread(#[source] std::io::Error),
+}
+
+/// One log file, for `/debug/files`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct FileStatus {
+    /// Below the pod log directory.
+    pub path: String,
+    /// Namespace.
+    pub namespace: String,
+    /// Pod.
+    pub pod: String,
+    /// Container.
+    pub container: String,
+    /// Uncompressed bytes that were seen.
+    pub size: u64,
+    /// Position of the next byte to be parsed.
+    pub read: u64,
+    /// Everything below is settled.
+    pub acked: u64,
+    /// Bytes that are not settled.
+    pub lag_bytes: u64,
+    /// Since when there is something that is not settled; 0 = nothing is.
+    pub lag_seconds: f64,
+    /// `reading`, `idle`, `finished`, `deleted`, `unidentified`, `excluded`, `set_aside`.
+    pub state: &'static str,
+}
