@@ -95,10 +95,13 @@ impl LogMetrics {
     }
 }
 
+type Value = fn(&Row) -> u64;
+type Values = fn(&Row) -> &[u64];
+
 impl Collector for LogMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let now = self.snapshot();
-        let plain: [(&str, &str, fn(&Row) -> u64); 2] = [
+        let plain: [(&str, &str, Value); 2] = [
             ("sonde_agent_log_observed_bytes", "Bytes seen in log files, uncompressed", |row| row.observed),
             ("sonde_agent_log_acked_bytes", "Bytes the receiver acknowledged", |row| row.acked),
         ];
@@ -113,7 +116,7 @@ impl Collector for LogMetrics {
                 ConstCounter::new(value(row)).encode(family.encode_family(&key.labels())?)?;
             }
         }
-        let by_reason: [(&str, &str, &[&str], fn(&Row) -> &[u64]); 3] = [
+        let by_reason: [(&str, &str, &[&str], Values); 3] = [
             ("sonde_agent_log_shed_bytes", "Bytes left out by a limit", &SHED, |row| &row.shed),
             ("sonde_agent_log_lost_bytes", "Bytes that could not be delivered", &LOST, |row| &row.lost),
             ("sonde_agent_log_excluded_bytes", "Bytes left out on purpose", &EXCLUDED, |row| &row.excluded),
@@ -162,7 +165,6 @@ impl Collector for LogMetrics {
         ] {
             ConstCounter::new(value).encode(family.encode_family(&[("outcome", outcome)])?)?;
         }
-        drop(family);
         let counters = [
             ("sonde_agent_log_gaps", "Rotations that were not seen", now.gaps),
             ("sonde_agent_log_state_errors", "Failed writes of the state file", now.state_errors),
