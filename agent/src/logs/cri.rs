@@ -54,7 +54,11 @@ pub fn parse(entry: &[u8]) -> Option<CriLine> {
 /// RFC 3339 at the start of `text`: the time and where it ends. Years 1970 to 2261.
 fn parse_time(text: &[u8]) -> Option<(u64, usize)> {
     let head: &[u8; 19] = text.first_chunk()?;
-    let punctuation = head[4] == b'-' && head[7] == b'-' && matches!(head[10], b'T' | b't') && head[13] == b':' && head[16] == b':';
+    let punctuation = head[4] == b'-'
+        && head[7] == b'-'
+        && matches!(head[10], b'T' | b't')
+        && head[13] == b':'
+        && head[16] == b':';
     if !punctuation {
         return None;
     }
@@ -64,7 +68,14 @@ fn parse_time(text: &[u8]) -> Option<(u64, usize)> {
     let hour = two(head[11], head[12])?;
     let minute = two(head[14], head[15])?;
     let second = two(head[17], head[18])?;
-    if !(1970..=2261).contains(&year) || !(1..=12).contains(&month) || day == 0 || day > days_in(year, month) || hour > 23 || minute > 59 || second > 60 {
+    if !(1970..=2261).contains(&year)
+        || !(1..=12).contains(&month)
+        || day == 0
+        || day > days_in(year, month)
+        || hour > 23
+        || minute > 59
+        || second > 60
+    {
         return None;
     }
     let mut at = 19;
@@ -85,7 +96,10 @@ fn parse_time(text: &[u8]) -> Option<(u64, usize)> {
         }
         nanos *= scale;
     }
-    let mut seconds = days_since_epoch(year, month, day) * 86_400 + i64::from(hour) * 3600 + i64::from(minute) * 60 + i64::from(second);
+    let mut seconds = days_since_epoch(year, month, day) * 86_400
+        + i64::from(hour) * 3600
+        + i64::from(minute) * 60
+        + i64::from(second);
     match text.get(at)? {
         b'Z' | b'z' => at += 1,
         sign @ (b'+' | b'-') => {
@@ -134,7 +148,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn line(text: &str) -> Option<(u64, Stream, bool, &str)> {
-        parse(text.as_bytes()).map(|line| (line.time_unix_nano, line.stream, line.partial, &text[line.body..]))
+        parse(text.as_bytes())
+            .map(|line| (line.time_unix_nano, line.stream, line.partial, &text[line.body..]))
     }
 
     #[test]
@@ -156,11 +171,24 @@ mod tests {
     #[test]
     fn what_is_not_the_format_is_refused() {
         for text in [
-            "", "hello", "2026-11-20", "2026-11-20T16:35:01Z", "2026-11-20T16:35:01Z stdin F x", "2026-13-20T16:35:01Z stdout F x",
-            "2026-02-29T16:35:01Z stdout F x", "2026-11-20T24:35:01Z stdout F x", "2026-11-20T16:35:01.Z stdout F x",
-            "2026-11-20T16:35:01.1234567890Z stdout F x", "2026-11-20T16:35:01 stdout F x", "2026-11-20T16:35:01+0200 stdout F x",
-            "2026-11-20T16:35:01Z stdout X x", "2026-11-20T16:35:01Z stdout FX x", "2026-11-20T16:35:01Z  stdout F x",
-            "1969-12-31T23:59:59Z stdout F x", "9999-12-31T23:59:59Z stdout F x", "1970-01-01T00:00:00+01:00 stdout F x",
+            "",
+            "hello",
+            "2026-11-20",
+            "2026-11-20T16:35:01Z",
+            "2026-11-20T16:35:01Z stdin F x",
+            "2026-13-20T16:35:01Z stdout F x",
+            "2026-02-29T16:35:01Z stdout F x",
+            "2026-11-20T24:35:01Z stdout F x",
+            "2026-11-20T16:35:01.Z stdout F x",
+            "2026-11-20T16:35:01.1234567890Z stdout F x",
+            "2026-11-20T16:35:01 stdout F x",
+            "2026-11-20T16:35:01+0200 stdout F x",
+            "2026-11-20T16:35:01Z stdout X x",
+            "2026-11-20T16:35:01Z stdout FX x",
+            "2026-11-20T16:35:01Z  stdout F x",
+            "1969-12-31T23:59:59Z stdout F x",
+            "9999-12-31T23:59:59Z stdout F x",
+            "1970-01-01T00:00:00+01:00 stdout F x",
         ] {
             assert_eq!(line(text), None, "{text:?}");
         }

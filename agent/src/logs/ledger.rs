@@ -206,15 +206,21 @@ impl Ledger {
         due
     }
 
-    /// Rows that changed since the last call.
-    pub fn take_dirty(&mut self) -> Vec<(RowKey, Row)> {
-        let dirty = self.rows.iter_mut().filter(|(_, entry)| entry.dirty);
-        dirty
-            .map(|(key, entry)| {
-                entry.dirty = false;
-                (key.clone(), entry.row)
-            })
-            .collect()
+    /// Whether a row changed since [`Ledger::clear_dirty`].
+    pub fn is_dirty(&self) -> bool {
+        self.rows.values().any(|entry| entry.dirty)
+    }
+
+    /// Rows that changed since [`Ledger::clear_dirty`].
+    pub fn dirty_rows(&self) -> impl Iterator<Item = (&RowKey, &Row)> {
+        self.rows.iter().filter(|(_, entry)| entry.dirty).map(|(key, entry)| (key, &entry.row))
+    }
+
+    /// All rows are on disk.
+    pub fn clear_dirty(&mut self) {
+        for entry in self.rows.values_mut() {
+            entry.dirty = false;
+        }
     }
 
     /// All rows.

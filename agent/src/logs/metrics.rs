@@ -1,7 +1,5 @@
 //! The ledger and the reader's own counters as `sonde_agent_log_*`.
 
-#![allow(dead_code)]
-
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::collector::Collector;

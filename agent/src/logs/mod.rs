@@ -20,13 +20,33 @@ use crate::batch::Batch;
 use crate::config;
 use crate::pods::PodIndex;
 
+pub mod cri;
+pub mod fields;
+pub mod join;
 pub mod ledger;
 pub mod metrics;
 pub mod pod_path;
-mod reader;
 pub mod spans;
 
+mod checkpoint;
+mod core;
+mod discover;
+mod filter;
+mod fs;
+mod gz;
+mod identity;
+mod lineage;
+mod outbox;
+mod persist;
+mod reader;
+mod record;
+mod resource;
+mod settle;
+mod tail;
+mod visit;
+
 pub use reader::{Inbox, Reader};
+pub use tail::FileId;
 
 /// What the reader is made of.
 pub struct LogsDeps {

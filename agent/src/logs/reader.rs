@@ -1,13 +1,26 @@
 //! The reader's thread and its doors.
 
-#![allow(dead_code)]
-
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use super::checkpoint::DiskStore;
+use super::core::{Core, Now, Settings, state_error};
+use super::filter::Filter;
+use super::fs::HostFs;
 use super::metrics::LogMetrics;
+use super::outbox::Outbox;
+use super::resource::Node;
 use super::{FileStatus, LogsDeps, LogsError};
 use crate::batch::Settlement;
+
+/// Longest sleep, so that the heartbeat and what is published stay fresh.
+const MAX_SLEEP: Duration = Duration::from_secs(1);
+/// Time between two publications of the ledger and the files.
+const PUBLISH: Duration = Duration::from_secs(1);
 
 /// The running reader.
 pub struct Reader {
@@ -16,10 +29,12 @@ pub struct Reader {
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-/// Where the exporter and the shutdown talk to the reader.
+/// Where the exporter and the shutdown talk to the reader. At most one settlement a batch is ever under way, so it is
+/// bounded by `in_flight`.
 #[derive(Clone, Debug)]
 pub struct Inbox {
-    sender: std::sync::mpsc::Sender<Message>,
+    sender: Sender<Message>,
+    wake: Arc<OwnedFd>,
 }
 
 #[derive(Debug)]
@@ -30,11 +45,40 @@ enum Message {
 
 impl Reader {
     /// Restores positions, and starts the thread.
-    #[allow(clippy::needless_pass_by_value)]
     pub fn start(deps: LogsDeps) -> Result<Self, LogsError> {
-        let (sender, _receiver) = std::sync::mpsc::channel();
-        drop(deps);
-        Ok(Self { inbox: Inbox { sender }, metrics: LogMetrics::default(), thread: None })
+        let fs = HostFs::open(&deps.host_root, &deps.pod_logs_dir)
+            .map_err(|source| LogsError::Root { path: deps.host_root.clone(), source })?;
+        let settings = Settings {
+            node: Node { cluster: deps.cluster, name: deps.node_name, labels: deps.pod_labels },
+            filter: Filter::new(&deps.config.include, &deps.config.exclude),
+            read_existing: deps.config.read_existing,
+            max_line: usize::try_from(deps.config.max_line.0).unwrap_or(usize::MAX).max(1),
+            parse: deps.config.parse,
+            pinned_deleted: deps.config.pinned_deleted.0,
+            wait_for_metadata: deps.wait_for_metadata,
+        };
+        let bytes = usize::try_from(deps.batch.bytes.0).unwrap_or(usize::MAX).max(1);
+        let outbox = Outbox::new(bytes, deps.batch.age.0, deps.in_flight, deps.batches);
+        let store = Box::new(DiskStore::new(&deps.state_dir));
+        let core = Core::new(fs, settings, deps.pods, outbox, store, Instant::now())
+            .map_err(|source| state_error(&deps.state_dir.join("positions"), source))?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|error| LogsError::Thread(error.into()))?;
+        let wake = Arc::new(wake);
+        let (sender, receiver) = channel();
+        let metrics = LogMetrics::default();
+        let running = Running {
+            core,
+            receiver,
+            wake: wake.clone(),
+            metrics: metrics.clone(),
+            heartbeat: deps.heartbeat,
+        };
+        let thread = std::thread::Builder::new()
+            .name("logs".to_owned())
+            .spawn(move || running.run())
+            .map_err(LogsError::Thread)?;
+        Ok(Self { inbox: Inbox { sender, wake }, metrics, thread: Some(thread) })
     }
 
     /// A door for settlements and the stop.
@@ -66,13 +110,90 @@ impl Reader {
 }
 
 impl Inbox {
-    /// The receiver's word on a batch.
+    /// The receiver's word on a batch. Never waits.
     pub fn settle(&self, settlement: Settlement) {
-        let _ = self.sender.send(Message::Settled(settlement));
+        self.send(Message::Settled(settlement));
     }
 
     /// Stops reading, seals what is open, waits for what is in flight until `deadline`, writes the positions.
     pub fn stop(&self, deadline: Instant) {
-        let _ = self.sender.send(Message::Stop(deadline));
+        self.send(Message::Stop(deadline));
     }
+
+    fn send(&self, message: Message) {
+        // A reader that has ended needs no word.
+        if self.sender.send(message).is_ok() {
+            let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+/// What the thread owns.
+struct Running {
+    core: Core<HostFs>,
+    receiver: Receiver<Message>,
+    wake: Arc<OwnedFd>,
+    metrics: LogMetrics,
+    heartbeat: Box<dyn Fn() + Send>,
+}
+
+impl Running {
+    fn run(mut self) {
+        let mut stop_at: Option<Instant> = None;
+        let mut publish_at = Instant::now();
+        loop {
+            let now = now();
+            (self.heartbeat)();
+            while let Ok(message) = self.receiver.try_recv() {
+                match message {
+                    Message::Settled(settlement) => self.core.on_settlement(settlement, now),
+                    Message::Stop(deadline) => {
+                        stop_at = Some(deadline);
+                        self.core.stop();
+                    }
+                }
+            }
+            self.core.turn(now);
+            if now.mono >= publish_at {
+                self.metrics.publish(self.core.snapshot(), self.core.statuses(now.mono));
+                publish_at = now.mono + PUBLISH;
+            }
+            if let Some(deadline) = stop_at
+                && (self.core.is_settled() || now.mono >= deadline)
+            {
+                break;
+            }
+            self.sleep(now.mono, stop_at);
+        }
+        self.core.finish(Instant::now());
+        let now = Instant::now();
+        self.metrics.publish(self.core.snapshot(), self.core.statuses(now));
+    }
+
+    /// Until the next turn is due, a file or directory changed, or there is a message.
+    fn sleep(&self, now: Instant, stop_at: Option<Instant>) {
+        let Some(next) = self.core.next_turn() else { return };
+        let next = stop_at.map_or(next, |stop_at| next.min(stop_at));
+        let wait = next.saturating_duration_since(Instant::now().max(now)).min(MAX_SLEEP);
+        if wait.is_zero() {
+            return;
+        }
+        let timeout = Timespec {
+            tv_sec: i64::try_from(wait.as_secs()).unwrap_or(1),
+            tv_nsec: i64::from(wait.subsec_nanos()),
+        };
+        let mut fds = vec![PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN)];
+        if let Some(inotify) = self.core.fs.poll_fd() {
+            fds.push(PollFd::from_borrowed_fd(inotify, PollFlags::IN));
+        }
+        // An interrupted or failed wait is a short one.
+        let _ = poll(&mut fds, Some(&timeout));
+        let mut count = [0u8; 8];
+        let _ = rustix::io::read(&*self.wake, &mut count);
+    }
+}
+
+fn now() -> Now {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { mono: Instant::now(), wall_nanos: u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX) }
 }

@@ -1,0 +1,150 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn key(n: u8) -> FileKey {
+    FileKey {
+        pod_dir: format!("ns_pod_{n}"),
+        container: "app".into(),
+        restart: u32::from(n),
+        hash: FileHash([n; 10]),
+    }
+}
+
+fn file(n: u8, watermark: u64) -> Entry {
+    let cuts = vec![
+        Cut { offset: watermark + 5, stream: Some(Stream::Stderr) },
+        Cut { offset: watermark + 9, stream: None },
+    ];
+    let state = FileState {
+        head_len: 1024,
+        seen: watermark + 1000,
+        settled: vec![(0, watermark), (watermark + 10, watermark + 20)],
+        cuts,
+        cutoff: 7,
+        name: "0.log".into(),
+    };
+    Entry::File(key(n), state)
+}
+
+fn row(n: u64) -> Entry {
+    let key = RowKey { namespace: "ns".into(), pod: "pod".into(), container: String::new() };
+    Entry::Row(
+        key,
+        Row { observed: n, acked: 1, shed: [2], lost: [3, 4, 5, 6, 7], excluded: [8, 9, 10], records: 11 },
+    )
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = Instant::now();
+    let (mut writer, state) = Checkpoints::open(Box::new(DiskStore::new(dir.path()))).unwrap();
+    assert!(!state.existed && writer.wants_all());
+    assert!(writer.write(&[file(1, 10), file(2, 20), row(5), Entry::Gaps(3)], true, now));
+    assert!(!writer.wants_all());
+    assert!(writer.write(&[file(1, 300), Entry::Gone(key(2)), row(9)], false, now));
+    let (_, state) = Checkpoints::open(Box::new(DiskStore::new(dir.path()))).unwrap();
+    assert_eq!(state.files.len(), 1);
+    assert_eq!(Some(&Entry::File(key(1), state.files[&key(1)].clone())), Some(&file(1, 300)));
+    assert_eq!(state.rows.values().next().map(|row| row.observed), Some(9));
+    assert_eq!((state.gaps, state.damaged, state.existed), (3, 0, true));
+}
+
+#[test]
+fn a_torn_end_is_ignored_and_a_damaged_middle_costs_only_itself() {
+    let frames = [frame(&[file(1, 1)]), frame(&[file(1, 2), file(2, 2)]), frame(&[file(3, 3)])];
+    let whole = frames.concat();
+    for end in 0..=whole.len() {
+        let state = read(&whole[..end]);
+        let expected = if end < frames[0].len() {
+            0
+        } else if end < frames[0].len() + frames[1].len() {
+            1
+        } else if end < whole.len() {
+            2
+        } else {
+            3
+        };
+        assert_eq!(state.files.len(), expected, "{end}");
+        assert_eq!(state.damaged > 0, 0 < end && end < frames[0].len(), "{end}");
+    }
+    let mut damaged = whole.clone();
+    damaged[frames[0].len() + 30] ^= 1;
+    let state = read(&damaged);
+    assert!(state.damaged > 0);
+    assert_eq!(state.files.len(), 2);
+    assert!(state.files.contains_key(&key(1)) && state.files.contains_key(&key(3)));
+}
+
+#[test]
+fn a_damaged_file_is_set_aside_and_work_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("positions"), [7; 100]).unwrap();
+    let (mut writer, state) = Checkpoints::open(Box::new(DiskStore::new(dir.path()))).unwrap();
+    assert!(state.existed && state.damaged > 0 && writer.wants_all());
+    assert!(writer.write(&[file(1, 1)], true, Instant::now()));
+    let names: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert!(names.iter().any(|name| name.starts_with("positions.corrupt-")), "{names:?}");
+    let (_, state) = Checkpoints::open(Box::new(DiskStore::new(dir.path()))).unwrap();
+    assert_eq!((state.files.len(), state.damaged), (1, 0));
+}
+
+/// A disk that is full for a while, and then tears what it is given.
+struct FullDisk {
+    inner: DiskStore,
+    full: std::sync::Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Store for FullDisk {
+    fn load(&mut self) -> io::Result<Option<Vec<u8>>> {
+        self.inner.load()
+    }
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.full.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.inner.append(bytes)
+    }
+    fn replace(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.inner.replace(bytes)
+    }
+    fn set_aside(&mut self) -> io::Result<()> {
+        self.inner.set_aside()
+    }
+}
+
+#[test]
+fn a_full_disk_is_said_and_tried_again_each_second() {
+    let dir = tempfile::tempdir().unwrap();
+    let full = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let store = FullDisk { inner: DiskStore::new(dir.path()), full: full.clone() };
+    let now = Instant::now();
+    let (mut writer, _) = Checkpoints::open(Box::new(store)).unwrap();
+    assert!(writer.write(&[file(1, 1)], true, now));
+    full.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(!writer.write(&[file(1, 2)], false, now));
+    assert!(writer.failing() && !writer.may_write(now) && writer.may_write(now + RETRY));
+    full.store(false, std::sync::atomic::Ordering::Relaxed);
+    assert!(writer.write(&[file(1, 3)], false, now + RETRY));
+    assert!(!writer.failing());
+    assert_eq!(writer.errors(), 1);
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_can_make_reading_fail(bytes in proptest::collection::vec(any::<u8>(), 0..200), flip in 0usize..200) {
+        let _ = read(&bytes);
+        let mut good = frame(&[file(1, 1), row(4)]);
+        let at = flip % good.len();
+        good[at] ^= 0x55;
+        let _ = read(&good);
+        // The checksum stands aside, so that the entries themselves are attacked too.
+        let mut payload = vec![VERSION];
+        payload.extend_from_slice(&bytes);
+        let _ = apply(&mut State::default(), &payload);
+    }
+}

@@ -1,0 +1,475 @@
+//! The reader without its thread: state, and one turn of the loop. Time, file system and state store are passed in.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::checkpoint::{Checkpoints, FileKey, FileState, Store};
+use super::discover::PodEntry;
+use super::filter::Filter;
+use super::fs::{LogFs, Place};
+use super::gz::GzPool;
+use super::ledger::{Ledger, RowKey};
+use super::lineage::{Lineage, LineageId};
+use super::metrics::{Records, Snapshot};
+use super::outbox::Outbox;
+use super::resource::Node;
+use super::settle::Redo;
+use super::tail::{Aside, FileId, Handle, TailFile};
+use super::visit::Visit;
+use super::{FileStatus, LogsError};
+use crate::config::{Parse, ReadExisting};
+use crate::pods::PodIndex;
+
+/// Bytes of one visit to a lineage, and of the read buffer.
+pub const QUANTUM: usize = 128 << 10;
+/// Visits of one turn, between two looks at the inbox.
+const VISITS: usize = 16;
+/// Time between two writes of the state.
+const FLUSH: Duration = Duration::from_secs(1);
+/// Time between two listings of everything.
+const RESCAN: Duration = Duration::from_secs(60);
+/// The same where changes are not noticed.
+const RESCAN_UNWATCHED: Duration = Duration::from_secs(10);
+/// Drained files that stay open.
+const OPEN_DRAINED: usize = 512;
+
+/// What the core is told once.
+pub struct Settings {
+    /// For resource attributes.
+    pub node: Node,
+    /// Containers to read.
+    pub filter: Filter,
+    /// What of the files found at the first start is read.
+    pub read_existing: ReadExisting,
+    /// Longest body, bytes.
+    pub max_line: usize,
+    /// Fields out of bodies.
+    pub parse: Parse,
+    /// Bytes of deleted files that may be held open.
+    pub pinned_deleted: u64,
+    /// Whether a new container may wait for its pod to be known.
+    pub wait_for_metadata: bool,
+}
+
+/// Both clocks, read once a turn.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// For periods.
+    pub mono: Instant,
+    /// For records, nanoseconds since the epoch.
+    pub wall_nanos: u64,
+}
+
+/// Container and restart, as the state names them.
+pub type LineageKey = (Arc<str>, Arc<str>, u32);
+
+/// Everything the reader knows.
+pub struct Core<F: LogFs> {
+    pub(super) fs: F,
+    pub(super) settings: Settings,
+    pub(super) pods: PodIndex,
+    pub(super) files: HashMap<FileId, TailFile<F::File>>,
+    pub(super) lineages: HashMap<LineageId, Lineage>,
+    pub(super) dirs: BTreeMap<Arc<str>, PodEntry>,
+    pub(super) dirty_places: BTreeSet<Place>,
+    pub(super) root_watched: bool,
+    pub(super) root_mtime: u64,
+    pub(super) ready: VecDeque<LineageId>,
+    pub(super) timers: BinaryHeap<Reverse<(Instant, LineageId)>>,
+    pub(super) outbox: Outbox,
+    pub(super) ledger: Ledger,
+    pub(super) checkpoints: Checkpoints,
+    /// States of an earlier process whose files were not found yet.
+    pub(super) restored: HashMap<LineageKey, Vec<(FileKey, FileState)>>,
+    pub(super) dirty_files: HashSet<FileId>,
+    pub(super) gone: Vec<FileKey>,
+    pub(super) folded: Vec<RowKey>,
+    pub(super) gz: GzPool<F::File>,
+    pub(super) buffer: Vec<u8>,
+    pub(super) joined: Vec<u8>,
+    pub(super) side: Vec<u8>,
+    pub(super) redo: VecDeque<Redo>,
+    pub(super) cuts_due: Vec<LineageId>,
+    pub(super) first_start: bool,
+    pub(super) discovered: bool,
+    pub(super) current: Option<FileId>,
+    pub(super) records: Records,
+    pub(super) invalid_utf8: u64,
+    pub(super) gaps: u64,
+    pub(super) gaps_dirty: bool,
+    pub(super) set_aside: u64,
+    pub(super) unreadable: BTreeSet<String>,
+    pub(super) next_file: u32,
+    pub(super) next_lineage: u32,
+    next_rescan: Option<Instant>,
+    next_dir_check: Instant,
+    next_flush: Instant,
+    stopping: bool,
+}
+
+impl<F: LogFs> Core<F> {
+    /// Restores what an earlier process kept.
+    pub fn new(
+        fs: F,
+        settings: Settings,
+        pods: PodIndex,
+        outbox: Outbox,
+        store: Box<dyn Store>,
+        now: Instant,
+    ) -> io::Result<Self> {
+        let (checkpoints, state) = Checkpoints::open(store)?;
+        let mut ledger = Ledger::default();
+        for (key, row) in &state.rows {
+            ledger.restore(key.clone(), *row, now);
+        }
+        let mut pending: BTreeMap<RowKey, u64> = BTreeMap::new();
+        let mut restored: HashMap<LineageKey, Vec<(FileKey, FileState)>> = HashMap::new();
+        for (key, file) in state.files {
+            let Some(row) = row_of(&key) else { continue };
+            let settled: u64 = file.settled.iter().map(|(start, end)| end - start).sum();
+            *pending.entry(row).or_default() += file.seen.saturating_sub(settled);
+            let lineage = (Arc::from(key.pod_dir.as_str()), Arc::from(key.container.as_str()), key.restart);
+            restored.entry(lineage).or_default().push((key, file));
+        }
+        ledger.reconcile(&pending);
+        Ok(Self {
+            fs,
+            settings,
+            pods,
+            files: HashMap::new(),
+            lineages: HashMap::new(),
+            dirs: BTreeMap::new(),
+            dirty_places: BTreeSet::new(),
+            root_watched: false,
+            root_mtime: 0,
+            ready: VecDeque::new(),
+            timers: BinaryHeap::new(),
+            outbox,
+            ledger,
+            checkpoints,
+            restored,
+            dirty_files: HashSet::new(),
+            gone: Vec::new(),
+            folded: Vec::new(),
+            gz: GzPool::new(),
+            buffer: vec![0; QUANTUM + super::tail::CHECK_BYTES],
+            joined: Vec::new(),
+            side: Vec::new(),
+            redo: VecDeque::new(),
+            cuts_due: Vec::new(),
+            first_start: !state.existed,
+            discovered: false,
+            current: None,
+            records: Records::default(),
+            invalid_utf8: 0,
+            gaps: state.gaps,
+            gaps_dirty: false,
+            set_aside: 0,
+            unreadable: BTreeSet::new(),
+            next_file: 0,
+            next_lineage: 0,
+            next_rescan: None,
+            next_dir_check: now,
+            next_flush: now,
+            stopping: false,
+        })
+    }
+
+    /// One turn: look where something changed, read what is due, send what is full or old enough, write the state.
+    pub fn turn(&mut self, now: Now) {
+        self.notice(now);
+        if !self.stopping {
+            self.run_timers(now.mono);
+            self.run_redo(now);
+            self.run_visits(now);
+            self.run_cuts(now);
+        }
+        self.outbox.seal_due(now.mono);
+        if now.mono >= self.next_flush {
+            self.limit_pinned(now);
+            self.close_drained();
+            self.sweep(now.mono);
+            self.flush(now.mono);
+            self.next_flush = now.mono + FLUSH;
+        }
+    }
+
+    /// When the next turn has something to do; none = now.
+    pub fn next_turn(&self) -> Option<Instant> {
+        let blocked = self.outbox.is_full() && !self.outbox.has_slot();
+        if !self.stopping && !blocked && (!self.ready.is_empty() || !self.dirty_places.is_empty()) {
+            return None;
+        }
+        let timer = self.timers.peek().map(|Reverse((at, _))| *at);
+        let watched = self.root_watched;
+        let times = [
+            timer,
+            self.outbox.due(),
+            self.next_rescan,
+            self.needs_flush().then_some(self.next_flush),
+            (!watched).then_some(self.next_dir_check),
+        ];
+        times.into_iter().flatten().min().or(Some(self.next_flush + FLUSH))
+    }
+
+    /// No more reading: what is open is sealed as soon as a slot is free.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+        self.outbox.seal();
+    }
+
+    /// Whether everything sealed is settled.
+    pub fn is_settled(&mut self) -> bool {
+        self.outbox.seal() && self.outbox.unsettled() == 0
+    }
+
+    /// Writes all that changed, now.
+    pub fn finish(&mut self, now: Instant) {
+        self.flush(now);
+    }
+
+    /// Directories that changed, files that grew, and the regular looks.
+    fn notice(&mut self, now: Now) {
+        let changes = self.fs.changes();
+        for id in changes.files {
+            if let Some(lineage) = self.files.get(&id).map(|file| file.lineage) {
+                self.wake(lineage);
+            }
+        }
+        self.dirty_places.extend(changes.places);
+        if changes.overflow || self.next_rescan.is_none_or(|at| now.mono >= at) {
+            self.mark_all_dirty();
+            let all_watched = self.root_watched && self.unreadable.is_empty();
+            self.next_rescan = Some(now.mono + if all_watched { RESCAN } else { RESCAN_UNWATCHED });
+        } else if now.mono >= self.next_dir_check {
+            self.check_unwatched();
+        }
+        if now.mono >= self.next_dir_check {
+            self.next_dir_check = now.mono + Duration::from_secs(1);
+        }
+        self.look(now);
+        if !self.discovered {
+            self.discovered = true;
+            self.next_flush = now.mono;
+            self.give_up_ghosts(now.mono);
+        }
+    }
+
+    /// Puts a lineage into the queue.
+    pub(super) fn wake(&mut self, id: LineageId) {
+        if let Some(lineage) = self.lineages.get_mut(&id)
+            && !lineage.queued
+            && !lineage.excluded
+        {
+            lineage.queued = true;
+            lineage.due = None;
+            self.ready.push_back(id);
+        }
+    }
+
+    fn run_timers(&mut self, now: Instant) {
+        while let Some(Reverse((at, id))) = self.timers.peek().copied() {
+            if at > now {
+                break;
+            }
+            self.timers.pop();
+            if self.lineages.get(&id).is_some_and(|lineage| lineage.due == Some(at)) {
+                self.wake(id);
+            }
+        }
+    }
+
+    pub(super) fn look_again(&mut self, id: LineageId, at: Instant) {
+        if let Some(lineage) = self.lineages.get_mut(&id)
+            && !lineage.queued
+        {
+            lineage.due = Some(at);
+            self.timers.push(Reverse((at, id)));
+        }
+    }
+
+    fn run_visits(&mut self, now: Now) {
+        for _ in 0..VISITS {
+            if self.outbox.is_full() && !self.outbox.seal() {
+                return;
+            }
+            let Some(id) = self.ready.pop_front() else { return };
+            if let Some(lineage) = self.lineages.get_mut(&id) {
+                lineage.queued = false;
+            } else {
+                continue;
+            }
+            match self.visit_caught(id, now) {
+                Visit::More => self.wake(id),
+                Visit::Blocked => {
+                    if let Some(lineage) = self.lineages.get_mut(&id) {
+                        lineage.queued = true;
+                        self.ready.push_front(id);
+                    }
+                    return;
+                }
+                Visit::Later(at) => self.look_again(id, at),
+                Visit::Asleep => {}
+            }
+        }
+    }
+
+    /// A panic of our own costs the one file it happened at.
+    fn visit_caught(&mut self, id: LineageId, now: Now) -> Visit {
+        let mark = self.outbox.mark();
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.visit(id, now)));
+        if let Ok(visit) = caught {
+            return visit;
+        }
+        self.outbox.rewind(&mark);
+        self.buffer.resize(QUANTUM + super::tail::CHECK_BYTES, 0);
+        if let Some(file) = self.current.take() {
+            self.gz.forget(file);
+            if let Some(file) = self.files.get_mut(&file) {
+                file.aside = Some(Aside::Panic);
+                self.set_aside += 1;
+                tracing::error!(file = %file.name, "a log file is set aside after an error of our own");
+            }
+        }
+        Visit::Later(now.mono + Duration::from_secs(1))
+    }
+
+    /// Closes drained files beyond the cap, those first that grew longest ago.
+    fn close_drained(&mut self) {
+        let mut drained: Vec<(Instant, FileId)> = self
+            .files
+            .iter()
+            .filter(|(_, file)| {
+                file.handle.is_some()
+                    && file.is_drained()
+                    && file.is_named()
+                    && file.identity.is_some()
+                    && file.pending() == 0
+            })
+            .map(|(id, file)| (file.grown, *id))
+            .collect();
+        if drained.len() <= OPEN_DRAINED {
+            return;
+        }
+        drained.sort_unstable();
+        let excess = drained.len() - OPEN_DRAINED;
+        for (_, id) in &drained[..excess] {
+            self.gz.forget(*id);
+            if let Some(file) = self.files.get_mut(id) {
+                file.handle = None;
+            }
+        }
+    }
+
+    /// What `/metrics/self` shows.
+    pub fn snapshot(&self) -> Snapshot {
+        let unlinked = self.files.values().filter(|file| file.handle.is_some() && !file.is_named());
+        Snapshot {
+            rows: self.ledger.rows().map(|(key, row)| (key.clone(), *row)).collect(),
+            gaps: self.gaps,
+            invalid_utf8_records: self.invalid_utf8,
+            records: Records { sent: self.outbox.sent(), ..self.records },
+            set_aside: self.set_aside,
+            unreadable: self.unreadable.len() as u64,
+            files: self.files.len() as u64,
+            open_files: self.files.values().filter(|file| file.handle.is_some()).count() as u64,
+            pinned_bytes: unlinked.map(|file| file.seen).sum(),
+            state_errors: self.checkpoints.errors(),
+            state_failing: self.checkpoints.failing(),
+            inotify: self.root_watched,
+        }
+    }
+
+    /// What `/debug/files` shows.
+    pub fn statuses(&self, now: Instant) -> Vec<FileStatus> {
+        let mut all: Vec<FileStatus> = self
+            .files
+            .values()
+            .filter_map(|file| {
+                let lineage = self.lineages.get(&file.lineage)?;
+                let state = match file.aside {
+                    Some(Aside::Rule) => "excluded",
+                    Some(Aside::Panic) => "set_aside",
+                    Some(Aside::Gone) => "deleted",
+                    None if file.identity.is_none() => "unidentified",
+                    None if !file.is_named() => "deleted",
+                    None if !file.is_drained() => "reading",
+                    None if file.superseded.is_some() => "finished",
+                    None => "idle",
+                };
+                Some(FileStatus {
+                    path: lineage.path(&file.name),
+                    namespace: lineage.pod.namespace.clone(),
+                    pod: lineage.pod.pod.clone(),
+                    container: lineage.container.to_string(),
+                    size: file.seen,
+                    read: file.read,
+                    acked: file.settled.watermark(),
+                    lag_bytes: file.pending(),
+                    lag_seconds: match file.behind_since {
+                        Some(since) if file.pending() > 0 => {
+                            now.saturating_duration_since(since).as_secs_f64()
+                        }
+                        _ => 0.0,
+                    },
+                    state,
+                })
+            })
+            .collect();
+        all.sort_by(|left, right| left.path.cmp(&right.path));
+        all
+    }
+
+    /// Opens a file by its name if it is not open.
+    pub(super) fn ensure_open(&mut self, id: FileId) -> io::Result<()> {
+        let Some(file) = self.files.get(&id) else { return Err(io::ErrorKind::NotFound.into()) };
+        if file.handle.is_some() {
+            return Ok(());
+        }
+        let lineage = self.lineages.get(&file.lineage).ok_or(io::ErrorKind::NotFound)?;
+        let gz = file.plain.is_none();
+        let path = lineage.path(&lineage.file_name(file.suffix.as_deref(), gz));
+        let node = if gz { file.gz } else { file.plain };
+        let opened = self.fs.open(&path)?;
+        if node.is_some_and(|node| super::fs::LogFile::stat(&opened).is_ok_and(|stat| stat.node != node)) {
+            // Another file has its name by now; listing the directory again will say which.
+            let place = Place::Container(lineage.pod_dir.clone(), lineage.container.clone());
+            self.dirty_places.insert(place);
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let opened = Arc::new(opened);
+        if let Some(file) = self.files.get_mut(&id) {
+            file.handle = Some(if gz { Handle::Gz(opened) } else { Handle::Plain(opened) });
+        }
+        Ok(())
+    }
+}
+
+/// `pread` on the uncompressed bytes of an open file.
+pub(super) fn read_file<F: LogFs>(
+    files: &HashMap<FileId, TailFile<F::File>>,
+    gz: &mut GzPool<F::File>,
+    id: FileId,
+    buffer: &mut [u8],
+    offset: u64,
+) -> io::Result<usize> {
+    match files.get(&id).and_then(|file| file.handle.as_ref()) {
+        Some(Handle::Plain(file)) => super::fs::LogFile::read_at(&**file, buffer, offset),
+        Some(Handle::Gz(file)) => gz.read_at(id, file, buffer, offset),
+        None => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
+/// The ledger row of a file of an earlier process.
+pub(super) fn row_of(key: &FileKey) -> Option<RowKey> {
+    let pod = super::pod_path::pod_dir(&key.pod_dir)?;
+    Some(RowKey { namespace: pod.namespace, pod: pod.pod, container: key.container.clone() })
+}
+
+/// Turns an error of the state store into the reader's.
+pub(super) fn state_error(path: &std::path::Path, source: io::Error) -> LogsError {
+    LogsError::State { path: path.to_owned(), source }
+}

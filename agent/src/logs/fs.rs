@@ -1,0 +1,280 @@
+//! The file system as the reader needs it, so that the core runs on a simulated one too; and the host's.
+//!
+//! Paths are relative to the pod log directory, with `/`, `""` being the directory itself.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
+
+use super::tail::FileId;
+
+/// What `stat` says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stat {
+    /// Device and inode.
+    pub node: (u64, u64),
+    /// Bytes.
+    pub size: u64,
+    /// Last change of the contents, nanoseconds since the epoch.
+    pub mtime_nanos: u64,
+    /// A regular file.
+    pub regular: bool,
+}
+
+/// An open log file.
+pub trait LogFile: Send {
+    /// `fstat`.
+    fn stat(&self) -> io::Result<Stat>;
+    /// `pread`; fewer bytes than asked for only at the end.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+}
+
+/// What is being watched.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Place {
+    /// The pod log directory.
+    Root,
+    /// A pod's directory.
+    Pod(Arc<str>),
+    /// A container's directory.
+    Container(Arc<str>, Arc<str>),
+}
+
+/// What changed.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Directories to be listed again.
+    pub places: Vec<Place>,
+    /// Files that grew.
+    pub files: Vec<FileId>,
+    /// Changes were missed: everything is to be listed again.
+    pub overflow: bool,
+}
+
+/// The pod log directory.
+pub trait LogFs: Send {
+    /// An open file.
+    type File: LogFile;
+    /// Names in a directory.
+    fn list(&mut self, dir: &str) -> io::Result<Vec<String>>;
+    /// `stat`, following links inside the host's root.
+    fn stat(&mut self, path: &str) -> io::Result<Stat>;
+    /// Opens a regular file; anything else is an error.
+    fn open(&mut self, path: &str) -> io::Result<Self::File>;
+    /// Asks for changes of a directory's names; false if they cannot be had.
+    fn watch(&mut self, dir: &str, place: Place) -> bool;
+    /// Asks for one notice of the file's next growth; false if it cannot be had.
+    fn watch_growth(&mut self, file: &Self::File, id: FileId) -> bool;
+    /// What changed since the last call. Never waits.
+    fn changes(&mut self) -> Changes;
+}
+
+/// The host's file system below its root.
+pub struct HostFs {
+    root: OwnedFd,
+    root_path: PathBuf,
+    base: PathBuf,
+    beneath: bool,
+    inotify: Option<Inotify>,
+    watches: HashMap<WatchDescriptor, Target>,
+    events: Vec<u8>,
+}
+
+#[derive(Clone)]
+enum Target {
+    Place(Place),
+    File(FileId),
+}
+
+impl HostFs {
+    /// Opens the host's root. `dir` below `root` is resolved inside it; elsewhere it is resolved as it stands.
+    pub fn open(root: &Path, dir: &Path) -> io::Result<Self> {
+        let (root, base) = match dir.strip_prefix(root) {
+            Ok(base) => (root, base),
+            Err(_) => (Path::new("/"), dir.strip_prefix("/").unwrap_or(dir)),
+        };
+        let handle =
+            rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let inotify = Inotify::init()
+            .inspect_err(|error| tracing::warn!(%error, "no inotify instance: log directories are looked at each second"))
+            .ok();
+        Ok(Self {
+            root: handle,
+            root_path: root.to_owned(),
+            base: base.to_owned(),
+            beneath: true,
+            inotify,
+            watches: HashMap::new(),
+            events: vec![0; 64 << 10],
+        })
+    }
+
+    /// The descriptor that becomes readable with a change, for `poll`.
+    pub fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.inotify.as_ref().map(AsFd::as_fd)
+    }
+
+    fn open_with(&mut self, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
+        let full = if path.is_empty() { self.base.clone() } else { self.base.join(path) };
+        let full = if full.as_os_str().is_empty() { PathBuf::from(".") } else { full };
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
+        if self.beneath {
+            let opened = rustix::fs::openat2(
+                &self.root,
+                &full,
+                flags,
+                Mode::empty(),
+                ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+            );
+            match opened {
+                // Before Linux 5.6, or filtered by an old seccomp profile.
+                Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => self.beneath = false,
+                other => return other.map_err(io::Error::from),
+            }
+        }
+        rustix::fs::open(self.root_path.join(full), flags, Mode::empty()).map_err(io::Error::from)
+    }
+}
+
+impl LogFs for HostFs {
+    type File = File;
+
+    fn list(&mut self, dir: &str) -> io::Result<Vec<String>> {
+        let handle = self.open_with(dir, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::new(handle)? {
+            // Names that are not UTF-8 are not the kubelet's.
+            if let Ok(name) = entry?.file_name().to_str()
+                && name != "."
+                && name != ".."
+            {
+                names.push(name.to_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    fn stat(&mut self, path: &str) -> io::Result<Stat> {
+        let handle = self.open_with(path, OFlags::PATH)?;
+        Ok(plain(&rustix::fs::statat(&handle, "", AtFlags::EMPTY_PATH)?))
+    }
+
+    fn open(&mut self, path: &str) -> io::Result<File> {
+        // Without NONBLOCK, a FIFO by that name would hold us for ever.
+        let file = File::from(self.open_with(path, OFlags::RDONLY | OFlags::NONBLOCK)?);
+        if !LogFile::stat(&file)?.regular {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        Ok(file)
+    }
+
+    fn watch(&mut self, dir: &str, place: Place) -> bool {
+        if self.inotify.is_none() {
+            return false;
+        }
+        let Ok(handle) = self.open_with(dir, OFlags::RDONLY | OFlags::DIRECTORY) else { return false };
+        let mask = WatchMask::CREATE
+            | WatchMask::DELETE
+            | WatchMask::MOVED_FROM
+            | WatchMask::MOVED_TO
+            | WatchMask::DELETE_SELF
+            | WatchMask::ONLYDIR;
+        self.add(&handle.as_fd(), mask, Target::Place(place))
+    }
+
+    fn watch_growth(&mut self, file: &File, id: FileId) -> bool {
+        self.add(&file.as_fd(), WatchMask::MODIFY | WatchMask::ONESHOT, Target::File(id))
+    }
+
+    fn changes(&mut self) -> Changes {
+        let mut changes = Changes::default();
+        let Some(inotify) = &mut self.inotify else { return changes };
+        loop {
+            let events = match inotify.read_events(&mut self.events) {
+                Ok(events) => events,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return changes,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot read inotify events");
+                    changes.overflow = true;
+                    return changes;
+                }
+            };
+            let mut any = false;
+            for event in events {
+                any = true;
+                if event.mask.contains(EventMask::Q_OVERFLOW) {
+                    changes.overflow = true;
+                    continue;
+                }
+                match self.watches.get(&event.wd) {
+                    Some(Target::Place(place)) if changes.places.last() != Some(place) => {
+                        changes.places.push(place.clone())
+                    }
+                    Some(Target::File(id)) => changes.files.push(*id),
+                    _ => {}
+                }
+                if event.mask.contains(EventMask::IGNORED) {
+                    self.watches.remove(&event.wd);
+                }
+            }
+            if !any {
+                return changes;
+            }
+        }
+    }
+}
+
+impl HostFs {
+    /// Watches what a descriptor stands for: its path may lead elsewhere by now, or outside the host's root.
+    fn add(&mut self, handle: &BorrowedFd<'_>, mask: WatchMask, target: Target) -> bool {
+        let Some(inotify) = &self.inotify else { return false };
+        let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
+        match inotify.watches().add(path, mask) {
+            Ok(descriptor) => {
+                self.watches.insert(descriptor, target);
+                true
+            }
+            Err(error) => {
+                tracing::debug!(%error, "cannot add an inotify watch");
+                false
+            }
+        }
+    }
+}
+
+impl LogFile for File {
+    fn stat(&self) -> io::Result<Stat> {
+        Ok(plain(&rustix::fs::fstat(self)?))
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match FileExt::read_at(self, &mut buffer[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+}
+
+fn plain(stat: &rustix::fs::Stat) -> Stat {
+    let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);
+    let nanos = u64::try_from(stat.st_mtime_nsec).unwrap_or(0);
+    Stat {
+        node: (stat.st_dev, stat.st_ino),
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        mtime_nanos: seconds.saturating_mul(1_000_000_000).saturating_add(nanos),
+        regular: rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile,
+    }
+}

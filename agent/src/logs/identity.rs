@@ -1,0 +1,213 @@
+//! Which file is which: by its first entry, never by its inode alone.
+
+use std::io;
+use std::sync::Arc;
+
+use sonde_wire::uid::{self, FIRST_ENTRY_BYTES, FileHash};
+
+use super::checkpoint::{FileKey, FileState};
+use super::core::{Core, Now, read_file};
+use super::fs::LogFs;
+use super::gz;
+use super::ledger::{Account, Excluded, Lost};
+use super::tail::{FileId, Handle, Identity};
+use crate::config::ReadExisting;
+
+/// How long a file without a whole first entry stays quiet before what is there is taken for its first entry.
+pub const UNFINISHED_HEAD: std::time::Duration = std::time::Duration::from_secs(10);
+
+impl<F: LogFs> Core<F> {
+    /// Reads a file's first entry and finds what is known of it; false if its first entry is not whole yet. With
+    /// `force`, what is there is the first entry: nothing more will come, or has not for long.
+    pub(super) fn identify(&mut self, id: FileId, force: bool, now: Now) -> io::Result<bool> {
+        self.ensure_open(id)?;
+        let mut head = [0u8; FIRST_ENTRY_BYTES];
+        let len = read_file::<F>(&self.files, &mut self.gz, id, &mut head, 0)?;
+        let head = &head[..len];
+        let Some(file) = self.files.get(&id) else { return Ok(false) };
+        let Some(lineage) = self.lineages.get(&file.lineage) else { return Ok(false) };
+        let (pod_dir, container, restart) =
+            (lineage.pod_dir.clone(), lineage.container.clone(), lineage.restart);
+        let pod_uid = lineage.pod.uid.clone();
+        let mates = lineage.files.clone();
+        let size = self.size_of(id)?;
+
+        let hash_of = |len: usize| FileHash::new(&pod_uid, &container, restart, &head[..len]);
+        if let Some((key, state)) = self.take_restored(&(pod_dir, container.clone(), restart), head, &hash_of)
+        {
+            self.adopt(id, &key, &state, size, now);
+            return Ok(true);
+        }
+        let head_len = match uid::first_entry(head) {
+            Some(entry) => entry.len(),
+            None if force && !head.is_empty() => head.len(),
+            None => return Ok(false),
+        };
+        let identity =
+            Identity { hash: hash_of(head_len), head_len: u16::try_from(head_len).unwrap_or(u16::MAX) };
+        let twin = mates.iter().any(|mate| {
+            *mate != id
+                && self.files.get(mate).is_some_and(|mate| {
+                    mate.kept && mate.identity.is_some_and(|known| known.hash == identity.hash)
+                })
+        });
+        if let Some(file) = self.files.get_mut(&id) {
+            file.identity = Some(identity);
+            file.kept = !twin;
+        }
+        self.note_size(id, size, now);
+        if !self.discovered {
+            self.start_existing(id, size, now)?;
+        }
+        self.dirty_files.insert(id);
+        Ok(true)
+    }
+
+    /// The identity that a compressed file would have.
+    pub(super) fn hash_of_gz(
+        &mut self,
+        id: FileId,
+        file: &Arc<F::File>,
+        key: (&str, &str, u32),
+    ) -> Option<FileHash> {
+        let mut head = [0u8; FIRST_ENTRY_BYTES];
+        let len = self.gz.read_at(id, file, &mut head, 0).ok()?;
+        self.gz.forget(id);
+        Some(FileHash::new(key.0, key.1, key.2, &head[..len]))
+    }
+
+    /// Uncompressed size; of a compressed file, what it states.
+    pub(super) fn size_of(&self, id: FileId) -> io::Result<u64> {
+        use super::fs::LogFile;
+        match self.files.get(&id).and_then(|file| file.handle.as_ref()) {
+            Some(Handle::Plain(file)) => Ok(file.stat()?.size),
+            Some(Handle::Gz(file)) => {
+                let compressed = file.stat()?.size;
+                Ok(gz::stated_size(&**file, compressed).unwrap_or(0))
+            }
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn take_restored(
+        &mut self,
+        lineage: &super::core::LineageKey,
+        head: &[u8],
+        hash_of: &dyn Fn(usize) -> FileHash,
+    ) -> Option<(FileKey, FileState)> {
+        let states = self.restored.get_mut(lineage)?;
+        let at = states.iter().position(|(key, state)| {
+            let len = usize::from(state.head_len);
+            len <= head.len() && hash_of(len) == key.hash
+        })?;
+        let found = states.swap_remove(at);
+        if states.is_empty() {
+            self.restored.remove(lineage);
+        }
+        Some(found)
+    }
+
+    /// Goes on where an earlier process was.
+    fn adopt(&mut self, id: FileId, key: &FileKey, state: &FileState, size: u64, now: Now) {
+        let discovered = self.discovered;
+        let Some(file) = self.files.get_mut(&id) else { return };
+        file.identity = Some(Identity { hash: key.hash, head_len: state.head_len });
+        // What the file has lost since (a power cut, a truncation that left its first line).
+        let mut state = state.clone();
+        let plain = matches!(file.handle, Some(Handle::Plain(_)));
+        let shrunk = plain && size < state.seen;
+        file.restore(&state);
+        if !discovered {
+            file.resend_below = size.max(state.seen);
+        }
+        if file.pending() > 0 {
+            file.behind_since = Some(now.mono);
+        }
+        if shrunk {
+            let lost: u64 = file
+                .settled
+                .gaps(state.seen)
+                .iter()
+                .map(|(start, end)| end.saturating_sub((*start).max(size)))
+                .sum();
+            let row = self.lineages.get(&file.lineage).map(|lineage| lineage.row.clone());
+            state.settled.retain(|(start, _)| *start < size);
+            for span in &mut state.settled {
+                span.1 = span.1.min(size);
+            }
+            state.seen = size;
+            file.settled = super::spans::Spans::default();
+            file.restore(&state);
+            if let Some(row) = row {
+                self.ledger.settle(&row, lost, Account::Lost(Lost::Truncated));
+            }
+        }
+        self.dirty_files.insert(id);
+        self.note_size(id, size, now);
+    }
+
+    /// `logs.read_existing`, for a file that was there at the first start.
+    fn start_existing(&mut self, id: FileId, size: u64, now: Now) -> io::Result<()> {
+        if let Some(file) = self.files.get_mut(&id) {
+            file.resend_below = size;
+        }
+        if !self.first_start {
+            return Ok(());
+        }
+        match self.settings.read_existing {
+            ReadExisting::All => {}
+            ReadExisting::None => {
+                let end = self.last_line_end(id, size)?;
+                self.skip_to(id, end);
+            }
+            ReadExisting::Within(age) => {
+                let cutoff =
+                    now.wall_nanos.saturating_sub(u64::try_from(age.0.as_nanos()).unwrap_or(u64::MAX));
+                let Some(file) = self.files.get_mut(&id) else { return Ok(()) };
+                file.cutoff = cutoff;
+                let mtime = match &file.handle {
+                    Some(Handle::Plain(handle) | Handle::Gz(handle)) => {
+                        super::fs::LogFile::stat(&**handle)?.mtime_nanos
+                    }
+                    None => return Ok(()),
+                };
+                // Not one line in it can be younger than its last write.
+                if mtime != 0 && mtime < cutoff {
+                    self.skip_to(id, size);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn skip_to(&mut self, id: FileId, end: u64) {
+        let Some(file) = self.files.get_mut(&id) else { return };
+        let bytes = file.settled.insert(0, end);
+        file.read = end;
+        file.scanned = end;
+        if let Some(lineage) = self.lineages.get(&file.lineage) {
+            self.ledger.settle(&lineage.row, bytes, Account::Excluded(Excluded::Old));
+        }
+    }
+
+    /// Where the last whole line ends, looking back at most one quantum.
+    fn last_line_end(&mut self, id: FileId, size: u64) -> io::Result<u64> {
+        let len = (super::core::QUANTUM as u64).min(size);
+        let mut tail = vec![0; usize::try_from(len).unwrap_or(0)];
+        let read = read_file::<F>(&self.files, &mut self.gz, id, &mut tail, size - len)?;
+        let newline = memchr::memrchr(b'\n', &tail[..read]);
+        Ok(newline.map_or(size, |at| size - len + at as u64 + 1))
+    }
+
+    /// Counts what is new of a file.
+    pub(super) fn note_size(&mut self, id: FileId, size: u64, now: Now) {
+        let Some(file) = self.files.get_mut(&id) else { return };
+        let new = file.observe(size, now.mono);
+        if new > 0 {
+            if let Some(lineage) = self.lineages.get(&file.lineage) {
+                self.ledger.observe(&lineage.row, new);
+            }
+            self.dirty_files.insert(id);
+        }
+    }
+}

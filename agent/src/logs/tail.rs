@@ -1,0 +1,172 @@
+//! One log file: where it is, how far it is known, read and settled.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use sonde_wire::uid::FileHash;
+
+use super::checkpoint::{Cut, FileState};
+use super::lineage::LineageId;
+use super::spans::Spans;
+
+/// Names a file within this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileId(pub u32);
+
+/// Bytes before a position that are compared before reading on.
+pub const CHECK_BYTES: usize = 64;
+
+/// A file of a lineage.
+///
+/// Invariants: `settled` never reaches beyond `seen`; `read` never goes back; what lies below `read` is settled, in a
+/// batch, or part of an unfinished line.
+pub struct TailFile<F> {
+    /// Its lineage.
+    pub lineage: LineageId,
+    /// Suffix of its last known name, without `.gz`; none = the live file.
+    pub suffix: Option<String>,
+    /// Last known name.
+    pub name: String,
+    /// Inode of the plain file, while it has a name.
+    pub plain: Option<(u64, u64)>,
+    /// Inode of the compressed file, while it has a name.
+    pub gz: Option<(u64, u64)>,
+    /// The open file.
+    pub handle: Option<Handle<F>>,
+    /// Identity; none = not enough of its first line is there yet.
+    pub identity: Option<Identity>,
+    /// Largest size seen, uncompressed.
+    pub seen: u64,
+    /// Next byte to be parsed.
+    pub read: u64,
+    /// No newline between `read` and here.
+    pub scanned: u64,
+    /// What is settled.
+    pub settled: Spans,
+    /// Checksum over the last [`CHECK_BYTES`] before `read`; none = not known.
+    pub check: Option<u32>,
+    /// Places where the clock ended a record.
+    pub cuts: Vec<Cut>,
+    /// Records stamped before are left out.
+    pub cutoff: u64,
+    /// Bytes below may have been sent by an earlier process.
+    pub resend_below: u64,
+    /// When it last grew.
+    pub grown: Instant,
+    /// A later file of the lineage has bytes, since then.
+    pub superseded: Option<Instant>,
+    /// Since when there is something not settled.
+    pub behind_since: Option<Instant>,
+    /// What it is not read for.
+    pub aside: Option<Aside>,
+    /// Whether its state is kept (false for the second of two files with one identity).
+    pub kept: bool,
+}
+
+/// An open file.
+pub enum Handle<F> {
+    /// As the runtime wrote it.
+    Plain(Arc<F>),
+    /// Compressed by the kubelet.
+    Gz(Arc<F>),
+}
+
+/// What names a file beyond rename and compression.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Over the first entry.
+    pub hash: FileHash,
+    /// Bytes of the first entry.
+    pub head_len: u16,
+}
+
+/// Why a file is not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aside {
+    /// By rule.
+    Rule,
+    /// Reading it failed inside us.
+    Panic,
+    /// Its bytes are no longer there.
+    Gone,
+}
+
+impl<F> TailFile<F> {
+    /// A file just found.
+    pub fn new(lineage: LineageId, name: &str, suffix: Option<String>, now: Instant) -> Self {
+        Self {
+            lineage,
+            suffix,
+            name: name.to_owned(),
+            plain: None,
+            gz: None,
+            handle: None,
+            identity: None,
+            seen: 0,
+            read: 0,
+            scanned: 0,
+            settled: Spans::default(),
+            check: None,
+            cuts: Vec::new(),
+            cutoff: 0,
+            resend_below: 0,
+            grown: now,
+            superseded: None,
+            behind_since: None,
+            aside: None,
+            kept: true,
+        }
+    }
+
+    /// Whether it has a name in its directory.
+    pub fn is_named(&self) -> bool {
+        self.plain.is_some() || self.gz.is_some()
+    }
+
+    /// Bytes that are not settled.
+    pub fn pending(&self) -> u64 {
+        self.seen.saturating_sub(self.settled.bytes())
+    }
+
+    /// Whether everything seen was parsed.
+    pub fn is_drained(&self) -> bool {
+        self.read >= self.seen
+    }
+
+    /// Notes a size; gives the bytes that are new.
+    pub fn observe(&mut self, size: u64, now: Instant) -> u64 {
+        let new = size.saturating_sub(self.seen);
+        if new > 0 {
+            self.seen = size;
+            self.grown = now;
+            self.behind_since.get_or_insert(now);
+        }
+        new
+    }
+
+    /// Takes over what an earlier process kept.
+    pub fn restore(&mut self, state: &FileState) {
+        self.seen = state.seen;
+        for (start, end) in &state.settled {
+            self.settled.insert(*start, *end);
+        }
+        self.cuts.clone_from(&state.cuts);
+        self.cutoff = state.cutoff;
+        self.read = self.settled.watermark();
+        self.scanned = self.read;
+        self.check = None;
+    }
+
+    /// What is kept of it.
+    pub fn state(&self, head_len: u16) -> FileState {
+        let watermark = self.settled.watermark();
+        FileState {
+            head_len,
+            seen: self.seen,
+            settled: self.settled.iter().collect(),
+            cuts: self.cuts.iter().filter(|cut| cut.offset > watermark).copied().collect(),
+            cutoff: self.cutoff,
+            name: self.name.clone(),
+        }
+    }
+}
