@@ -1,6 +1,9 @@
 //! Sonde's node agent: reads container logs, cgroups and pod state, ships OTLP, serves Prometheus pages.
 
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)
+)]
 
 pub mod batch;
 pub mod config;

@@ -310,17 +310,9 @@ impl<F: LogFs> Core<F> {
         let mut named: Vec<FileId> = Vec::new();
         // By inode first: a rename is the common change.
         for (suffix, listed) in listing.iter_mut() {
-            let find = |node: Option<(u64, u64)>, which: fn(&TailFile<F::File>) -> Option<(u64, u64)>| {
-                node.and_then(|node| {
-                    known.iter().copied().find(|file| {
-                        !named.contains(file)
-                            && self.files.get(file).is_some_and(|file| which(file) == Some(node))
-                    })
-                })
-            };
             let plain_node = listed.plain.map(|stat| stat.node);
             let gz_node = listed.gz.map(|stat| stat.node);
-            let found = find(plain_node, |file| file.plain).or_else(|| find(gz_node, |file| file.gz));
+            let found = self.find_node(&known, &named, plain_node, gz_node);
             if let Some(found) = found {
                 self.set_names(found, suffix.as_deref(), plain_node, gz_node);
                 named.push(found);
@@ -388,6 +380,26 @@ impl<F: LogFs> Core<F> {
             lineage.period = FIRST_LOOK;
         }
         self.wake(id);
+    }
+
+    /// The known file with one of these inodes.
+    fn find_node(
+        &self,
+        known: &[FileId],
+        named: &[FileId],
+        plain: Option<(u64, u64)>,
+        gz: Option<(u64, u64)>,
+    ) -> Option<FileId> {
+        let free = || {
+            known
+                .iter()
+                .copied()
+                .filter(|id| !named.contains(id))
+                .filter_map(|id| Some((id, self.files.get(&id)?)))
+        };
+        let by_plain = plain.and_then(|node| free().find(|(_, file)| file.plain == Some(node)));
+        let by_gz = || gz.and_then(|node| free().find(|(_, file)| file.gz == Some(node)));
+        by_plain.or_else(by_gz).map(|(id, _)| id)
     }
 
     /// The file of a lineage that a new compressed file was made from.

@@ -270,7 +270,7 @@ impl LogFile for File {
 
 fn plain(stat: &rustix::fs::Stat) -> Stat {
     let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);
-    let nanos = u64::try_from(stat.st_mtime_nsec).unwrap_or(0);
+    let nanos = stat.st_mtime_nsec;
     Stat {
         node: (stat.st_dev, stat.st_ino),
         size: u64::try_from(stat.st_size).unwrap_or(0),

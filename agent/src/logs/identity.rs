@@ -210,4 +210,15 @@ impl<F: LogFs> Core<F> {
             self.dirty_files.insert(id);
         }
     }
+
+    /// Looks at every file's size and reads nothing.
+    #[cfg(test)]
+    pub(super) fn note_sizes_for_test(&mut self, now: Now) {
+        let ids: Vec<FileId> = self.files.keys().copied().collect();
+        for id in ids {
+            if let Ok(size) = self.size_of(id) {
+                self.note_size(id, size, now);
+            }
+        }
+    }
 }

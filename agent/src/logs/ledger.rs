@@ -252,7 +252,7 @@ mod tests {
         ledger.settle(&key, 40, Account::Lost(Lost::DeletedUnread));
         ledger.set_alive(&key, false, start);
         assert!(ledger.fold(start + DEAD_ROW - Duration::from_secs(1)).is_empty());
-        assert_eq!(ledger.fold(start + DEAD_ROW), [key.clone()]);
+        assert_eq!(ledger.fold(start + DEAD_ROW), std::slice::from_ref(&key));
         let rows: Vec<_> = ledger.rows().map(|(key, row)| (key.clone(), *row)).collect();
         assert_eq!(rows.len(), 1);
         assert_eq!(rows[0].0, key.of_namespace());

@@ -126,3 +126,8 @@ pub struct FileStatus {
     /// `reading`, `idle`, `finished`, `deleted`, `unidentified`, `excluded`, `set_aside`.
     pub state: &'static str,
 }
+
+#[cfg(test)]
+mod promises;
+#[cfg(test)]
+mod simulation;

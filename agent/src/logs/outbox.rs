@@ -50,7 +50,6 @@ pub struct Outbox {
     next: u64,
     unsettled: HashMap<BatchId, Unsettled>,
     sender: mpsc::Sender<Batch>,
-    closed: bool,
     sent: u64,
 }
 
@@ -76,7 +75,6 @@ impl Outbox {
             next: 0,
             unsettled: HashMap::new(),
             sender,
-            closed: false,
             sent: 0,
         }
     }
@@ -136,10 +134,8 @@ impl Outbox {
         if !self.has_slot() {
             return false;
         }
-        let Ok(permit) = self.sender.try_reserve() else {
-            self.closed = self.sender.is_closed();
-            return false;
-        };
+        // Full only if the channel is smaller than the slots, closed only at the end.
+        let Ok(permit) = self.sender.try_reserve() else { return false };
         let id = BatchId(self.next);
         self.next += 1;
         let records = self.encoder.records();
@@ -176,11 +172,6 @@ impl Outbox {
         self.unsettled.len() < self.slots
     }
 
-    /// Whether nothing is open.
-    pub fn is_empty(&self) -> bool {
-        self.encoder.is_empty()
-    }
-
     /// Uncompressed bytes of the open request.
     pub fn len(&self) -> usize {
         self.encoder.len()
@@ -189,11 +180,6 @@ impl Outbox {
     /// Batches that are not settled.
     pub fn unsettled(&self) -> usize {
         self.unsettled.len()
-    }
-
-    /// Whether the exporter is gone.
-    pub fn is_closed(&self) -> bool {
-        self.closed || self.sender.is_closed()
     }
 
     /// Records sent, counting each sending.

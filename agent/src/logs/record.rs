@@ -84,9 +84,12 @@ pub fn record<'a>(
     }
 }
 
+/// `pread` on an extent's file.
+pub type ReadAt<'a> = &'a mut dyn FnMut(&Extent, &mut [u8], u64) -> io::Result<usize>;
+
 /// Reads a line's entries again and joins their bodies in `out`, up to `max_line`. `side` is room to read into.
 pub fn gather(
-    read_at: &mut dyn FnMut(&Extent, &mut [u8], u64) -> io::Result<usize>,
+    read_at: ReadAt<'_>,
     extents: &[Extent],
     max_line: usize,
     out: &mut Vec<u8>,

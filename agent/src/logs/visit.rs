@@ -63,23 +63,16 @@ struct Window {
 
 impl<F: LogFs> Core<F> {
     pub(super) fn visit(&mut self, id: LineageId, now: Now) -> Visit {
-        let Some(lineage) = self.lineages.get(&id) else { return Visit::Asleep };
         if let Some(until) = self.wait_for_pod(id, now.mono) {
             return Visit::Later(until);
         }
-        let Some(lineage_files) = Some(lineage.files.len()) else { return Visit::Asleep };
         let mut at = 0;
-        let mut read_any = false;
-        while at < lineage_files {
-            let Some(file) = self.lineages.get(&id).and_then(|lineage| lineage.files.get(at).copied()) else {
-                break;
-            };
+        while let Some(file) = self.lineages.get(&id).and_then(|lineage| lineage.files.get(at).copied()) {
             // Asked before the file is read: what is read to its end after the next one has bytes is finished.
             let has_successor = self.has_successor(id, at, now);
             self.current = Some(file);
             match self.visit_file(id, file, has_successor, now) {
                 Ok(Progress::Read) => {
-                    read_any = true;
                     self.current = None;
                     self.note_activity(id);
                     return Visit::More;
@@ -104,7 +97,6 @@ impl<F: LogFs> Core<F> {
             at += 1;
         }
         self.current = None;
-        let _ = read_any;
         self.rest(id, now)
     }
 
@@ -241,6 +233,7 @@ impl<F: LogFs> Core<F> {
         }
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn parse_window(
         &mut self,
         lineage: LineageId,
