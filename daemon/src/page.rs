@@ -17,7 +17,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, header};
 use http_body_util::Full;
 
-pub use process::{Build, Process};
+pub use process::{Build, Process, Usage};
 pub use sink::{Kind, Rows, Sink, Value};
 use turn::Turn;
 
