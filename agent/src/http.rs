@@ -8,16 +8,18 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use sonde_daemon::health::Health;
+use sonde_daemon::health::{Health, Readiness};
 use sonde_daemon::http::{Bound, Limits, Peer, serve_pages, text};
 use sonde_daemon::page::Page;
 use sonde_daemon::shutdown::Shutdown;
 
+use crate::logs::FileStatus;
+
 const INDEX: &str =
     "sonde-agent\n\n/metrics\n/metrics/self\n/healthz\n/readyz\n/debug/files (from this machine only)\n";
 
-/// A list for `/debug/files`, as JSON.
-pub type Files = Box<dyn Fn() -> Result<Vec<u8>, serde_json::Error> + Send + Sync>;
+/// The log files as they are known now; `None` until the first discovery is done.
+pub type Files = Box<dyn Fn() -> Option<Arc<Vec<FileStatus>>> + Send + Sync>;
 
 /// What the pages show.
 pub struct Pages {
@@ -27,6 +29,8 @@ pub struct Pages {
     pub metrics: Page,
     /// The log files.
     pub files: Files,
+    /// Met with the first discovery.
+    pub discovered: Readiness,
 }
 
 impl Pages {
@@ -40,26 +44,33 @@ impl Pages {
         if *method != Method::GET && *method != Method::HEAD {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
         }
+        if path == "/readyz" {
+            self.discovered.set((self.files)().is_some());
+        }
         if let Some((good, words)) = self.health.answer(path) {
             return text(if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, words);
         }
         match path {
             "/" => text(StatusCode::OK, INDEX),
             "/metrics" | "/metrics/self" => self.metrics.answer(headers),
-            "/debug/files" if peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback()) => match (self
-                .files)(
-            ) {
-                Ok(json) => {
-                    let mut response = Response::new(Full::new(Bytes::from(json)));
-                    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                    response
-                }
-                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
-            },
+            "/debug/files" if peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback()) => {
+                self.file_list()
+            }
             "/debug/files" => {
                 text(StatusCode::FORBIDDEN, "only from this machine: kubectl exec, or port-forward\n")
             }
             _ => text(StatusCode::NOT_FOUND, "no such page\n"),
+        }
+    }
+
+    fn file_list(&self) -> Response<Full<Bytes>> {
+        match serde_json::to_vec(&*(self.files)().unwrap_or_default()) {
+            Ok(json) => {
+                let mut response = Response::new(Full::new(Bytes::from(json)));
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                response
+            }
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         }
     }
 }
@@ -90,10 +101,12 @@ mod tests {
 
     fn pages() -> Pages {
         let build = Build { prefix: "sonde_agent", version: "1" };
+        let health = Health::new();
         Pages {
-            health: Health::new(),
+            discovered: health.readiness("the first discovery"),
+            health,
             metrics: Page::new(vec![Section::new(None, vec![Box::new(build)])], true),
-            files: Box::new(|| serde_json::to_vec(&["a"])),
+            files: Box::new(|| Some(Arc::default())),
         }
     }
 
@@ -124,11 +137,9 @@ mod tests {
 
     #[test]
     fn readiness_and_liveness_say_what_is_missing() {
-        let pages = pages();
-        let discovery = pages.health.readiness("first discovery");
-        assert_eq!(status(&pages, "/readyz", ""), 503);
-        assert_eq!(status(&pages, "/healthz", ""), 200);
-        discovery.set(true);
-        assert_eq!(status(&pages, "/readyz", ""), 200);
+        let waiting = Pages { files: Box::new(|| None), ..pages() };
+        assert_eq!(status(&waiting, "/readyz", ""), 503);
+        assert_eq!(status(&waiting, "/healthz", ""), 200);
+        assert_eq!(status(&pages(), "/readyz", ""), 200);
     }
 }

@@ -1,0 +1,241 @@
+//! The agent put together: `build` makes every part, `run` runs them and stops them in order.
+//!
+//! Threads: the log reader has its own; exporter and kubelet share the runtime that [`App::run`] is called on; the
+//! pages are served from a third, so that they answer whatever the others do.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sonde_daemon::health::Health;
+use sonde_daemon::http::Bound;
+use sonde_daemon::page::{Accounting, Build, Page, Process, Section, Source};
+use sonde_daemon::shutdown::{self, Shutdown};
+use tokio::sync::mpsc;
+
+use crate::batch::Batch;
+use crate::config::{Config, PodSource};
+use crate::export::{ExportError, Exporter, Timing};
+use crate::host::{HostPaths, host_name};
+use crate::http::{self, Files, Pages};
+use crate::kubelet::Kubelet;
+use crate::kubelet::client::ClientError;
+use crate::log_page::LogPage;
+use crate::logs::{LogsDeps, LogsError, Reader};
+use crate::pods::PodIndex;
+
+/// A loop that has not come round for so long stands still. One turn may wait for a slow disk.
+const STANDS_STILL: Duration = Duration::from_secs(60);
+/// Of the grace, kept for writing positions after the last acknowledgement.
+const TO_WRITE: f64 = 0.2;
+
+/// Every part, ready to run.
+pub struct App {
+    config: Config,
+    paths: HostPaths,
+    bound: Bound,
+    health: Health,
+    pods: PodIndex,
+    kubelet: Option<Kubelet>,
+    exporter: Exporter,
+}
+
+/// Why the agent cannot start, or ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The exporter.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// The kubelet's client.
+    #[error(transparent)]
+    Kubelet(#[from] ClientError),
+    /// The log reader.
+    #[error(transparent)]
+    Logs(#[from] LogsError),
+    /// A thread.
+    #[error("the thread `{0}` cannot be started: {1}")]
+    Thread(&'static str, std::io::Error),
+    /// A thread panicked; where is in the log above.
+    #[error("a thread panicked")]
+    Panicked,
+    /// The stop took longer than it may.
+    #[error(
+        "positions could not be written in time; what was not acknowledged is read again at the next start"
+    )]
+    Late,
+    /// The reader's thread ended by itself.
+    #[error("the log reader ended before it was asked to")]
+    ReaderEnded,
+}
+
+impl App {
+    /// Reads credentials and certificates; starts and connects to nothing. `bound` is where the pages will be.
+    pub fn build(mut config: Config, bound: Bound) -> Result<Self, AppError> {
+        if config.node.name.is_empty() {
+            config.node.name = host_name();
+        }
+        let paths = HostPaths::new(&config.host);
+        let pods = PodIndex::default();
+        let asked = matches!(config.pods.source, PodSource::Auto | PodSource::Kubelet);
+        let kubelet = if asked && !config.kubelet.url.is_empty() {
+            let own = paths.kubelet_certificate();
+            Some(Kubelet::build(&config.kubelet, &config.node.name, own, pods.clone())?)
+        } else {
+            None
+        };
+        let exporter = Exporter::build(&config.export, Timing::default())?;
+        Ok(Self { config, paths, bound, health: Health::new(), pods, kubelet, exporter })
+    }
+
+    /// Where the pages are.
+    pub fn addr(&self) -> SocketAddr {
+        self.bound.addr()
+    }
+
+    /// Says in the log what this agent will do.
+    pub fn announce(&self) {
+        let Config { node, export, kubelet, state_dir, .. } = &self.config;
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            node = node.name,
+            listen = %self.bound.addr(),
+            pod_logs = %self.paths.pod_logs.display(),
+            state_dir = %state_dir.display(),
+            endpoint = export.endpoint,
+            kubelet = if self.kubelet.is_some() { kubelet.url.as_str() } else { "none" },
+            "sonde-agent starts"
+        );
+    }
+
+    /// Runs until `shutdown` is asked for; then stops reading, flushes, waits for acknowledgements and writes the
+    /// positions, all by its deadline. Call it on a current-thread runtime.
+    ///
+    /// # Errors
+    /// When a part cannot start, or ends before it was asked to.
+    pub async fn run(self, shutdown: Shutdown) -> Result<(), AppError> {
+        let Self { config, paths, bound, health, pods, kubelet, exporter } = self;
+        let (sender, batches) = mpsc::channel(config.export.in_flight);
+        let reader = if config.logs.enabled {
+            let beat = health.heartbeat("log reader", STANDS_STILL);
+            let heartbeat = Box::new(move || beat.beat());
+            let deps = logs_deps(&config, paths, pods, kubelet.is_some(), sender.clone(), heartbeat);
+            Some(Reader::start(deps)?)
+        } else {
+            None
+        };
+        // Without a reader nothing is exported, and the exporter runs until the stop.
+        let kept = reader.is_none().then_some(sender);
+        let inbox = reader.as_ref().map(Reader::inbox);
+
+        let mut sources: Vec<Box<dyn Source>> = vec![
+            Box::new(Build { prefix: "sonde_agent", version: env!("CARGO_PKG_VERSION") }),
+            Box::new(Process),
+            Box::new(exporter.metrics()),
+        ];
+        sources.extend(reader.as_ref().map(|reader| Box::new(LogPage(reader.metrics())) as Box<dyn Source>));
+        sources.extend(kubelet.as_ref().map(|kubelet| Box::new(kubelet.metrics()) as Box<dyn Source>));
+        let accounting = Accounting { prefix: "sonde_agent_source".to_owned(), label: "source".to_owned() };
+        let page = Page::new(vec![Section::new(Some(accounting), sources)], true);
+        let reader = reader.map(Arc::new);
+        let pages = Pages {
+            discovered: health.readiness("the first discovery"),
+            health: health.clone(),
+            metrics: page,
+            files: files_of(reader.clone()),
+        };
+        let (pages_trigger, pages_shutdown) = shutdown::channel();
+        let pages_thread = thread::Builder::new()
+            .name("http".to_owned())
+            .spawn(move || http::serve(bound, pages, pages_shutdown))
+            .map_err(|error| AppError::Thread("http", error))?;
+
+        let kubelet = kubelet.map(|kubelet| tokio::spawn(kubelet.run(shutdown.clone())));
+        let (export_trigger, export_shutdown) = shutdown::channel();
+        let stop = {
+            let (shutdown, inbox) = (shutdown.clone(), inbox.clone());
+            async move {
+                let deadline = shutdown.wait().await;
+                let left = deadline.saturating_duration_since(Instant::now());
+                // The exporter's last word must reach the reader while it still writes positions.
+                export_trigger.fire(left.mul_f64(1.0 - TO_WRITE));
+                if let Some(inbox) = inbox {
+                    inbox.stop(Instant::now() + left.mul_f64(1.0 - TO_WRITE / 2.0));
+                }
+                drop(kept);
+            }
+        };
+        let settle = |settlement| {
+            if let Some(inbox) = &inbox {
+                inbox.settle(settlement);
+            }
+        };
+        let beat = health.heartbeat("exporter", STANDS_STILL);
+        let export = exporter.run(batches, settle, export_shutdown, || beat.beat());
+        let (mut export, mut stop) = (pin!(export), pin!(stop));
+        tokio::select! {
+            () = &mut stop => export.await,
+            () = &mut export => {
+                if !shutdown.requested() {
+                    return Err(AppError::ReaderEnded);
+                }
+            }
+        }
+
+        if let Some(kubelet) = kubelet
+            && let Err(error) = kubelet.await
+        {
+            tracing::error!(%error, "the kubelet's loop had ended before the stop");
+        }
+        pages_trigger.fire(Duration::from_millis(200));
+        let last = tokio::task::spawn_blocking(move || {
+            let served = pages_thread.join();
+            if let Some(reader) = reader.and_then(Arc::into_inner) {
+                reader.join();
+            }
+            served
+        });
+        // A disk that hangs must not keep the process: what is not written is read again at the next start.
+        let deadline = shutdown.wait().await + Duration::from_millis(500);
+        match tokio::time::timeout_at(deadline.into(), last).await {
+            Ok(Ok(Ok(Ok(())))) => Ok(()),
+            Ok(Ok(Ok(Err(error)))) => Err(AppError::Thread("http", error)),
+            Ok(_) => Err(AppError::Panicked),
+            Err(_) => Err(AppError::Late),
+        }
+    }
+}
+
+fn logs_deps(
+    config: &Config,
+    paths: HostPaths,
+    pods: PodIndex,
+    wait_for_metadata: bool,
+    batches: mpsc::Sender<Batch>,
+    heartbeat: Box<dyn Fn() + Send>,
+) -> LogsDeps {
+    LogsDeps {
+        config: config.logs.clone(),
+        cluster: config.cluster.clone(),
+        node_name: config.node.name.clone(),
+        batch: config.export.batch.clone(),
+        in_flight: config.export.in_flight,
+        pod_labels: config.pods.labels.clone(),
+        host_root: paths.root,
+        pod_logs_dir: paths.pod_logs,
+        state_dir: config.state_dir.clone(),
+        pods,
+        wait_for_metadata,
+        batches,
+        heartbeat,
+    }
+}
+
+/// `None` until the first discovery is done.
+fn files_of(reader: Option<Arc<Reader>>) -> Files {
+    Box::new(move || match &reader {
+        None => Some(Arc::default()),
+        Some(reader) => reader.ready().then(|| reader.files()),
+    })
+}

@@ -1,0 +1,102 @@
+//! The ledger and the reader's own counters as `sonde_agent_log_*` (contract section 5).
+
+use sonde_daemon::page::{Sink, Source};
+
+use crate::logs::ledger::{EXCLUDED, LOST, Row, SHED};
+use crate::logs::metrics::LogMetrics;
+
+/// What the log reader last published; never waits for it.
+pub struct LogPage(pub LogMetrics);
+
+type Bytes = fn(&Row) -> u64;
+type ByReason = fn(&Row) -> &[u64];
+
+impl Source for LogPage {
+    fn name(&self) -> &'static str {
+        "logs"
+    }
+
+    fn collect(&self, out: &mut Sink) -> Result<(), String> {
+        let now = self.0.snapshot();
+        let plain: [(&str, &str, Bytes); 2] = [
+            ("sonde_agent_log_observed_bytes_total", "Bytes seen in log files, uncompressed.", |row| {
+                row.observed
+            }),
+            ("sonde_agent_log_acked_bytes_total", "Bytes that the receiver acknowledged.", |row| row.acked),
+        ];
+        for (name, help, value) in plain {
+            let mut rows = out.counter(name, help);
+            for (key, row) in &now.rows {
+                rows.row(key.labels(), value(row));
+            }
+        }
+        let by_reason: [(&str, &str, &[&str], ByReason); 3] = [
+            ("sonde_agent_log_shed_bytes_total", "Bytes left out by a limit.", &SHED, |row| &row.shed),
+            ("sonde_agent_log_lost_bytes_total", "Bytes that could not be delivered.", &LOST, |row| {
+                &row.lost
+            }),
+            ("sonde_agent_log_excluded_bytes_total", "Bytes left out on purpose.", &EXCLUDED, |row| {
+                &row.excluded
+            }),
+        ];
+        for (name, help, reasons, values) in by_reason {
+            let mut rows = out.counter(name, help);
+            for (key, row) in &now.rows {
+                // A reason that a container never had is left out: hundreds of containers, nine reasons.
+                for (reason, value) in reasons.iter().zip(values(row)).filter(|(_, value)| **value > 0) {
+                    rows.row(key.labels().into_iter().chain([("reason", *reason)]), *value);
+                }
+            }
+        }
+        let mut rows = out.gauge("sonde_agent_log_pending_bytes", "Bytes seen and not settled.");
+        for (key, row) in &now.rows {
+            rows.row(key.labels(), row.pending());
+        }
+        let mut rows = out.counter("sonde_agent_log_records_total", "Log records by outcome.");
+        let records = now.records;
+        for (outcome, value) in [
+            ("acked", records.acked),
+            ("rejected", records.rejected),
+            ("truncated", records.truncated),
+            ("malformed", records.malformed),
+            ("invalid_utf8", now.invalid_utf8_records),
+            ("sent", records.sent),
+        ] {
+            rows.row([("outcome", outcome)], value);
+        }
+        for (name, help, value) in [
+            ("sonde_agent_log_gaps_total", "Rotations that were not seen.", now.gaps),
+            ("sonde_agent_log_state_errors_total", "Failed writes of the state file.", now.state_errors),
+            ("sonde_agent_log_set_aside_files_total", "Files set aside after an error.", now.set_aside),
+        ] {
+            out.counter(name, help).row([], value);
+        }
+        for (name, help, value) in [
+            ("sonde_agent_log_files", "Log files that are known.", now.files),
+            ("sonde_agent_log_open_files", "Log files that are open.", now.open_files),
+            (
+                "sonde_agent_log_unreadable_files",
+                "Log files that could not be opened at the last look.",
+                now.unreadable,
+            ),
+            (
+                "sonde_agent_log_pinned_bytes",
+                "Bytes of deleted files held open until they are shipped.",
+                now.pinned_bytes,
+            ),
+            (
+                "sonde_agent_log_state_failing",
+                "1 while positions cannot be written.",
+                u64::from(now.state_failing),
+            ),
+            (
+                "sonde_agent_log_inotify",
+                "1 while changes are noticed by inotify, 0 by rescans alone.",
+                u64::from(now.inotify),
+            ),
+        ] {
+            out.gauge(name, help).row([], value);
+        }
+        Ok(())
+    }
+}
