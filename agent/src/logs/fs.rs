@@ -124,7 +124,7 @@ impl HostFs {
     fn open_with(&mut self, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
         let full = if path.is_empty() { self.base.clone() } else { self.base.join(path) };
         let full = if full.as_os_str().is_empty() { PathBuf::from(".") } else { full };
-        let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let flags = flags | OFlags::CLOEXEC;
         if self.beneath {
             let opened = rustix::fs::openat2(
                 &self.root,
@@ -162,13 +162,14 @@ impl LogFs for HostFs {
     }
 
     fn stat(&mut self, path: &str) -> io::Result<Stat> {
+        // openat2 refuses any other flag beside O_PATH (fs/open.c, O_PATH_FLAGS).
         let handle = self.open_with(path, OFlags::PATH)?;
         Ok(plain(&rustix::fs::statat(&handle, "", AtFlags::EMPTY_PATH)?))
     }
 
     fn open(&mut self, path: &str) -> io::Result<File> {
         // Without NONBLOCK, a FIFO by that name would hold us for ever.
-        let file = File::from(self.open_with(path, OFlags::RDONLY | OFlags::NONBLOCK)?);
+        let file = File::from(self.open_with(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?);
         if !LogFile::stat(&file)?.regular {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
