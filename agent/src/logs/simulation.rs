@@ -70,7 +70,13 @@ impl Disk {
     pub(super) fn truncate(&self, path: &str) {
         self.inner.lock().unwrap().files[path].1.lock().unwrap().clear();
     }
-    fn gzip(&self, path: &str) {
+    pub(super) fn corrupt(&self, path: &str) {
+        let inner = self.inner.lock().unwrap();
+        let mut bytes = inner.files[path].1.lock().unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle..middle + 8].fill(0xff);
+    }
+    pub(super) fn gzip(&self, path: &str) {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         encoder.write_all(&self.read(path)).unwrap();
         self.append(&format!("{path}.gz"), &encoder.finish().unwrap());
