@@ -364,6 +364,17 @@ impl<F: LogFs> Core<F> {
         }
     }
 
+    /// Grows with what is published; the same as before = nothing new to publish.
+    pub fn changes(&self) -> (u64, usize, u64, u64, usize) {
+        let errors = self.checkpoints.errors() + u64::from(self.checkpoints.failing());
+        (self.ledger.changes(), self.files.len(), self.outbox.sent(), errors, self.unreadable.len())
+    }
+
+    /// Whether bytes wait for something, so that ages grow.
+    pub fn is_waiting(&self) -> bool {
+        !self.outbox.is_idle() || !self.ready.is_empty()
+    }
+
     /// What `/metrics/self` shows.
     pub fn snapshot(&self) -> Snapshot {
         let unlinked = self.files.values().filter(|file| file.handle.is_some() && !file.is_named());

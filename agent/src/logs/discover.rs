@@ -308,12 +308,17 @@ impl<F: LogFs> Core<F> {
         let known = lineage.files.clone();
         let excluded = lineage.excluded;
         let mut named: Vec<FileId> = Vec::new();
+        let mut changed = false;
         // By inode first: a rename is the common change.
         for (suffix, listed) in listing.iter_mut() {
             let plain_node = listed.plain.map(|stat| stat.node);
             let gz_node = listed.gz.map(|stat| stat.node);
             let found = self.find_node(&known, &named, plain_node, gz_node);
             if let Some(found) = found {
+                changed |= self.files.get(&found).is_some_and(|file| {
+                    let grown = listed.plain.is_some_and(|stat| stat.size != file.seen);
+                    grown || file.suffix != *suffix || file.plain != plain_node || file.gz != gz_node
+                });
                 self.set_names(found, suffix.as_deref(), plain_node, gz_node);
                 named.push(found);
                 (listed.plain, listed.gz) = (None, None);
@@ -321,6 +326,7 @@ impl<F: LogFs> Core<F> {
         }
         for (suffix, listed) in listing.iter() {
             let Some(stat) = listed.plain.or(listed.gz) else { continue };
+            changed = true;
             let gz_only = listed.plain.is_none();
             let plain_node = listed.plain.map(|stat| stat.node);
             let gz_node = listed.gz.map(|stat| stat.node);
@@ -370,11 +376,15 @@ impl<F: LogFs> Core<F> {
                     self.settle_excluded(file, listed, now);
                 }
             } else if let Some(known) = self.files.get_mut(&file) {
+                changed |= known.is_named();
                 (known.plain, known.gz) = (None, None);
                 if excluded {
                     self.remove_file(file);
                 }
             }
+        }
+        if !changed {
+            return;
         }
         if let Some(lineage) = self.lineages.get_mut(&id) {
             lineage.period = FIRST_LOOK;

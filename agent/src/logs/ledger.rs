@@ -86,6 +86,7 @@ pub struct Row {
 #[derive(Debug, Default)]
 pub struct Ledger {
     rows: BTreeMap<RowKey, Entry>,
+    changes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -228,7 +229,13 @@ impl Ledger {
         self.rows.iter().map(|(key, entry)| (key, &entry.row))
     }
 
+    /// Grows with each change.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
     fn entry(&mut self, key: &RowKey) -> &mut Entry {
+        self.changes += 1;
         if !self.rows.contains_key(key) {
             self.rows.insert(key.clone(), Entry::default());
         }

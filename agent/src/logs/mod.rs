@@ -1,15 +1,36 @@
 //! The log reader: from bytes in the container log files of a node to sealed export requests, and from the receiver's
 //! word on them to durable positions.
 //!
-//! One OS thread with blocking `pread` does all of it ([`Reader`]). Constraints that everything below keeps:
+//! One OS thread with blocking `pread` does all of it ([`Reader`]); [`core`] is the same without thread, clock, file
+//! system and disk, and is what the simulation drives. Constraints that everything below keeps:
 //!
 //! - A position moves only on an acknowledgement; where a record ends is a function of the file's bytes, or of a cut that
 //!   is on disk before the record is sent.
-//! - Every byte that was seen in a file is in exactly one place of the [`Ledger`](ledger): acknowledged, shed, lost,
-//!   excluded or pending.
+//! - Every byte that was seen in a file is in exactly one place of the [`ledger`]: acknowledged, shed, lost, excluded or
+//!   pending.
 //! - No bytes are kept per file. What cannot be decided yet (a line without its newline, a fragment without its end) is
 //!   kept as offsets and read again. The files are the buffer: when every slot for an unacknowledged request is taken,
 //!   reading stops.
+//! - A file is what its first entry says it is, wherever it lies and whatever inode it has.
+//!
+//! The way of a byte: `discover` lists what changed, `pod_path` names it, `identity` finds what is known of it,
+//! `visit` reads a window and cuts it into lines, `cri` and `join` make them whole, `record`, `fields` and `resource`
+//! dress them, `outbox` fills the request; `settle` hears what became of it, `ledger` and `persist` write it down.
+//!
+//! Memory, with the defaults (1 MiB requests, `max_line` 1 MiB, 4 in flight):
+//!
+//! | what | bytes |
+//! |---|---|
+//! | the read buffer | 128 KiB |
+//! | one line read again (`joined`, and the room to read into) | at most 2 x `max_line` = 2 MiB |
+//! | the open request | `batch.bytes` + one record = at most 2 MiB |
+//! | requests on their way to the exporter, before it has compressed them | at most `in_flight` x the same |
+//! | decoders of compressed files | 2 x (576 KiB of window and about 100 KiB) |
+//! | a file: its entry, name and ranges | about 600 |
+//! | a lineage: its entry, names, attributes | about 1.5 KiB |
+//! | an unfinished line | 24 an extent, at most 256 extents, normally one: 200 containers in the middle of a 900 KiB line are about 20 KiB |
+//!
+//! So 1,000 containers and any backlog take about 3 MiB beside the fixed 6 MiB and what is in flight.
 
 use std::path::PathBuf;
 

@@ -177,6 +177,11 @@ impl Outbox {
         self.encoder.len()
     }
 
+    /// Whether nothing is open or unsettled.
+    pub fn is_idle(&self) -> bool {
+        self.unsettled.is_empty() && self.encoder.is_empty()
+    }
+
     /// Batches that are not settled.
     pub fn unsettled(&self) -> usize {
         self.unsettled.len()

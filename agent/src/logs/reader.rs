@@ -141,6 +141,7 @@ impl Running {
     fn run(mut self) {
         let mut stop_at: Option<Instant> = None;
         let mut publish_at = Instant::now();
+        let mut published = None;
         loop {
             let now = now();
             (self.heartbeat)();
@@ -154,8 +155,10 @@ impl Running {
                 }
             }
             self.core.turn(now);
-            if now.mono >= publish_at {
+            let changes = self.core.changes();
+            if now.mono >= publish_at && (published != Some(changes) || self.core.is_waiting()) {
                 self.metrics.publish(self.core.snapshot(), self.core.statuses(now.mono));
+                published = Some(changes);
                 publish_at = now.mono + PUBLISH;
             }
             if let Some(deadline) = stop_at

@@ -317,6 +317,12 @@ impl<F: LogFs> Core<F> {
         let mut skip = file.settled.next_after(file.read).unwrap_or((u64::MAX, u64::MAX));
         let end = base + window.len() as u64;
         self.outbox.open(&set);
+        // Out of the map for the time of the loop: no look-up a line.
+        let mut joiner = self
+            .lineages
+            .get_mut(&lineage)
+            .map(|lineage| std::mem::take(&mut lineage.joiner))
+            .unwrap_or_default();
         loop {
             while done.position >= skip.0 {
                 done.position = done.position.max(skip.1);
@@ -344,25 +350,13 @@ impl<F: LogFs> Core<F> {
             let header = cri::parse(line);
             match header {
                 Some(header) => {
-                    let step = match self.lineages.get_mut(&lineage) {
-                        Some(lineage) => {
-                            let step = lineage.joiner.push(
-                                header.stream,
-                                header.partial,
-                                header.time_unix_nano,
-                                entry,
-                                now.mono,
-                            );
-                            let is_cut = matches!(step, Step::Held)
-                                && !cuts.is_empty()
-                                && cuts.contains(&Cut { offset: entry.end, stream: Some(header.stream) });
-                            match lineage.joiner.take_if(header.stream, is_cut) {
-                                Some(joined) => Step::Whole(joined),
-                                None => step,
-                            }
-                        }
-                        None => Step::Single,
-                    };
+                    let mut step =
+                        joiner.push(header.stream, header.partial, header.time_unix_nano, entry, now.mono);
+                    let is_cut = matches!(step, Step::Held)
+                        && cuts.contains(&Cut { offset: entry.end, stream: Some(header.stream) });
+                    if let Some(joined) = joiner.take_if(header.stream, is_cut) {
+                        step = Step::Whole(joined);
+                    }
                     match step {
                         Step::Held => {}
                         Step::Single => self.emit_single(
@@ -393,6 +387,9 @@ impl<F: LogFs> Core<F> {
                     now,
                 ),
             }
+        }
+        if let Some(lineage) = self.lineages.get_mut(&lineage) {
+            lineage.joiner = joiner;
         }
         done
     }
