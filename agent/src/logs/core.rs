@@ -365,7 +365,7 @@ impl<F: LogFs> Core<F> {
     }
 
     /// Grows with what is published; the same as before = nothing new to publish.
-    pub fn changes(&self) -> (u64, usize, u64, u64, usize) {
+    pub fn generation(&self) -> (u64, usize, u64, u64, usize) {
         let errors = self.checkpoints.errors() + u64::from(self.checkpoints.failing());
         (self.ledger.changes(), self.files.len(), self.outbox.sent(), errors, self.unreadable.len())
     }

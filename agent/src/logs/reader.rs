@@ -155,7 +155,7 @@ impl Running {
                 }
             }
             self.core.turn(now);
-            let changes = self.core.changes();
+            let changes = self.core.generation();
             if now.mono >= publish_at && (published != Some(changes) || self.core.is_waiting()) {
                 self.metrics.publish(self.core.snapshot(), self.core.statuses(now.mono));
                 published = Some(changes);
