@@ -1,2 +1,13 @@
 //! The program.
-fn main() {}
+
+use std::process::ExitCode;
+
+use sonde_daemon::args::Args;
+
+fn main() -> ExitCode {
+    sonde_collector::run(&Args::parse_for(
+        "sonde-collector",
+        env!("CARGO_PKG_VERSION"),
+        sonde_collector::ABOUT,
+    ))
+}

@@ -351,6 +351,8 @@ fn http1_builder(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
+        // A client may close its side after its request and still wait for the answer.
+        .half_close(true)
         .header_read_timeout(limits.header_timeout)
         .max_header_size(limits.header_bytes)
         // hyper's least.

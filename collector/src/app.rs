@@ -1,0 +1,261 @@
+//! The collector as a whole: made of its parts, run, and taken down.
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use sonde_daemon::health::Health;
+use sonde_daemon::http::{self, BindError, Bound, Limits};
+use sonde_daemon::lock::{Lock, LockError};
+use sonde_daemon::page::{Build, Page, Process, Section, Source};
+use sonde_daemon::secret::{SecretError, Tokens};
+use sonde_daemon::shutdown::{self, Shutdown};
+use sonde_daemon::tls::{self, TlsError};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::config::{Config, SinkKind, Tls};
+use crate::deliver::{DeliverOptions, Delivery};
+use crate::front::Front;
+use crate::queue::{MinFree, Queue, QueueError, QueueOptions, RealFilesystem};
+use crate::receive::{self, Patience, Receiver, Reply, Settings};
+use crate::store::{Store, StoreError, StoreOptions, Writer};
+use crate::{api, deliver, stats};
+
+/// The name in locks and on the command line.
+pub const PROGRAM: &str = "sonde-collector";
+
+/// Connections of readers.
+const READERS: usize = 256;
+/// What those have to end in, at the end of a stop.
+const READERS_END: Duration = Duration::from_millis(500);
+
+/// Why the collector cannot start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// `data_dir` is not ours.
+    #[error("data_dir: {0}")]
+    Lock(#[from] LockError),
+    /// The queue cannot be opened.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// The store cannot be opened.
+    #[error("store: {0}")]
+    Store(#[from] StoreError),
+    /// An address is not to be had.
+    #[error("listen.{key}: {source}")]
+    Bind {
+        /// Which.
+        key: &'static str,
+        /// Why.
+        source: BindError,
+    },
+    /// A token file cannot be used.
+    #[error("{key}: {source}")]
+    Secret {
+        /// Which.
+        key: &'static str,
+        /// Why.
+        source: SecretError,
+    },
+    /// The certificate cannot be used.
+    #[error("tls: {0}")]
+    Tls(#[from] TlsError),
+    /// The runtime failed.
+    #[error("{0}")]
+    Runtime(#[from] std::io::Error),
+}
+
+/// A collector, ready to run: everything is open and bound, nothing is answered yet.
+pub struct App {
+    config: Config,
+    _lock: Lock,
+    queue: Queue,
+    sink: StoreSink,
+    receiver: Receiver,
+    readers: Option<Tokens>,
+    tls: Option<Arc<tls::Server>>,
+    grpc: Bound,
+    http: Bound,
+    pages: Bound,
+}
+
+/// The embedded store, before it is delivered to.
+struct StoreSink {
+    name: String,
+    store: Store,
+    writer: Writer,
+}
+
+impl App {
+    /// Locks the data directory, opens and recovers queue and store, binds the sockets. Blocks.
+    ///
+    /// # Errors
+    /// The first part that cannot be had.
+    pub fn build(config: Config) -> Result<Self, AppError> {
+        let lock = Lock::take(&config.data_dir, PROGRAM)?;
+        warn_volatile(&config.data_dir);
+        let tls = server_tls(&config.tls)?;
+        let senders = tokens("auth.otlp.token_file", &config.auth.otlp.token_file)?;
+        let readers = tokens("auth.http.token_file", &config.auth.http.token_file)?;
+        let queue = open_queue(&config)?;
+        let sink = open_store(&config)?;
+        let settings = Settings {
+            request_bytes: request_bytes(&config),
+            in_flight_bytes: config.limits.in_flight.0,
+            patience: Patience::default(),
+        };
+        let receiver = Receiver::new(settings, senders, Arc::new(queue.clone()));
+        let bind = |key, address: &str| http::bind(address).map_err(|source| AppError::Bind { key, source });
+        let grpc = bind("otlp_grpc", &config.listen.otlp_grpc)?;
+        let http = bind("otlp_http", &config.listen.otlp_http)?;
+        let pages = bind("http", &config.listen.http)?;
+        Ok(Self { config, _lock: lock, queue, sink, receiver, readers, tls, grpc, http, pages })
+    }
+
+    /// Answers until `shutdown` asks to stop, then takes no more, ends what is under way, commits, and closes the
+    /// queue, all within the grace that `shutdown` gives. What could not be delivered stays in the queue.
+    ///
+    /// # Errors
+    /// A listener that the runtime cannot take over, a thread that cannot be started.
+    pub async fn run(self, shutdown: Shutdown) -> Result<(), AppError> {
+        tracing::info!(
+            otlp_grpc = %self.grpc.addr(), otlp_http = %self.http.addr(), http = %self.pages.addr(),
+            tls = self.tls.is_some(), data_dir = %self.config.data_dir.display(), "listening"
+        );
+        let health = Health::new();
+        let ready = health.readiness("recovery");
+        let (stop_delivery, delivery_stops) = watch::channel(false);
+        let StoreSink { name, store, writer } = self.sink;
+        let options = DeliverOptions {
+            dead_letter_dir: self.config.data_dir.join("dead-letter").join(&name),
+            sink: name.clone(),
+            request_bytes: request_bytes(&self.config),
+        };
+        let delivery = deliver::start(&self.queue, writer, options, delivery_stops)?;
+        let sources: Vec<Box<dyn Source>> = vec![
+            Box::new(Build { prefix: "sonde_collector", version: env!("CARGO_PKG_VERSION") }),
+            Box::new(Process),
+            self.receiver.source(),
+            stats::queue_source(self.queue.clone()),
+            stats::store_source(name, store.clone(), Arc::clone(delivery.numbers())),
+        ];
+        let page = Page::new(vec![Section::new(None, sources)], true);
+        let anonymous = self.config.auth.http.anonymous;
+        let front = Front::new(health.clone(), page, self.readers, anonymous, api::router(store));
+        // Readers are served until all else has ended.
+        let (stop_pages, pages_stop) = shutdown::channel();
+        let answer = move |request| Arc::clone(&front).answer(request);
+        let limits = Limits { connections: READERS, ..Limits::default() };
+        let pages = tokio::spawn(http::serve_pages(self.pages, limits, pages_stop, answer));
+
+        let options = receive::options(self.config.limits.connections, self.tls.clone());
+        let mut senders = JoinSet::new();
+        let receiver = self.receiver.clone();
+        let grpc = service_fn(move |request: Request<Incoming>| {
+            let receiver = receiver.clone();
+            async move { Ok::<Response<Reply>, Infallible>(receive::serve_grpc(&receiver, request).await) }
+        });
+        senders.spawn(http::serve(self.grpc, options.clone(), shutdown.clone(), grpc));
+        let receiver = self.receiver.clone();
+        let http = service_fn(move |request: Request<Incoming>| {
+            let receiver = receiver.clone();
+            async move { Ok::<Response<Reply>, Infallible>(receive::serve_http(&receiver, request).await) }
+        });
+        senders.spawn(http::serve(self.http, options, shutdown.clone(), http));
+        ready.set(true);
+
+        let stopped = tokio::select! {
+            _ = shutdown.wait() => Ok(()),
+            Some(ended) = senders.join_next() => ended.map_err(std::io::Error::other).and_then(|result| result),
+            () = watch_over(&health, &delivery) => Err(std::io::Error::other("the delivery to the store ended")),
+        };
+        ready.set(false);
+        self.receiver.drain();
+        let end = async {
+            while senders.join_next().await.is_some() {}
+            stop_delivery.send_replace(true);
+            let _ = tokio::task::spawn_blocking(move || delivery.join()).await;
+            self.queue.close().await;
+        };
+        // Without a stop that was asked for, something failed: there is nothing to wait for.
+        let left = shutdown.remaining().unwrap_or_default();
+        if tokio::time::timeout(left, end).await.is_err() {
+            tracing::warn!("not all ended in time; what was acknowledged is on disk");
+        }
+        stop_pages.fire(READERS_END.min(shutdown.remaining().unwrap_or_default()));
+        let _ = pages.await;
+        Ok(stopped?)
+    }
+}
+
+/// Turns liveness red when the runtime stands still; returns when the delivery has ended by itself.
+async fn watch_over(health: &Health, delivery: &Delivery) {
+    let heartbeat = health.heartbeat("runtime", Duration::from_secs(60));
+    while !delivery.is_finished() {
+        heartbeat.beat();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// The one sink there is: as configured, or with the store's defaults.
+fn open_store(config: &Config) -> Result<StoreSink, AppError> {
+    let sink = config.sinks.iter().find(|sink| sink.kind == SinkKind::Store);
+    let name = sink.map_or("store", |sink| sink.name.as_str()).to_owned();
+    let defaults = StoreOptions::default();
+    let options = StoreOptions::new(
+        sink.and_then(|sink| sink.retention).map_or(defaults.retention, |age| age.0),
+        sink.and_then(|sink| sink.max_bytes).map_or(defaults.max_bytes, |size| size.0),
+    );
+    let (store, writer) = Store::open(&config.data_dir.join("store"), options)?;
+    Ok(StoreSink { name, store, writer })
+}
+
+fn request_bytes(config: &Config) -> usize {
+    usize::try_from(config.limits.request.0).unwrap_or(usize::MAX)
+}
+
+fn open_queue(config: &Config) -> Result<Queue, AppError> {
+    let options = QueueOptions {
+        max_bytes: config.queue.max_bytes.0,
+        // Checked when the configuration was read.
+        min_free: config.queue.min_free.parse().unwrap_or(MinFree::Percent(10)),
+        ..QueueOptions::default()
+    };
+    Ok(Queue::open(&config.data_dir.join("queue"), options, Arc::new(RealFilesystem))?)
+}
+
+fn tokens(key: &'static str, file: &str) -> Result<Option<Tokens>, AppError> {
+    if file.is_empty() {
+        return Ok(None);
+    }
+    Tokens::open(Path::new(file)).map(Some).map_err(|source| AppError::Secret { key, source })
+}
+
+fn server_tls(config: &Tls) -> Result<Option<Arc<tls::Server>>, AppError> {
+    if config.cert_file.is_empty() {
+        return Ok(None);
+    }
+    let options = tls::ServerOptions {
+        cert_file: config.cert_file.as_str().into(),
+        key_file: config.key_file.as_str().into(),
+        client_ca_file: Some(config.client_ca_file.as_str()).filter(|file| !file.is_empty()).map(Into::into),
+        alpn: vec![tls::H2.to_vec(), tls::HTTP1.to_vec()],
+    };
+    Ok(Some(Arc::new(tls::Server::new(options)?)))
+}
+
+/// A queue that is gone with the container or the machine's memory keeps no promise.
+fn warn_volatile(dir: &Path) {
+    // linux/magic.h
+    let kind = match rustix::fs::statfs(dir).map(|stat| stat.f_type) {
+        Ok(0x0102_1994 | 0x8584_58f6) => "memory (tmpfs)",
+        Ok(0x794c_7630) => "a container's layer (overlay)",
+        _ => return,
+    };
+    tracing::warn!(data_dir = %dir.display(), "data_dir is on {kind}: acknowledged records are lost with it");
+}

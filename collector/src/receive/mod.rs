@@ -1,0 +1,268 @@
+//! What takes requests in: OTLP over gRPC and over HTTP, as far as the queue.
+//!
+//! A request passes these stations, and each may refuse it ([`refusal::Refusal`]):
+//! stopping? → allowed? → its head → its body within limits, in memory that was reserved first ([`gather`],
+//! [`admission`]) → decompressed and walked in full on one of a few threads ([`check`], [`decoders`]) → the queue
+//! ([`Intake`]), whose answer comes after its fsync. Only then the sender is told that it was taken.
+//!
+//! # Memory
+//! The sum of all requests under way is at most `limits.in_flight`. Beside it: [`decoders::DECODERS`] × (8 MiB
+//! window of zstd + 0.5 MiB), and for each connection what [`options`] allows: over HTTP/2 at most 64 KiB sent
+//! ahead and 16 KiB of headers a request, over HTTP/1 a buffer of 16 KiB.
+
+mod admission;
+mod check;
+mod decoders;
+mod gather;
+mod grpc;
+mod http;
+mod inflate;
+mod metrics;
+mod outline;
+mod refusal;
+mod reply;
+
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use hyper::HeaderMap;
+use hyper::body::Body;
+use hyper::header::AUTHORIZATION;
+use sonde_daemon::http::{Http2, Limits, Options};
+use sonde_daemon::page::{self, Source};
+use sonde_daemon::secret::Tokens;
+use sonde_daemon::tls;
+use sonde_wire::grpc::RESEND_HEADER;
+use sonde_wire::limits::ViewLimits;
+use tokio::time::Instant;
+
+use self::admission::Admission;
+use self::check::{Checked, check};
+use self::decoders::Decoders;
+use self::gather::{Gathered, next_piece};
+use self::metrics::{Metrics, Transport};
+use self::refusal::{Reason, Refusal};
+use crate::queue::{AppendError, Codec, Frame, Queue, Signal};
+
+pub use self::gather::Patience;
+pub use self::grpc::serve as serve_grpc;
+pub use self::http::serve as serve_http;
+pub use self::reply::Reply;
+
+/// Bodies up to this size that are not compressed are checked where they arrived: handing them over costs more.
+const CHECK_INLINE_BYTES: usize = 256 << 10;
+
+/// Where accepted requests go; the queue, or a stand-in in tests.
+pub trait Intake: Send + Sync + 'static {
+    /// Resolves when `frame` is as safe as the configuration asks for. Dropping the future does not take the frame
+    /// back.
+    fn append(&self, frame: Frame) -> Pin<Box<dyn Future<Output = Result<(), IntakeError>> + Send + '_>>;
+}
+
+/// Why a frame was not taken. But for `TooLarge` the sender is asked to come again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IntakeError {
+    /// No room.
+    #[error("the queue is full")]
+    Full,
+    /// The disk failed.
+    #[error("the queue's disk did not take the request")]
+    Disk,
+    /// It is stopping.
+    #[error("the collector is stopping")]
+    Closed,
+    /// There will never be room.
+    #[error("the request is larger than the queue")]
+    TooLarge,
+}
+
+impl Intake for Queue {
+    fn append(&self, frame: Frame) -> Pin<Box<dyn Future<Output = Result<(), IntakeError>> + Send + '_>> {
+        Box::pin(async move {
+            match Self::append(self, frame).await {
+                Ok(_position) => Ok(()),
+                Err(AppendError::Full(_)) => Err(IntakeError::Full),
+                Err(AppendError::Disk(_)) => Err(IntakeError::Disk),
+                Err(AppendError::Closed) => Err(IntakeError::Closed),
+                Err(AppendError::TooLarge { .. }) => Err(IntakeError::TooLarge),
+            }
+        })
+    }
+}
+
+/// Bounds of a listener for OTLP: many connections, each able to make us hold little.
+pub fn options(connections: usize, tls: Option<Arc<tls::Server>>) -> Options {
+    let limits = Limits {
+        connections,
+        // Between two batches of a quiet node a connection rests; this is also how long it may take to say hello.
+        header_timeout: Duration::from_secs(30),
+        ..Limits::default()
+    };
+    let http2 = Http2 {
+        max_concurrent_streams: 32,
+        stream_window: 64 << 10,
+        connection_window: 64 << 10,
+        max_frame_size: 16 << 10,
+        ..Http2::default()
+    };
+    Options { limits, http2, tls }
+}
+
+/// What a receiver is made of.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Most bytes of a request, before and after decompression.
+    pub request_bytes: usize,
+    /// Most bytes of all requests under way.
+    pub in_flight_bytes: u64,
+    /// How slow a sender may be.
+    pub patience: Patience,
+}
+
+/// Takes requests, whatever connection they come by. Cheap to clone.
+#[derive(Clone)]
+pub struct Receiver(Arc<Shared>);
+
+struct Shared {
+    settings: Settings,
+    view: ViewLimits,
+    intake: Arc<dyn Intake>,
+    tokens: Option<Tokens>,
+    admission: Admission,
+    decoders: Decoders,
+    draining: AtomicBool,
+    metrics: Metrics,
+}
+
+impl Receiver {
+    /// A receiver in front of `intake`; with `tokens`, only who has one of them may send.
+    pub fn new(settings: Settings, tokens: Option<Tokens>, intake: Arc<dyn Intake>) -> Self {
+        let admission = Admission::new(settings.in_flight_bytes);
+        Self(Arc::new(Shared {
+            settings,
+            view: ViewLimits::default(),
+            intake,
+            tokens,
+            metrics: Metrics::default(),
+            admission,
+            decoders: Decoders::default(),
+            draining: AtomicBool::new(false),
+        }))
+    }
+
+    /// What it counts, for `/metrics`.
+    pub fn source(&self) -> Box<dyn Source> {
+        let receiver = self.clone();
+        page::source("receive", move |out| {
+            receiver.0.metrics.collect(receiver.0.admission.used_bytes(), out);
+            Ok(())
+        })
+    }
+
+    /// From here on new requests are refused; those that are under way end as they would.
+    pub fn drain(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// What is asked of a request before anything else of it is looked at.
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        if self.0.draining.load(Ordering::Relaxed) {
+            return Err(Refusal::new(Reason::Draining, "the collector is stopping"));
+        }
+        match &self.0.tokens {
+            Some(tokens) if !tokens.accept_header(headers.get(AUTHORIZATION)) => {
+                Err(Refusal::new(Reason::Unauthenticated, "a bearer token that is accepted here is missing"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks `body`, queues it, and returns when it is safe.
+    async fn keep(&self, body: Gathered, resend: bool) -> Result<(), Refusal> {
+        let shared = &self.0;
+        let (limit, view) = (shared.settings.request_bytes, shared.view);
+        let received = body.bytes.len();
+        let checked = if body.codec == Codec::Identity && received <= CHECK_INLINE_BYTES {
+            check(body, limit, &view)?
+        } else {
+            shared.decoders.run(move || check(body, limit, &view)).await??
+        };
+        let Checked { bytes, codec, records, uncompressed_len, grant } = checked;
+        let frame = Frame {
+            signal: Signal::Logs,
+            codec,
+            resend,
+            received_unix_nano: unix_nanos(),
+            records,
+            uncompressed_len,
+            payload: Bytes::from(bytes),
+        };
+        let result = shared.intake.append(frame).await;
+        drop(grant);
+        result?;
+        shared.metrics.taken(records, received, uncompressed_len);
+        Ok(())
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.0.settings.patience.whole
+    }
+
+    /// Counts an answer.
+    fn answered(&self, transport: Transport, result: Result<(), &Refusal>, started: Instant) {
+        self.0.metrics.answered(transport, result, started.elapsed());
+    }
+
+    /// Reads and forgets what is left of a refused request's body, up to one request and for as long as a body
+    /// may take to arrive: over HTTP/1 a sender that is still writing would otherwise see its connection reset
+    /// instead of the answer.
+    fn discard<B>(&self, mut body: B)
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+    {
+        if body.is_end_stream() {
+            return;
+        }
+        let idle = self.0.settings.patience.idle;
+        let mut left = self.0.settings.request_bytes.saturating_mul(4);
+        let deadline = Instant::now() + idle;
+        // Bounded by the number of connections and the deadline; a stop does not wait for it.
+        tokio::spawn(async move {
+            while let Ok(Some(piece)) = next_piece(&mut body, idle, deadline).await {
+                left = match left.checked_sub(piece.len()) {
+                    Some(left) => left,
+                    None => return,
+                };
+            }
+        });
+    }
+}
+
+impl From<IntakeError> for Refusal {
+    fn from(error: IntakeError) -> Self {
+        let reason = match error {
+            IntakeError::Full => Reason::QueueFull,
+            IntakeError::Disk => Reason::Disk,
+            IntakeError::Closed => Reason::Draining,
+            IntakeError::TooLarge => Reason::TooLarge,
+        };
+        Self::new(reason, error.to_string())
+    }
+}
+
+/// Whether the sender says that it may have sent this before.
+fn resend(headers: &HeaderMap) -> bool {
+    headers.get(RESEND_HEADER).is_some_and(|value| value.as_bytes() == b"1")
+}
+
+fn unix_nanos() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

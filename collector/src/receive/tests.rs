@@ -1,0 +1,413 @@
+//! Every answer of the contract's section 8, asked for without a socket.
+
+use std::convert::Infallible;
+use std::io::Write;
+use std::sync::Mutex;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Frame as BodyFrame;
+use hyper::{Request, Response, StatusCode};
+use proptest::prelude::*;
+use sonde_wire::grpc::{LOGS_EXPORT_PATH, STATUS_DETAILS_TRAILER, StatusDetails};
+use tokio::sync::Notify;
+
+use super::*;
+
+const LIMIT: usize = 256 << 10;
+
+/// A queue that keeps frames, and lets none be safe before it is told to.
+#[derive(Default)]
+struct Stub {
+    frames: Mutex<Vec<Frame>>,
+    fail: Option<IntakeError>,
+    gate: Option<Notify>,
+}
+
+impl Intake for Stub {
+    fn append(&self, frame: Frame) -> Pin<Box<dyn Future<Output = Result<(), IntakeError>> + Send + '_>> {
+        Box::pin(async move {
+            if let Some(gate) = &self.gate {
+                gate.notified().await;
+            }
+            if let Some(error) = self.fail {
+                return Err(error);
+            }
+            self.frames.lock().unwrap().push(frame);
+            Ok(())
+        })
+    }
+}
+
+fn settings() -> Settings {
+    let patience = Patience { idle: Duration::from_millis(200), whole: Duration::from_millis(600) };
+    Settings { request_bytes: LIMIT, in_flight_bytes: 4 << 20, patience }
+}
+
+fn receiver() -> (Receiver, Arc<Stub>) {
+    let stub = Arc::new(Stub::default());
+    (Receiver::new(settings(), None, Arc::clone(&stub) as Arc<dyn Intake>), stub)
+}
+
+fn failing(error: IntakeError) -> Receiver {
+    Receiver::new(settings(), None, Arc::new(Stub { fail: Some(error), ..Stub::default() }))
+}
+
+/// A request of one record, by hand: resource_logs { scope_logs { log_records { body { string } } } }.
+fn valid(body: usize) -> Vec<u8> {
+    use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+    use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value::Value};
+    use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+    use prost::Message;
+    let body = Some(AnyValue { value: Some(Value::StringValue("x".repeat(body))) });
+    let scope =
+        ScopeLogs { log_records: vec![LogRecord { body, ..Default::default() }], ..Default::default() };
+    let resource = ResourceLogs { scope_logs: vec![scope], ..Default::default() };
+    ExportLogsServiceRequest { resource_logs: vec![resource] }.encode_to_vec()
+}
+
+fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(content).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zstd(content: &[u8]) -> Vec<u8> {
+    zstd::bulk::compress(content, 1).unwrap()
+}
+
+fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    [&[flag][..], &length, message].concat()
+}
+
+fn post(path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Request<Full<Bytes>> {
+    let mut request = Request::post(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(Full::new(body.into())).unwrap()
+}
+
+const PROTOBUF: (&str, &str) = ("content-type", "application/x-protobuf");
+const JSON: (&str, &str) = ("content-type", "application/json; charset=utf-8");
+const GRPC: (&str, &str) = ("content-type", "application/grpc+proto");
+
+async fn http(
+    receiver: &Receiver,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> (StatusCode, Response<Bytes>) {
+    let response = serve_http(receiver, post("/v1/logs", headers, body)).await;
+    let (head, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    (head.status, Response::from_parts(head, body))
+}
+
+async fn grpc(receiver: &Receiver, headers: &[(&str, &str)], body: impl Into<Bytes>) -> (String, HeaderMap) {
+    let headers: Vec<_> = [GRPC].iter().chain(headers).copied().collect();
+    read(serve_grpc(receiver, post(LOGS_EXPORT_PATH, &headers, body)).await).await
+}
+
+/// The status of a gRPC answer, by name, and the headers or trailers that carried it.
+async fn read(response: Response<Reply>) -> (String, HeaderMap) {
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.headers()["grpc-accept-encoding"], "identity,gzip,zstd");
+    let (head, body) = response.into_parts();
+    let collected = body.collect().await.unwrap();
+    let map = match collected.trailers() {
+        Some(trailers) => {
+            let trailers = trailers.clone();
+            assert_eq!(collected.to_bytes().as_ref(), [0; 5], "an empty response");
+            trailers
+        }
+        None => head.headers,
+    };
+    let status = sonde_wire::grpc::Status::from_trailer(map["grpc-status"].as_bytes());
+    (status.name().to_owned(), map)
+}
+
+#[tokio::test]
+async fn what_is_valid_is_queued_as_received_and_acknowledged() {
+    let (receiver, stub) = receiver();
+    let plain = valid(100);
+    let bodies = [("identity", plain.clone()), ("gzip", gzip(&plain)), ("zstd", zstd(&plain))];
+    for (encoding, body) in &bodies {
+        let headers = [PROTOBUF, ("content-encoding", encoding)];
+        let (status, response) = http(&receiver, &headers, body.clone()).await;
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(response.headers()["content-type"], "application/x-protobuf");
+        assert!(response.body().is_empty());
+        let flag = u8::from(*encoding != "identity");
+        let headers = [("grpc-encoding", *encoding), ("x-sonde-resend", "1")];
+        assert_eq!(grpc(&receiver, &headers, framed(flag, body)).await.0, "OK");
+    }
+    let frames = stub.frames.lock().unwrap();
+    assert_eq!(frames.len(), 6);
+    for (frame, (_, body)) in frames.iter().zip(bodies.iter().flat_map(|body| [body, body])) {
+        assert_eq!(frame.payload.as_ref(), body.as_slice());
+        assert_eq!((frame.records, frame.uncompressed_len as usize), (1, plain.len()));
+    }
+    assert_eq!(frames.iter().map(|frame| frame.resend).collect::<Vec<_>>(), [false, true].repeat(3));
+    assert_eq!(receiver.0.admission.used_bytes(), 0, "all memory is given back");
+}
+
+#[tokio::test]
+async fn json_is_answered_in_json() {
+    let (receiver, stub) = receiver();
+    let text = r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"hello"}}]}]}]}"#;
+    let (status, response) = http(&receiver, &[JSON], text).await;
+    assert_eq!((status, response.body().as_ref()), (StatusCode::OK, &b"{}"[..]));
+    assert_eq!(stub.frames.lock().unwrap()[0].records, 1);
+    let (status, response) = http(&receiver, &[JSON], "{").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(response.headers()["content-type"], "application/json");
+    let error: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
+    assert_eq!(error["code"], 3);
+    assert!(error["message"].as_str().unwrap().contains("JSON"));
+}
+
+#[tokio::test]
+async fn the_acknowledgement_waits_for_the_queue() {
+    let stub = Arc::new(Stub { gate: Some(Notify::new()), ..Stub::default() });
+    let receiver = Receiver::new(settings(), None, Arc::clone(&stub) as Arc<dyn Intake>);
+    let mut call = Box::pin(http(&receiver, &[PROTOBUF], valid(10)));
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut call).await;
+    assert!(early.is_err(), "answered before it was safe");
+    assert!(receiver.0.admission.used_bytes() > 0, "its memory is held until then");
+    stub.gate.as_ref().unwrap().notify_one();
+    assert_eq!(call.await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_queue_that_cannot_take_it_asks_the_sender_to_come_again() {
+    for (error, seconds) in [(IntakeError::Full, 5), (IntakeError::Disk, 5), (IntakeError::Closed, 1)] {
+        let receiver = failing(error);
+        let (status, response) = http(&receiver, &[PROTOBUF], valid(10)).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()["retry-after"], seconds.to_string());
+        let details = StatusDetails::decode(response.body()).unwrap();
+        assert_eq!(details.retry_delay, Some(Duration::from_secs(seconds)));
+        let (status, headers) = grpc(&receiver, &[], framed(0, &valid(10))).await;
+        assert_eq!(status, "UNAVAILABLE");
+        let details = StatusDetails::decode_trailer(headers[STATUS_DETAILS_TRAILER].as_bytes()).unwrap();
+        assert_eq!(details.retry_delay, Some(Duration::from_secs(seconds)));
+    }
+}
+
+#[tokio::test]
+async fn a_stopping_collector_and_one_without_memory_ask_to_come_again() {
+    let (receiver, _) = receiver();
+    let held = receiver.0.admission.reserve(4 << 20).unwrap();
+    let (status, response) = http(&receiver, &[PROTOBUF], valid(10)).await;
+    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(response.headers()["retry-after"], "1");
+    let (status, headers) = grpc(&receiver, &[], framed(0, &valid(10))).await;
+    assert_eq!(status, "UNAVAILABLE");
+    assert!(headers.contains_key(STATUS_DETAILS_TRAILER));
+    drop(held);
+    receiver.drain();
+    assert_eq!(http(&receiver, &[PROTOBUF], valid(10)).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(grpc(&receiver, &[], framed(0, &valid(10))).await.0, "UNAVAILABLE");
+}
+
+#[tokio::test]
+async fn too_large_is_said_without_a_delay_before_and_after_decompression() {
+    let (receiver, _) = receiver();
+    let large = valid(LIMIT);
+    for (encoding, body) in [("identity", large.clone()), ("gzip", gzip(&large)), ("zstd", zstd(&large))] {
+        let headers = [PROTOBUF, ("content-encoding", encoding)];
+        let (status, response) = http(&receiver, &headers, body.clone()).await;
+        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE, "{encoding}");
+        assert!(!response.headers().contains_key("retry-after"));
+        let flag = u8::from(encoding != "identity");
+        let (status, headers) = grpc(&receiver, &[("grpc-encoding", encoding)], framed(flag, &body)).await;
+        assert_eq!(status, "RESOURCE_EXHAUSTED");
+        assert!(!headers.contains_key(STATUS_DETAILS_TRAILER));
+    }
+    // A prefix that only claims it is believed at once.
+    assert_eq!(grpc(&receiver, &[], [0, 0xff, 0xff, 0xff, 0xff].to_vec()).await.0, "RESOURCE_EXHAUSTED");
+    assert_eq!(receiver.0.admission.used_bytes(), 0);
+}
+
+#[tokio::test]
+async fn malformed_is_said_to_be_malformed() {
+    let (receiver, stub) = receiver();
+    let plain = valid(100);
+    let cut = &plain[..plain.len() - 1];
+    let bodies = [
+        ("identity", cut.to_vec()),
+        ("identity", vec![0; 10]),
+        ("identity", vec![0xff; 100]),
+        ("gzip", plain.clone()),
+        ("gzip", gzip(cut)),
+        ("gzip", gzip(&gzip(&plain))),
+        ("gzip", [gzip(&plain), b"garbage".to_vec()].concat()),
+        ("zstd", plain.clone()),
+        ("zstd", zstd(&[0; 100_000])),
+        ("zstd", Vec::new()),
+    ];
+    for (encoding, body) in bodies {
+        let headers = [PROTOBUF, ("content-encoding", encoding)];
+        assert_eq!(
+            http(&receiver, &headers, body.clone()).await.0,
+            StatusCode::BAD_REQUEST,
+            "{encoding} {body:x?}"
+        );
+        let flag = u8::from(encoding != "identity");
+        let headers = [("grpc-encoding", encoding)];
+        assert_eq!(grpc(&receiver, &headers, framed(flag, &body)).await.0, "INVALID_ARGUMENT", "{encoding}");
+    }
+    for body in [
+        vec![],
+        vec![0, 0, 0],
+        framed(7, &plain),
+        framed(1, &plain),
+        [framed(0, &plain), vec![0]].concat(),
+        framed(0, &plain)[..20].to_vec(),
+    ] {
+        assert_eq!(grpc(&receiver, &[], body).await.0, "INVALID_ARGUMENT");
+    }
+    assert!(stub.frames.lock().unwrap().is_empty());
+    // An empty request is a request.
+    assert_eq!(grpc(&receiver, &[], framed(0, &[])).await.0, "OK");
+    assert_eq!(http(&receiver, &[PROTOBUF], Bytes::new()).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn what_is_not_served_is_said_to_be_so() {
+    let (receiver, _) = receiver();
+    for headers in
+        [&[][..], &[("content-type", "text/plain")], &[("content-type", "application/x-protobuf2")]]
+    {
+        assert_eq!(http(&receiver, headers, valid(1)).await.0, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    }
+    for encoding in ["br", "deflate", "gzip, gzip", "zstd,gzip", "\u{e9}"] {
+        let (status, response) = http(&receiver, &[PROTOBUF, ("content-encoding", encoding)], valid(1)).await;
+        assert_eq!(status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{encoding}");
+        assert_eq!(response.headers()["accept-encoding"], "gzip, zstd, identity");
+        assert_eq!(
+            grpc(&receiver, &[("grpc-encoding", encoding)], framed(1, &valid(1))).await.0,
+            "UNIMPLEMENTED"
+        );
+    }
+    let response = serve_http(&receiver, post("/v1/unknown", &[PROTOBUF], valid(1))).await;
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    let get = Request::get("/v1/logs").body(Full::new(Bytes::new())).unwrap();
+    let response = serve_http(&receiver, get).await;
+    assert_eq!(
+        (response.status(), &response.headers()["allow"]),
+        (StatusCode::METHOD_NOT_ALLOWED, &"POST".parse().unwrap())
+    );
+    let unknown =
+        post("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export", &[GRPC], framed(0, &[]));
+    assert_eq!(read(serve_grpc(&receiver, unknown).await).await.0, "UNIMPLEMENTED");
+    let plain = post(LOGS_EXPORT_PATH, &[PROTOBUF], valid(1));
+    assert_eq!(serve_grpc(&receiver, plain).await.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    let plain = post(LOGS_EXPORT_PATH, &[("content-type", "application/grpc-web")], valid(1));
+    assert_eq!(serve_grpc(&receiver, plain).await.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    let get = Request::get("/").body(Full::new(Bytes::new())).unwrap();
+    assert_eq!(serve_grpc(&receiver, get).await.status(), StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test]
+async fn who_has_no_token_may_not_send() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    std::fs::write(&file, "secret\n").unwrap();
+    let tokens = Tokens::open(&file).unwrap();
+    let receiver = Receiver::new(settings(), Some(tokens), Arc::new(Stub::default()));
+    for (value, accepted) in
+        [("Bearer secret", true), ("Bearer secre", false), ("secret", false), ("", false)]
+    {
+        let authorization = ("authorization", value);
+        let (status, response) = http(&receiver, &[PROTOBUF, authorization], valid(1)).await;
+        assert_eq!(status, if accepted { StatusCode::OK } else { StatusCode::UNAUTHORIZED }, "{value}");
+        assert_eq!(response.headers().contains_key("www-authenticate"), !accepted);
+        let (status, _) = grpc(&receiver, &[authorization], framed(0, &valid(1))).await;
+        assert_eq!(status, if accepted { "OK" } else { "UNAUTHENTICATED" });
+    }
+}
+
+#[tokio::test]
+async fn a_sender_that_stops_sending_gives_its_memory_back() {
+    let (receiver, _) = receiver();
+    let first = Stalls(Some(Bytes::from(valid(100)[..50].to_vec())));
+    let request =
+        Request::post("/v1/logs").header("content-type", "application/x-protobuf").body(first).unwrap();
+    let response = serve_http(&receiver, request).await;
+    assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
+    assert_eq!(receiver.0.admission.used_bytes(), 0);
+}
+
+/// A body that sends one piece and then never ends.
+struct Stalls(Option<Bytes>);
+
+impl Body for Stalls {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<BodyFrame<Bytes>, Infallible>>> {
+        match self.0.take() {
+            Some(piece) => std::task::Poll::Ready(Some(Ok(BodyFrame::data(piece)))),
+            None => std::task::Poll::Pending,
+        }
+    }
+}
+
+fn any_request() -> impl Strategy<Value = (Vec<(&'static str, String)>, Vec<u8>, String)> {
+    let name = prop::sample::select(vec![
+        "content-type",
+        "content-encoding",
+        "grpc-encoding",
+        "x-sonde-resend",
+        "authorization",
+        "grpc-timeout",
+        "expect",
+        "te",
+    ]);
+    let value = prop_oneof![
+        Just("application/grpc".to_owned()),
+        Just("application/x-protobuf".to_owned()),
+        Just("application/json".to_owned()),
+        Just("gzip".to_owned()),
+        Just("zstd".to_owned()),
+        "[ -~]{0,20}",
+    ];
+    let body = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..300),
+        (prop::collection::vec(any::<u8>(), 0..300), 0u8..2).prop_map(|(bytes, flag)| framed(flag, &bytes)),
+        (0usize..300, 0usize..400, any::<u8>()).prop_map(|(length, at, flip)| {
+            let mut bytes = framed(1, &gzip(&valid(length)));
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte ^= flip;
+            }
+            bytes
+        }),
+        "[\\[\\]{}:,\"a-z0-9]{0,100}".prop_map(String::into_bytes),
+    ];
+    let path = prop_oneof![Just("/v1/logs".to_owned()), Just(LOGS_EXPORT_PATH.to_owned()), "/[a-z/]{0,10}"];
+    (prop::collection::vec((name, value), 0..4), body, path)
+}
+
+proptest! {
+    #[test]
+    fn any_request_gets_a_status((headers, body, path) in any_request()) {
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let (receiver, _) = receiver();
+            let response = serve_http(&receiver, post(&path, &headers, body.clone())).await;
+            assert!(response.status().is_success() || response.status().is_client_error());
+            let response = serve_grpc(&receiver, post(&path, &headers, body)).await;
+            assert!(response.headers().contains_key("grpc-status") || response.status() != StatusCode::OK || {
+                response.into_body().collect().await.unwrap().trailers().is_some()
+            });
+            assert_eq!(receiver.0.admission.used_bytes(), 0);
+        });
+    }
+}

@@ -1,0 +1,87 @@
+//! What queue and store show on `/metrics`, under the contract's names.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use sonde_daemon::page::{self, Sink, Source};
+
+use crate::deliver::Delivered;
+use crate::queue::{self, Queue};
+use crate::store::{self, Store};
+
+/// The queue's numbers; a sink's are those of its cursor.
+pub fn queue_source(queue: Queue) -> Box<dyn Source> {
+    page::source("queue", move |out| {
+        show_queue(&queue.status(), out);
+        Ok(())
+    })
+}
+
+/// The numbers of the store behind the sink `name`, and of the delivery to it.
+pub fn store_source(name: String, store: Store, delivered: Arc<Delivered>) -> Box<dyn Source> {
+    page::source("store", move |out| {
+        let dead_letters = delivered.dead_letters.load(Ordering::Relaxed);
+        show_store(&name, &store.status(), dead_letters, out);
+        Ok(())
+    })
+}
+
+fn show_queue(status: &queue::Status, out: &mut Sink) {
+    let mut rows = out.gauge("sonde_collector_queue_bytes", "Bytes that the sink has still to take.");
+    for cursor in &status.cursors {
+        rows.row([("sink", cursor.name.as_str())], cursor.bytes);
+    }
+    let mut rows = out.gauge("sonde_collector_queue_oldest_seconds", "Age of the oldest of them.");
+    for cursor in &status.cursors {
+        rows.row([("sink", cursor.name.as_str())], cursor.oldest.as_secs_f64());
+    }
+    out.gauge("sonde_collector_queue_disk_bytes", "Disk space of the queue.").row([], status.disk_bytes);
+    out.gauge("sonde_collector_queue_segments", "Files of the queue.").row([], status.segments as u64);
+    let help = "1 while the queue's last append was refused for lack of space.";
+    out.gauge("sonde_collector_queue_full", help).row([], u64::from(status.full.is_some()));
+    let help = "Writes and fsyncs of the queue that failed.";
+    out.counter("sonde_collector_queue_write_errors_total", help).row([], status.write_errors);
+    let help = "What the queue found damaged since the start; `torn` was never acknowledged.";
+    let damaged = &status.damaged;
+    out.counter("sonde_collector_queue_damaged_bytes_total", help)
+        .row([("kind", "acknowledged")], damaged.bytes)
+        .row([("kind", "torn")], damaged.torn_bytes);
+    let help = "Records in acknowledged frames that were found damaged, as far as it is known.";
+    out.counter("sonde_collector_queue_damaged_records_total", help).row([], damaged.records);
+}
+
+fn show_store(sink: &str, status: &store::Status, dead_letters: u64, out: &mut Sink) {
+    let help = "Records by what became of them at the sink.";
+    out.counter("sonde_collector_records_total", help)
+        .row([("sink", sink), ("outcome", "delivered")], status.delivered)
+        .row([("sink", sink), ("outcome", "duplicate")], status.duplicates)
+        .row([("sink", sink), ("outcome", "dead_letter")], dead_letters)
+        .row([("sink", sink), ("outcome", "skipped")], 0u64);
+    let help = "Tries that failed and were made again.";
+    out.counter("sonde_collector_retries_total", help)
+        .row([("sink", sink), ("code", "commit")], status.commit_errors);
+    let gauges = [
+        ("sonde_collector_store_records", "Records in the store.", status.records),
+        ("sonde_collector_store_pending_records", "Of those, not yet committed.", status.pending_records),
+        ("sonde_collector_store_pending_bytes", "Memory that those take, about.", status.pending_bytes),
+        ("sonde_collector_store_slices", "Slices of the store.", status.slices),
+        ("sonde_collector_store_blocks", "Blocks in them.", status.blocks),
+        (
+            "sonde_collector_store_disk_bytes",
+            "Disk space of the store at the last commit.",
+            status.disk_bytes,
+        ),
+    ];
+    for (name, help, value) in gauges {
+        out.gauge(name, help).row([], value);
+    }
+    let counters = [
+        ("sonde_collector_store_commits_total", "Commits of the store.", status.commits),
+        ("sonde_collector_store_damaged_slices_total", "Slices set aside as damaged.", status.damaged_slices),
+    ];
+    for (name, help, value) in counters {
+        out.counter(name, help).row([], value);
+    }
+    let help = "Time that the store's commits took.";
+    out.counter("sonde_collector_store_commit_seconds_total", help).row([], status.commit_time.as_secs_f64());
+}

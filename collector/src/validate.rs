@@ -1,0 +1,196 @@
+//! What a configuration must be beyond its types.
+
+use std::collections::HashSet;
+
+use sonde_daemon::config::{Problems, Validate};
+use sonde_daemon::units::Size;
+
+use crate::config::{Ack, Config, SinkKind};
+use crate::queue::MinFree;
+
+/// OTLP requests are protobuf messages, and those end at 2 GiB.
+const REQUEST_MAX: Size = Size::gib(2);
+
+impl Validate for Config {
+    fn validate(&self, problems: &mut Problems) {
+        if self.data_dir.as_os_str().is_empty() {
+            problems.add("data_dir", "is empty", "a directory");
+        }
+        self.validate_listen(problems);
+        self.validate_tls(problems);
+        let kubernetes = &self.auth.otlp.kubernetes;
+        if !kubernetes.audience.is_empty() || !kubernetes.service_accounts.is_empty() {
+            problems.add("auth.otlp.kubernetes", "is not there yet", "auth.otlp.token_file, or neither");
+        }
+        if self.ack == Ack::Delivered {
+            problems.add("ack", "`delivered` is not there yet", "`durable`");
+        }
+        self.validate_limits(problems);
+        self.validate_sinks(problems);
+    }
+}
+
+impl Config {
+    fn validate_listen(&self, problems: &mut Problems) {
+        let listen = &self.listen;
+        let mut seen = HashSet::new();
+        let addresses =
+            [("otlp_grpc", &listen.otlp_grpc), ("otlp_http", &listen.otlp_http), ("http", &listen.http)];
+        for (name, address) in addresses {
+            let port = address.rsplit_once(':').and_then(|(host, port)| {
+                // An IPv6 address stands in brackets, so that its last group is not read as a port.
+                let whole = !host.contains(':') || (host.starts_with('[') && host.ends_with(']'));
+                port.parse::<u16>().ok().filter(|_| whole)
+            });
+            match port {
+                None => problems.add(
+                    format!("listen.{name}"),
+                    format!("`{address}` is not an address to listen on"),
+                    "host:port, as in `127.0.0.1:4317` or `[::]:4317`",
+                ),
+                Some(0) => {}
+                Some(_) if seen.insert(address) => {}
+                Some(_) => {
+                    problems.add(format!("listen.{name}"), format!("`{address}` is taken by another key"), "")
+                }
+            }
+        }
+    }
+
+    fn validate_tls(&self, problems: &mut Problems) {
+        let tls = &self.tls;
+        if tls.cert_file.is_empty() != tls.key_file.is_empty() {
+            let missing = if tls.cert_file.is_empty() { "tls.cert_file" } else { "tls.key_file" };
+            problems.add(missing, "is empty", "both tls.cert_file and tls.key_file, or neither");
+        }
+        if !tls.client_ca_file.is_empty() && tls.cert_file.is_empty() {
+            problems.add(
+                "tls.client_ca_file",
+                "needs a certificate of our own",
+                "tls.cert_file and tls.key_file",
+            );
+        }
+    }
+
+    fn validate_limits(&self, problems: &mut Problems) {
+        let limits = &self.limits;
+        if limits.request < Size::kib(1) || limits.request >= REQUEST_MAX {
+            problems.add(
+                "limits.request",
+                format!("{} is out of range", limits.request),
+                "1KiB to less than 2GiB",
+            );
+        }
+        if limits.in_flight < limits.request {
+            problems.add(
+                "limits.in_flight",
+                format!("{} is less than one request may have", limits.in_flight),
+                format!("at least limits.request, which is {}", limits.request),
+            );
+        }
+        if limits.connections == 0 {
+            problems.add("limits.connections", "0 would let nobody in", "at least 1");
+        }
+        if let Err(error) = self.queue.min_free.parse::<MinFree>() {
+            problems.add("queue.min_free", error.to_string(), "a share as `10%`, or a size");
+        }
+        if self.queue.max_bytes < Size::mib(1) {
+            problems.add(
+                "queue.max_bytes",
+                format!("{} is too small", self.queue.max_bytes),
+                "at least 1MiB",
+            );
+        }
+    }
+
+    fn validate_sinks(&self, problems: &mut Problems) {
+        let mut names = HashSet::new();
+        for (number, sink) in self.sinks.iter().enumerate() {
+            let key = |name: &str| format!("sinks[{number}].{name}");
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+            if sink.name.is_empty() || sink.name.len() > 63 || !sink.name.chars().all(plain) {
+                problems.add(
+                    key("name"),
+                    format!("`{}` is not a name for files and metrics", sink.name),
+                    "1 to 63 of a-z, 0-9, `-`, `_`",
+                );
+            } else if !names.insert(sink.name.as_str()) {
+                problems.add(
+                    key("name"),
+                    format!("`{}` is the name of another sink", sink.name),
+                    "names that differ",
+                );
+            }
+            if sink.retention.is_some_and(|retention| retention.0.is_zero()) {
+                problems.add(key("retention"), "0s would keep nothing", "an age such as `7d`");
+            }
+            if sink.max_bytes.is_some_and(|bytes| bytes < Size::mib(1)) {
+                problems.add(key("max_bytes"), "is too small", "at least 1MiB");
+            }
+        }
+        let second = self.sinks.iter().enumerate().filter(|(_, sink)| sink.kind == SinkKind::Store).nth(1);
+        if let Some((number, _)) = second {
+            problems.add(
+                format!("sinks[{number}].type"),
+                "is a second store",
+                "at most one sink of type store",
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sonde_daemon::config::load;
+
+    use super::*;
+
+    fn problems(text: &str) -> Vec<String> {
+        match load::<Config>(text, "c.yaml", |_| None) {
+            Ok(_) => Vec::new(),
+            Err(problems) => problems.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    #[test]
+    fn defaults_and_the_contracts_example_are_valid() {
+        assert_eq!(problems(""), Vec::<String>::new());
+        let example = "
+cluster: east
+listen: {otlp_grpc: \"[::]:4317\", otlp_http: \":4318\", http: \"localhost:0\"}
+tls: {cert_file: a, key_file: b, client_ca_file: c}
+limits: {request: 64MiB, in_flight: 64MiB, connections: 1}
+queue: {max_bytes: 10GiB, min_free: 0B}
+sinks:
+  - {name: store, type: store, retention: 7d, max_bytes: 20GiB}
+";
+        assert_eq!(problems(example), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_mistake_is_said() {
+        for (text, path, what) in [
+            ("listen: {http: nonsense}", "listen.http", "nonsense"),
+            ("listen: {http: \"::1:80\"}", "listen.http", "host:port"),
+            ("listen: {http: \"127.0.0.1:99999\"}", "listen.http", "99999"),
+            ("listen: {otlp_http: \"127.0.0.1:4317\"}", "listen.otlp_http", "taken"),
+            ("tls: {cert_file: a}", "tls.key_file", "both"),
+            ("tls: {client_ca_file: a}", "tls.client_ca_file", "certificate"),
+            ("auth: {otlp: {kubernetes: {audience: x}}}", "auth.otlp.kubernetes", "not there yet"),
+            ("ack: delivered", "ack", "not there yet"),
+            ("limits: {request: 100MiB, in_flight: 10MiB}", "limits.in_flight", "100MiB"),
+            ("limits: {request: 0}", "limits.request", "1KiB"),
+            ("limits: {connections: 0}", "limits.connections", "at least 1"),
+            ("queue: {min_free: much}", "queue.min_free", "much"),
+            ("queue: {min_free: 100%}", "queue.min_free", "100%"),
+            ("sinks: [{name: a}, {name: a}]", "sinks[1].name", "another sink"),
+            ("sinks: [{name: a}, {name: b}]", "sinks[1].type", "second store"),
+            ("sinks: [{name: \"../x\"}]", "sinks[0].name", "../x"),
+            ("sinks: [{name: a, retention: 0s}]", "sinks[0].retention", "7d"),
+            ("sinks: [{name: a, type: elastic}]", "sinks", "store"),
+        ] {
+            let found = problems(text);
+            assert!(found.iter().any(|line| line.contains(path) || line.contains(what)), "{text}: {found:?}");
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! CONFIG.md says what the program does.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use sonde_collector::config::{Config, Sink};
+use sonde_daemon::units::{Interval, Size};
+
+fn flatten(path: &str, value: &Value, out: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                flatten(&path, value, out);
+            }
+        }
+        Value::String(text) if !text.is_empty() => drop(out.insert(path.to_owned(), text.clone())),
+        other => drop(out.insert(path.to_owned(), other.to_string())),
+    }
+}
+
+#[test]
+fn the_table_of_keys_and_defaults_is_the_programs() {
+    let mut program = BTreeMap::new();
+    flatten("", &serde_json::to_value(Config::default()).unwrap(), &mut program);
+    // The keys of a sink, each set so that each shows.
+    let sink = Sink { retention: Some(Interval::secs(1)), max_bytes: Some(Size::kib(1)), ..Sink::default() };
+    let mut keys = BTreeMap::new();
+    flatten("sinks[]", &serde_json::to_value(sink).unwrap(), &mut keys);
+    for (key, value) in keys {
+        program.insert(key.clone(), if key == "sinks[].type" { value } else { "none".to_owned() });
+    }
+    let text = include_str!("../CONFIG.md");
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
+    let table: BTreeMap<String, String> = rows
+        .map(|row| {
+            let mut cells = row.split(" | ");
+            let (key, default) = (cells.next().unwrap(), cells.next().unwrap());
+            assert!(cells.next().is_some_and(|meaning| meaning.len() > 10), "{key} has no meaning");
+            (key.trim_end_matches('`').to_owned(), default.trim_matches('`').to_owned())
+        })
+        .collect();
+    assert_eq!(table, program);
+}

@@ -1,0 +1,352 @@
+//! The real binary under hostile requests: the right status for each, and a memory that stays where it was.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod client;
+
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use client::{GRPC_PATH, GrpcClient, framed, gzip, http, valid, zstd_sized, zstd_unsized};
+
+/// What the collector may take above its own size at rest.
+const ALLOWANCE_KIB: u64 = 20 << 10;
+const REQUEST_LIMIT: usize = 64 << 20;
+
+struct Collector {
+    child: Child,
+    grpc: String,
+    http: String,
+    pages: String,
+}
+
+impl Collector {
+    fn start(dir: &Path, extra: &str) -> Self {
+        let config = dir.join("collector.yaml");
+        let data = dir.join("data");
+        let text = format!(
+            "data_dir: {}\nlisten: {{otlp_grpc: 127.0.0.1:0, otlp_http: 127.0.0.1:0, http: 127.0.0.1:0}}\nqueue: {{max_bytes: 1GiB, min_free: 0B}}\n{extra}\n",
+            data.display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let log = dir.join("log");
+        let child = Command::new(env!("CARGO_BIN_EXE_sonde-collector"))
+            .arg("--config")
+            .arg(&config)
+            .stderr(std::fs::File::create(&log).unwrap())
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let start = Instant::now();
+        loop {
+            let text = std::fs::read_to_string(&log).unwrap();
+            if let Some(line) = text.lines().find(|line| line.contains("\"listening\"")) {
+                let line: serde_json::Value = serde_json::from_str(line).unwrap();
+                let address = |key: &str| line[key].as_str().expect(key).to_owned();
+                return Self {
+                    child,
+                    grpc: address("otlp_grpc"),
+                    http: address("otlp_http"),
+                    pages: address("http"),
+                };
+            }
+            assert!(start.elapsed() < Duration::from_secs(30), "it does not come up: {text}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// `VmRSS` or `VmHWM`, KiB.
+    fn memory(&self, key: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        line.trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap()
+    }
+
+    fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.pages).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, answer)
+    }
+
+    fn stop(mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A request and the answer it has to get: an HTTP status, or a gRPC status by number.
+struct Attack {
+    name: &'static str,
+    grpc: bool,
+    headers: Vec<(&'static str, String)>,
+    body: Vec<u8>,
+    expected: u16,
+}
+
+const OK: u16 = 0;
+const INVALID_ARGUMENT: u16 = 3;
+const RESOURCE_EXHAUSTED: u16 = 8;
+const UNIMPLEMENTED: u16 = 12;
+
+/// Each kind over both protocols; compressed once, sent many times.
+fn attacks() -> Vec<Attack> {
+    let zeros = vec![0u8; 300 << 20];
+    let giant = valid(REQUEST_LIMIT + 1000);
+    let plain = valid(200);
+    let bodies: Vec<(&str, &str, Vec<u8>, bool)> = vec![
+        // name, encoding, body, too large (else malformed)
+        ("bad varints", "identity", vec![0xff; 4000], false),
+        ("zeros", "identity", vec![0; 4000], false),
+        ("cut short", "identity", plain[..plain.len() - 3].to_vec(), false),
+        ("gzip of zeros", "gzip", gzip(&zeros), false),
+        ("gzip of a valid giant", "gzip", gzip(&giant), true),
+        ("gzip in many members", "gzip", gzip(&valid(2 << 20)).repeat(40), true),
+        ("nested gzip", "gzip", gzip(&gzip(&zeros)), false),
+        ("gzip that ends early", "gzip", gzip(&plain)[..30].to_vec(), false),
+        ("gzip with a tail", "gzip", [gzip(&plain), vec![7; 300]].concat(), false),
+        ("zstd of a giant, sized", "zstd", zstd_sized(&giant), true),
+        ("zstd of a giant, unsized", "zstd", zstd_unsized(&giant, 3), true),
+        ("zstd of zeros, large window", "zstd", zstd_unsized(&zeros, 19), false),
+        ("zstd of noise", "zstd", noise(5000), false),
+        ("not zstd", "zstd", plain.clone(), false),
+        ("unknown encoding", "br", plain.clone(), false),
+    ];
+    let mut attacks = Vec::new();
+    for (name, encoding, body, too_large) in bodies {
+        let (http, grpc) = match (encoding, too_large) {
+            ("br", _) => (415, UNIMPLEMENTED),
+            (_, true) => (413, RESOURCE_EXHAUSTED),
+            (_, false) => (400, INVALID_ARGUMENT),
+        };
+        let headers = |key| vec![(key, encoding.to_owned())];
+        let flag = u8::from(encoding != "identity");
+        let message = framed(flag, &body);
+        attacks.push(Attack {
+            name,
+            grpc: true,
+            headers: headers("grpc-encoding"),
+            body: message,
+            expected: grpc,
+        });
+        let mut headers = headers("content-encoding");
+        headers.push(("content-type", "application/x-protobuf".to_owned()));
+        attacks.push(Attack { name, grpc: false, headers, body, expected: http });
+    }
+    let http = |name, kind: &str, body: &[u8], expected| Attack {
+        name,
+        grpc: false,
+        headers: vec![("content-type", kind.to_owned())],
+        body: body.to_vec(),
+        expected,
+    };
+    let mut json_bomb = "{\"resourceLogs\":[".to_owned();
+    for _ in 0..2000 {
+        write!(json_bomb, "{{\"scopeLogs\":[{{}},{{}},{{\"logRecords\":\"").unwrap();
+    }
+    attacks.extend([
+        http(
+            "json",
+            "application/json",
+            b"{\"resourceLogs\":[{\"scopeLogs\":[{\"logRecords\":[{\"body\":7",
+            400,
+        ),
+        http("nested json", "application/json", "[".repeat(100_000).as_bytes(), 400),
+        http("json of empty objects", "application/json", json_bomb.as_bytes(), 400),
+        http("wrong content type", "text/plain", &plain, 415),
+        Attack {
+            name: "no message",
+            grpc: true,
+            headers: vec![],
+            body: vec![0, 0],
+            expected: INVALID_ARGUMENT,
+        },
+        Attack {
+            name: "a prefix that claims 4 GiB",
+            grpc: true,
+            headers: vec![],
+            body: vec![0, 255, 255, 255, 255, 1, 2, 3],
+            expected: RESOURCE_EXHAUSTED,
+        },
+        Attack { name: "valid", grpc: true, headers: vec![], body: framed(0, &plain), expected: OK },
+    ]);
+    attacks
+}
+
+fn noise(length: usize) -> Vec<u8> {
+    let mut seed = 1u64;
+    let next = |_| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 33).to_le_bytes()[0]
+    };
+    (0..length).map(next).collect()
+}
+
+/// A body that is announced as larger than a request may be and then sent.
+fn oversized(address: &str) -> u16 {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let length = REQUEST_LIMIT + 1;
+    write!(
+        stream,
+        "POST /v1/logs HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\nContent-Length: {length}\r\n\r\n"
+    )
+    .unwrap();
+    let piece = vec![0x0a; 64 << 10];
+    for _ in 0..length / piece.len() {
+        stream.write_all(&piece).expect("the rest is read, so that the answer can be");
+    }
+    stream.write_all(b"x").unwrap();
+    client::status(&mut stream)
+}
+
+/// Asks for a status after `request` was written and, for a half-closed one, our side was closed.
+fn raw(address: &str, request: &[u8], close: bool) -> u16 {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.write_all(request).unwrap();
+    if close {
+        stream.shutdown(Shutdown::Write).unwrap();
+    }
+    client::status(&mut stream)
+}
+
+#[test]
+fn a_thousand_hostile_requests_on_fifty_connections_get_the_right_status_and_cost_no_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path(), "");
+    let attacks = attacks();
+    // At rest, but with its code paths touched once.
+    let warm = runtime();
+    warm.block_on(async {
+        let client = GrpcClient::connect(&collector.grpc).await;
+        assert_eq!(client.call(GRPC_PATH, &[], framed(0, &valid(100))).await, OK);
+    });
+    let baseline = collector.memory("VmRSS:");
+    let next = AtomicUsize::new(0);
+    let total = 1000;
+    std::thread::scope(|scope| {
+        for connection in 0..50 {
+            let (collector, attacks, next) = (&collector, &attacks, &next);
+            scope.spawn(move || {
+                let runtime = runtime();
+                let grpc = runtime.block_on(GrpcClient::connect(&collector.grpc));
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= total {
+                        break;
+                    }
+                    if number % 200 == connection {
+                        assert_eq!(oversized(&collector.http), 413, "oversized");
+                        continue;
+                    }
+                    let attack = &attacks[number % attacks.len()];
+                    let headers: Vec<_> = attack.headers.iter().map(|(k, v)| (*k, v.as_str())).collect();
+                    let status = if attack.grpc {
+                        runtime.block_on(grpc.call(GRPC_PATH, &headers, attack.body.clone()))
+                    } else {
+                        http(&collector.http, &headers, &attack.body)
+                    };
+                    assert_eq!(status, attack.expected, "{} (grpc: {})", attack.name, attack.grpc);
+                }
+            });
+        }
+    });
+    let (now, peak) = (collector.memory("VmRSS:"), collector.memory("VmHWM:"));
+    println!("baseline {baseline} KiB, afterwards {now} KiB, peak {peak} KiB");
+    assert!(peak <= baseline + ALLOWANCE_KIB, "peak {peak} KiB, baseline {baseline} KiB");
+    assert_eq!(collector.get("/healthz").0, 200);
+    let (_, page) = collector.get("/metrics");
+    assert!(page.contains("sonde_collector_in_flight_bytes 0"), "{page}");
+    assert!(
+        page.contains("sonde_collector_requests_total{transport=\"grpc\",code=\"INVALID_ARGUMENT\"}"),
+        "{page}"
+    );
+    assert_eq!(collector.stop(), Some(0));
+}
+
+#[test]
+fn the_slow_the_lying_and_the_half_closed_get_an_answer_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path(), "");
+    let body = valid(100);
+    let head = |length: usize| {
+        format!("POST /v1/logs HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\nContent-Length: {length}\r\n\r\n").into_bytes()
+    };
+    let address = collector.http.as_str();
+    let whole = [head(body.len()), body.clone()].concat();
+    assert_eq!(raw(address, &whole, true), 200, "half-closed after a whole request");
+    // Half of a request and no more to come: nobody may be there to read, but the connection ends at once.
+    let start = Instant::now();
+    let status = raw(address, &[head(body.len() + 10), body.clone()].concat(), true);
+    assert!(matches!(status, 0 | 400), "{status}");
+    assert!(start.elapsed() < Duration::from_secs(5));
+    let mut too_long = head(body.len() - 10);
+    too_long.extend_from_slice(&body);
+    assert_eq!(raw(address, &too_long, true), 400, "more than announced");
+    let chunked = b"POST /v1/logs HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n";
+    assert!(matches!(raw(address, chunked, false), 0 | 400));
+    // 50 that send a byte and then nothing, while others are served.
+    std::thread::scope(|scope| {
+        let slow: Vec<_> = (0..50)
+            .map(|_| scope.spawn(|| raw(address, &[head(1000), vec![0x0a]].concat(), false)))
+            .collect();
+        std::thread::sleep(Duration::from_millis(300));
+        let start = Instant::now();
+        assert_eq!(raw(address, &whole, false), 200);
+        assert!(start.elapsed() < Duration::from_secs(2), "served beside the slow ones");
+        for each in slow {
+            assert_eq!(each.join().unwrap(), 408);
+        }
+    });
+    assert!(collector.get("/metrics").1.contains("sonde_collector_in_flight_bytes 0"));
+    assert_eq!(collector.stop(), Some(0));
+}
+
+#[test]
+fn the_second_collector_on_a_directory_names_the_first_and_a_bad_file_exits_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = Collector::start(dir.path(), "");
+    let run = |words: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_sonde-collector")).args(words).output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stderr).unwrap(),
+            String::from_utf8(output.stdout).unwrap(),
+        )
+    };
+    let config = dir.path().join("collector.yaml");
+    let (code, text, _) = run(&["--config", config.to_str().unwrap()]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains(&format!("pid {}", collector.child.id())), "{text}");
+    let (code, _, effective) = run(&["check", "--config", config.to_str().unwrap()]);
+    assert_eq!(code, Some(0));
+    assert!(
+        effective.contains("otlp_grpc: 127.0.0.1:0") || effective.contains("otlp_grpc: \"127.0.0.1:0\""),
+        "{effective}"
+    );
+    std::fs::write(&config, "limits: {request: 1GiB, in_flight: 1MiB}\nack: delivered\n").unwrap();
+    let (code, text, _) = run(&["check", "--config", config.to_str().unwrap()]);
+    assert_eq!(code, Some(2));
+    assert!(text.contains("1MiB is less") && text.contains("delivered"), "{text}");
+    assert_eq!(collector.get("/readyz").0, 200);
+    assert_eq!(collector.get("/nothing").0, 404);
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
