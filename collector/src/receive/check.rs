@@ -45,12 +45,12 @@ pub fn check(body: Gathered, limit: usize, limits: &ViewLimits) -> Result<Checke
 }
 
 fn protobuf(mut body: Gathered, limit: usize, limits: &ViewLimits) -> Result<Checked, Refusal> {
-    let held = body.bytes.capacity();
+    let (held, seen) = (body.bytes.capacity(), body.impression());
     let (records, length) = match body.codec {
         Codec::Identity => (records(&body.bytes, limits)?, body.bytes.len()),
         codec => {
             let outline = body.outline(limit);
-            let content = inflate(codec, &body.bytes, limit, outline.as_ref(), &mut body.grant, held)?;
+            let content = inflate(codec, &body.bytes, limit, outline.as_ref(), seen, &mut body.grant, held)?;
             (records(&content, limits)?, content.len())
         }
     };
@@ -65,10 +65,11 @@ fn protobuf(mut body: Gathered, limit: usize, limits: &ViewLimits) -> Result<Che
 }
 
 fn json(mut body: Gathered, limit: usize, limits: &ViewLimits) -> Result<Checked, Refusal> {
+    let (held, seen) = (body.bytes.capacity(), body.impression());
     let text = match body.codec {
         Codec::Identity => std::mem::take(&mut body.bytes),
         codec => {
-            let content = inflate(codec, &body.bytes, limit, None, &mut body.grant, body.bytes.capacity())?;
+            let content = inflate(codec, &body.bytes, limit, None, seen, &mut body.grant, held)?;
             drop(std::mem::take(&mut body.bytes));
             content
         }

@@ -48,7 +48,7 @@ impl Decoders {
         T: Send + 'static,
     {
         let failed = |_| Refusal::new(Reason::Internal, "the request could not be checked");
-        let permit = Arc::clone(&self.0)
+        let permit = Arc::clone(&self.threads)
             .acquire_owned()
             .await
             .map_err(|_| Refusal::new(Reason::Draining, "the collector is stopping"))?;

@@ -171,6 +171,11 @@ impl Gather {
 }
 
 impl Gathered {
+    /// What its beginning looked like.
+    pub fn impression(&self) -> Impression {
+        if self.leave.is_some() { Impression::Suspect } else { Impression::Usual }
+    }
+
     /// The scan that the decompressed content has to pass.
     pub fn outline(&self, limit: usize) -> Option<Outline> {
         (self.format == Format::Protobuf).then(|| Outline::new(None, limit as u64))

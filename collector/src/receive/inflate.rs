@@ -47,6 +47,7 @@ pub enum InflateError {
 
 /// Decodes `input` and returns its content; `held` bytes of the grant are taken already.
 ///
+/// What made a suspect `impression` is measured before any of it is kept.
 /// `outline` is asked about the content while it is decoded; without it anything goes (JSON).
 ///
 /// # Errors
@@ -56,12 +57,14 @@ pub fn inflate(
     input: &[u8],
     limit: usize,
     outline: Option<&Outline>,
+    impression: Impression,
     grant: &mut Grant,
     held: usize,
 ) -> Result<Vec<u8>, InflateError> {
     let trusted = input.len().saturating_mul(TRUSTED_RATIO).max(TRUSTED_BYTES);
     let hint = size_hint(codec, input, limit)?;
-    if hint <= trusted
+    if impression == Impression::Usual
+        && hint <= trusted
         && let Some(output) = within(codec, input, limit, hint, trusted, grant, held)?
     {
         return Ok(output);

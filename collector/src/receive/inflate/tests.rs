@@ -27,7 +27,7 @@ fn zstd_unsized(content: &[u8]) -> Vec<u8> {
 
 fn whole(codec: Codec, input: &[u8]) -> Result<Vec<u8>, InflateError> {
     let mut grant = Admission::new(64 << 20).reserve(0).unwrap();
-    inflate(codec, input, LIMIT, None, &mut grant, 0)
+    inflate(codec, input, LIMIT, None, Impression::Usual, &mut grant, 0)
 }
 
 /// Text that compresses about as log lines do.
@@ -92,7 +92,7 @@ fn a_bomb_is_refused_without_its_memory() {
         let trusted = (input.len() * TRUSTED_RATIO).max(TRUSTED_BYTES);
         let admission = Admission::new((input.len() + trusted + (64 << 10)) as u64);
         let mut grant = admission.reserve(input.len()).unwrap();
-        let result = inflate(codec, &input, LIMIT, None, &mut grant, input.len());
+        let result = inflate(codec, &input, LIMIT, None, Impression::Usual, &mut grant, input.len());
         assert_eq!(result, Err(InflateError::TooLarge(LIMIT)), "{codec:?}");
     }
 }
@@ -171,7 +171,10 @@ fn memory_that_is_not_there_refuses_the_request() {
     let input = gzip(&text(900 << 10));
     let admission = Admission::new(300 << 10);
     let mut grant = admission.reserve(0).unwrap();
-    assert!(matches!(inflate(Codec::Gzip, &input, LIMIT, None, &mut grant, 0), Err(InflateError::Memory(_))));
+    assert!(matches!(
+        inflate(Codec::Gzip, &input, LIMIT, None, Impression::Usual, &mut grant, 0),
+        Err(InflateError::Memory(_))
+    ));
 }
 
 proptest! {
