@@ -1,6 +1,7 @@
 //! The real binary under hostile requests: the right status for each, and a memory that stays where it was.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
+#![allow(clippy::zombie_processes, reason = "`Collector` waits when it is dropped")]
 
 mod client;
 

@@ -36,7 +36,7 @@ fn text(length: usize) -> Vec<u8> {
     let mut seed = 7u64;
     while out.len() < length {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        write!(out, "GET /cart/{:016x} 200 {}ms\n", seed, seed >> 54).unwrap();
+        writeln!(out, "GET /cart/{:016x} 200 {}ms", seed, seed >> 54).unwrap();
     }
     out.truncate(length);
     out
