@@ -267,7 +267,10 @@ impl Writer {
                     .collect();
             }
         }
+        // Numbers are not used again, also where the rest fails: the directory may have got its name by then. What is
+        // never committed to is deleted at the next start.
         let id = self.next_id;
+        self.next_id += 1;
         let dir = self.dir.join(slice_name(id));
         let new = self.dir.join(format!("new-{id}"));
         let io_error = |e| StoreError::io(&new, e);
@@ -281,9 +284,10 @@ impl Writer {
         for made in [new.join("index"), new.clone()] {
             slice::sync_dir(&made).map_err(io_error)?;
         }
+        reached("slice made").map_err(io_error)?;
         fs::rename(&new, &dir).map_err(io_error)?;
+        reached("slice named").map_err(io_error)?;
         slice::sync_dir(&self.dir).map_err(|e| StoreError::io(&self.dir, e))?;
-        self.next_id += 1;
         let mut active = Active::open(&dir)?;
         active.commit.begun_ms = now_ms;
         self.newest = Some((id, dir));
@@ -441,11 +445,15 @@ impl Active {
         }
         out.flush().map_err(io_error)?;
         drop(out);
+        reached("blocks written").map_err(io_error)?;
         self.blocks.sync_data().map_err(io_error)?;
+        reached("blocks durable").map_err(io_error)?;
         let payload = serde_json::to_string(&commit).map_err(|e| io_error(e.into()))?;
         let mut prepared = self.writer.prepare_commit().map_err(index_error)?;
         prepared.set_payload(&payload);
+        reached("index prepared").map_err(io_error)?;
         prepared.commit().map_err(index_error)?;
+        reached("index committed").map_err(io_error)?;
         self.commit = commit;
         Ok(())
     }
@@ -503,6 +511,14 @@ impl Active {
         })
     }
 }
+
+/// A step at which the process may die or the disk may fail; tests stop here.
+#[cfg(not(test))]
+fn reached(_: &'static str) -> std::io::Result<()> {
+    Ok(())
+}
+#[cfg(test)]
+use super::tests::reached;
 
 /// The distinct tokens of a block's bodies.
 #[derive(Default)]
@@ -580,7 +596,10 @@ pub fn set_aside(store: &Path, slice: &Path, what: &str) {
 /// Deletes a slice's directory; a crash in between leaves `drop-…`, which the next start deletes.
 fn remove(store: &Path, slice: &Path) {
     let gone = store.join(format!("drop-{}", slice.file_name().unwrap_or_default().to_string_lossy()));
-    if let Err(error) = fs::rename(slice, &gone).and_then(|()| fs::remove_dir_all(&gone)) {
+    let removed = fs::rename(slice, &gone)
+        .and_then(|()| reached("slice unnamed"))
+        .and_then(|()| fs::remove_dir_all(&gone));
+    if let Err(error) = removed {
         tracing::error!(slice = %slice.display(), %error, "cannot delete a slice");
     }
 }
