@@ -91,6 +91,11 @@ impl Cursors {
         std::mem::take(&mut self.changed).then(|| self.encode())
     }
 
+    /// The file does not say what is here.
+    pub fn changed(&self) -> bool {
+        self.changed
+    }
+
     /// What was taken did not reach the disk.
     pub fn mark_changed(&mut self) {
         self.changed = true;

@@ -155,7 +155,7 @@ impl Queue {
     /// Opens the queue in `dir`, or makes one. Blocks: a segment that the last process did not seal is read. The
     /// caller holds the lock of the data directory.
     pub fn open(dir: &Path, options: QueueOptions, fs: Arc<dyn Filesystem>) -> Result<Self, QueueError> {
-        let state = recover::recover(&*fs, dir)
+        let state = recover::recover(&*fs, dir, options.read_patience)
             .map_err(|source| QueueError::Directory { dir: dir.to_owned(), source })?;
         let first_fresh = Position { segment: state.floor + 1, offset: 0 };
         let shared = Arc::new(Shared::new(fs, dir.to_owned(), options.bounded(), state));
@@ -188,15 +188,7 @@ impl Queue {
     /// it keeps its position itself; else the queue's is taken, or, for a new name, the oldest frame. Names that are
     /// known from earlier hold frames back even before they are registered, until they are forgotten.
     pub fn register(&self, name: &str, start: Option<Position>) -> Cursor {
-        let mut state = self.shared.state();
-        let position = start.or_else(|| state.cursors.get(name)).unwrap_or_else(|| state.oldest());
-        // A position that lies ahead of all that is there says that segments were lost: what comes goes behind it.
-        state.floor = state.floor.max(position.segment);
-        if position > state.end() && state.segments.contains_key(&position.segment) {
-            state.floor += 1;
-        }
-        state.cursors.set(name, position);
-        Cursor { name: name.to_owned(), position }
+        self.shared.register(name, start)
     }
 
     /// Names of all cursors, registered in this life of the queue or an earlier one.

@@ -80,15 +80,15 @@ impl Reader {
 }
 
 /// What one trip to the disk brought.
-struct Fetched {
-    entries: VecDeque<Entry>,
+pub(super) struct Fetched {
+    pub entries: VecDeque<Entry>,
     /// Where to go on behind the entries.
-    next: Position,
-    walk: Option<Walk>,
+    pub next: Position,
+    pub walk: Option<Walk>,
 }
 
 /// Reads some frames from `from` on: those of one window, or one that is larger; none where all of it was damaged.
-fn fetch(shared: &Shared, from: Position, walk: Option<Walk>) -> Fetched {
+pub(super) fn fetch(shared: &Shared, from: Position, walk: Option<Walk>) -> Fetched {
     let mut fetched = Fetched { entries: VecDeque::new(), next: from, walk: None };
     let Some((start, end)) = shared.state().resolve(from) else { return fetched };
     fetched.next = start;
@@ -119,7 +119,10 @@ fn fetch(shared: &Shared, from: Position, walk: Option<Walk>) -> Fetched {
             Ok(Some(Step::Gap(gap))) => say(shared, segment, &gap, "frames do not check"),
             Ok(Some(Step::End { .. }) | None) => break,
             Err(error) if patience.wait(&error) => continue,
-            Err(_) => say(shared, segment, &walk.skip(), "frames cannot be read"),
+            Err(_) => {
+                say(shared, segment, &walk.skip(), "frames cannot be read");
+                patience = Patience::new(shared.options.read_patience);
+            }
         }
         if bytes >= AHEAD || !walk.buffered() && !fetched.entries.is_empty() {
             break;
@@ -150,19 +153,19 @@ fn say(shared: &Shared, segment: u64, gap: &Gap, what: &str) {
 
 /// How long a disk that refuses to read is asked again before the place counts as damaged: long enough for a volume
 /// that comes back, since what is stepped over is not delivered.
-struct Patience {
+pub(super) struct Patience {
     left: Duration,
     pause: Duration,
     said: Option<Instant>,
 }
 
 impl Patience {
-    fn new(left: Duration) -> Self {
+    pub fn new(left: Duration) -> Self {
         Self { left, pause: PAUSE, said: None }
     }
 
-    /// Waits before another try; false when it is time to give up. The next place is waited for as long again.
-    fn wait(&mut self, error: &io::Error) -> bool {
+    /// Waits before another try; false when it is time to give up.
+    pub fn wait(&mut self, error: &io::Error) -> bool {
         if self.left.is_zero() {
             return false;
         }

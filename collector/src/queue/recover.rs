@@ -2,15 +2,18 @@
 
 use std::io::{self, IoSlice};
 use std::path::Path;
+use std::time::Duration;
 
 use super::cursor::{CURSOR_FILE, CURSOR_TEMP, Cursors};
 use super::fs::{File, Filesystem};
+use super::reader::Patience;
 use super::segment::{FRAME_HEADER, FRAME_HEADER_LEN, FrameHeader, Gap, Kind};
 use super::segment::{SEGMENT_HEADER, SEGMENT_HEADER_LEN, Stamp, Step, Walk};
 use super::state::{DAMAGED_DIR, Segment, State, segment_name, segment_number};
 
 /// Reads the directory into a state: cuts off torn tails, sets damaged segments aside.
-pub(super) fn recover(fs: &dyn Filesystem, dir: &Path) -> io::Result<State> {
+pub(super) fn recover(fs: &dyn Filesystem, dir: &Path, patience: Duration) -> io::Result<State> {
+    let mut patience = Patience::new(patience);
     let mut state = State::default();
     let damaged_dir = dir.join(DAMAGED_DIR);
     fs.create_dir_all(dir)?;
@@ -36,7 +39,11 @@ pub(super) fn recover(fs: &dyn Filesystem, dir: &Path) -> io::Result<State> {
     state.floor = state.floor.max(state.cursors.highest_segment());
     for (number, bytes) in files.iter().filter_map(|file| Some((segment_number(&file.name)?, file.bytes))) {
         state.floor = state.floor.max(number);
-        match recover_segment(fs, dir, number, &mut state) {
+        let mut found = recover_segment(fs, dir, number, &mut state);
+        while found.as_ref().is_err_and(|error| patience.wait(error)) {
+            found = recover_segment(fs, dir, number, &mut state);
+        }
+        match found {
             Ok(Found::Frames(segment)) => {
                 state.segments.insert(number, segment);
             }
@@ -47,6 +54,8 @@ pub(super) fn recover(fs: &dyn Filesystem, dir: &Path) -> io::Result<State> {
             Err(error) => set_aside(fs, dir, number, bytes, &error.to_string(), &mut state),
         }
     }
+    // What was removed or moved takes no space that is counted; this is as much as can be done about it.
+    let _ = fs.sync_dir(dir);
     Ok(state)
 }
 

@@ -1,6 +1,7 @@
 //! The keeper: a thread that, at most once a second, makes the cursors durable, deletes the segments that all of
 //! them have passed, and looks up how old the oldest frame of each is.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,29 +47,37 @@ fn write_cursors(shared: &Shared) {
 fn delete_passed(shared: &Shared) {
     let passed: Vec<(u64, bool)> = {
         let state = shared.state();
-        let Some(lowest) = state.cursors.lowest() else { return };
+        // Without a cursor only what holds no frame goes.
+        let lowest = state.cursors.lowest().unwrap_or_default();
+        // Something durable must know the highest number: the cursors, or the segment itself.
+        let kept = state.segments.keys().last().copied().filter(|_| state.cursors.changed());
         let passed = state.segments.iter().filter(|(number, segment)| {
-            !segment.active && Position { segment: **number, offset: segment.end } <= lowest
+            let end = Position { segment: **number, offset: segment.end };
+            !segment.active && (segment.end <= SEGMENT_HEADER || end <= lowest && kept != Some(**number))
         });
         passed.map(|(number, segment)| (*number, !segment.gaps.is_empty())).collect()
     };
+    let mut gone = Vec::new();
     for (number, damaged) in passed {
         let path = shared.segment_path(number);
         let aside = shared.dir.join(DAMAGED_DIR).join(segment_name(number));
         let kept = damaged && shared.fs.rename(&path, &aside).is_ok();
-        if !kept
-            && let Err(error) = shared.fs.remove(&path)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(segment = number, %error, "queue segment not deleted");
-            return;
+        let removed = if kept { Ok(()) } else { shared.fs.remove(&path) };
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(segment = number, %error, "queue segment not deleted");
+            }
+            _ => gone.push((number, kept)),
         }
-        let mut state = shared.state();
-        if let Some(segment) = state.segments.remove(&number)
-            && kept
-        {
-            state.damaged_bytes += segment.disk_bytes;
-        }
+    }
+    // Only then is the space free: until the directory is durable, a crash brings the files back.
+    if gone.is_empty() || shared.fs.sync_dir(&shared.dir).is_err() {
+        return;
+    }
+    let mut state = shared.state();
+    for (number, kept) in gone {
+        let segment = state.segments.remove(&number);
+        state.damaged_bytes += segment.filter(|_| kept).map_or(0, |segment| segment.disk_bytes);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
-use super::cursor::Cursors;
+use super::cursor::{Cursor, Cursors};
 use super::fs::Filesystem;
 use super::segment::{FRAME_HEADER, Gap, SEGMENT_HEADER, Stamp};
 use super::{FullReason, Position, QueueOptions};
@@ -107,6 +107,19 @@ impl Shared {
     pub fn now_unix_nano(&self) -> u64 {
         let since = (self.options.clock)().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// See `Queue::register`.
+    pub fn register(&self, name: &str, start: Option<Position>) -> Cursor {
+        let mut state = self.state();
+        let position = start.or_else(|| state.cursors.get(name)).unwrap_or_else(|| state.oldest());
+        // A position that lies ahead of all that is there says that segments were lost: what comes goes behind it.
+        state.floor = state.floor.max(position.segment);
+        if position > state.end() && state.segments.contains_key(&position.segment) {
+            state.floor += 1;
+        }
+        state.cursors.set(name, position);
+        Cursor { name: name.to_owned(), position }
     }
 
     /// Asks the keeper for something; a stop stays a stop.

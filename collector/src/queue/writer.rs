@@ -100,6 +100,7 @@ impl Writer {
                 }
                 Err(error) => {
                     // A smaller frame may still fit; a disk that fails is not asked again for each frame.
+                    self.note(&error);
                     let refused = if matches!(error, AppendError::Disk(_)) { batch.len() } else { 1 };
                     batch.drain(..refused).for_each(|request| request.refuse(&error));
                     Err(error)
@@ -112,7 +113,7 @@ impl Writer {
     /// Seals the segment and tells readers and keeper that nothing more comes.
     pub fn finish(&mut self) {
         if let Some(active) = self.active.take() {
-            self.seal(&active, true);
+            self.seal(&active);
         }
         self.shared.state().closed = true;
         self.shared.end.send_modify(|_| {});
@@ -137,7 +138,7 @@ impl Writer {
         let freed = if self.active.as_ref().is_some_and(|active| active.reserved) { slack } else { 0 };
         self.check_free(capacity.saturating_sub(freed))?;
         if let Some(active) = self.active.take() {
-            self.seal(&active, false);
+            self.seal(&active);
         }
         self.active = Some(self.begin(capacity).map_err(AppendError::from)?);
         Ok(())
@@ -165,7 +166,7 @@ impl Writer {
         };
         let stamp = Stamp { number, salt: RandomState::new().hash_one(number), created_unix_nano };
         let path = shared.segment_path(number);
-        let prepare = |file: &dyn File| {
+        let prepare = |file: &dyn File| -> io::Result<bool> {
             let reserved = file.reserve(capacity)?;
             file.write_at(&[IoSlice::new(&stamp.encode())], 0)?;
             file.sync()?;
@@ -173,17 +174,12 @@ impl Writer {
             Ok(reserved)
         };
         let file = shared.fs.create(&path)?;
-        let reserved = match prepare(&*file) {
-            Ok(reserved) => reserved,
-            Err(error) => {
-                // What stays behind if this fails too holds no frame: the next start removes it.
-                let _ = shared.fs.remove(&path);
-                return Err(error);
-            }
-        };
-        let segment =
-            Segment { disk_bytes: capacity, active: true, ..Segment::sealed(stamp, SEGMENT_HEADER) };
+        let prepared = prepare(&*file);
+        // Also one that is not usable: it takes space until the keeper has deleted it.
+        let mut segment = Segment::sealed(stamp, SEGMENT_HEADER);
+        (segment.disk_bytes, segment.active) = (capacity, prepared.is_ok());
         shared.state().segments.insert(number, segment);
+        let reserved = prepared?;
         Ok(Active { stamp, file, offset: SEGMENT_HEADER, capacity, frames: 0, reserved })
     }
 
@@ -221,15 +217,19 @@ impl Writer {
         if let Err(error) = written {
             let error = AppendError::from(error);
             self.abandon();
+            self.note(&error);
             requests.into_iter().for_each(|request| request.refuse(&error));
             return Err(error);
         }
         active.offset = end;
         active.frames = active.frames.saturating_add(u32::try_from(requests.len()).unwrap_or(u32::MAX));
         let number = active.stamp.number;
-        if let Some(segment) = self.shared.state().segments.get_mut(&number) {
+        let mut state = self.shared.state();
+        state.full = None;
+        if let Some(segment) = state.segments.get_mut(&number) {
             segment.end = end;
         }
+        drop(state);
         self.shared.end.send_replace(Position { segment: number, offset: end });
         for (request, position) in requests.into_iter().zip(positions) {
             // A sender that went away no longer wants to know.
@@ -238,57 +238,56 @@ impl Writer {
         Ok(())
     }
 
-    /// Ends a segment: marks the end and gives the rest of the reserved space back. Neither has to succeed, or to be
-    /// durable, for what is in it: a segment without its mark is walked at the next start.
-    fn seal(&self, active: &Active, sync: bool) {
+    /// Ends a segment: marks the end and gives the rest of the reserved space back. This need not succeed for what is
+    /// in it: a segment without its mark is walked at the next start.
+    fn seal(&self, active: &Active) {
         let mut mark = Vec::new();
         FrameHeader::end(active.frames, active.offset).encode(&active.stamp, active.offset, &mut mark);
-        let len = active.offset + FRAME_HEADER;
-        let file = &active.file;
-        let sealed = file.write_at(&[IoSlice::new(&mark)], active.offset).and_then(|()| file.truncate(len));
-        self.retire(active, sealed.is_ok().then_some(len));
-        if sync && let Err(error) = file.sync() {
-            tracing::warn!(segment = active.stamp.number, %error, "queue segment not sealed");
-        }
+        let marked = active.file.write_at(&[IoSlice::new(&mark)], active.offset);
+        self.retire(active, marked, active.offset + FRAME_HEADER);
     }
 
-    /// Gives a segment up after a failed write or fsync: what the kernel says of it from now on means nothing. What
-    /// was acknowledged before stays readable.
+    /// Gives a segment up after a failed write or fsync: what the kernel says of its data from now on means nothing.
+    /// What was acknowledged before stays readable.
     fn abandon(&mut self) {
-        let Some(active) = self.active.take() else { return };
-        let cut = active.file.truncate(active.offset).is_ok();
-        self.retire(&active, cut.then_some(active.offset));
-    }
-
-    /// The segment is no longer appended to; one without frames goes at once.
-    fn retire(&self, active: &Active, disk_bytes: Option<u64>) {
-        let number = active.stamp.number;
-        let empty = active.frames == 0 && self.shared.fs.remove(&self.shared.segment_path(number)).is_ok();
-        let mut state = self.shared.state();
-        if empty {
-            state.segments.remove(&number);
-        } else if let Some(segment) = state.segments.get_mut(&number) {
-            segment.active = false;
-            segment.disk_bytes = disk_bytes.unwrap_or(segment.disk_bytes);
+        if let Some(active) = self.active.take() {
+            self.retire(&active, Ok(()), active.offset);
         }
     }
 
-    /// Keeps the state for `status` and says changes of it, and once a minute what lasts.
-    fn say(&mut self, done: &Result<(), AppendError>) {
+    /// The segment is no longer appended to and takes `len` bytes, if it can be cut. The keeper deletes empty ones.
+    fn retire(&self, active: &Active, before: io::Result<()>, len: u64) {
+        let number = active.stamp.number;
+        let cut = before.and_then(|()| active.file.truncate(len)).and_then(|()| active.file.sync());
+        if let Err(error) = &cut {
+            tracing::warn!(segment = number, %error, "queue segment not sealed");
+        }
         let mut state = self.shared.state();
-        state.full = None;
+        if let Some(segment) = state.segments.get_mut(&number) {
+            segment.active = false;
+            if cut.is_ok() {
+                segment.disk_bytes = len;
+            }
+        }
+    }
+
+    /// Puts an error where `status` finds it, before anyone is told.
+    fn note(&self, error: &AppendError) {
+        let mut state = self.shared.state();
+        match error {
+            AppendError::Full(reason) => state.full = Some(*reason),
+            _ => state.write_errors += 1,
+        }
+    }
+
+    /// Says when it begins to fail, each minute that it does, and when it works again.
+    fn say(&mut self, done: &Result<(), AppendError>) {
         let Err(error) = done else {
-            drop(state);
             if self.failing.take().is_some() {
                 tracing::info!("queue accepts again");
             }
             return;
         };
-        match error {
-            AppendError::Full(reason) => state.full = Some(*reason),
-            _ => state.write_errors += 1,
-        }
-        drop(state);
         self.shared.wake(Wake::Now);
         if self.failing.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
             self.failing = Some(Instant::now());

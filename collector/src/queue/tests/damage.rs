@@ -1,0 +1,141 @@
+//! Files that were changed by something else than the queue.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::{frame, options};
+use crate::queue::tests::disk::Disk;
+use crate::queue::{Damaged, Entry, Frame, Position, Queue};
+
+const DIR: &str = "/queue";
+
+fn open(disk: &Disk) -> Queue {
+    Queue::open(Path::new(DIR), options(), Arc::new(disk.clone())).unwrap()
+}
+
+async fn fill(disk: &Disk, frames: u32) -> Vec<(Position, Frame)> {
+    let queue = open(disk);
+    let mut sent = Vec::new();
+    for n in 0..frames {
+        let frame = frame(&format!("{n:04}{}", "payload ".repeat(n as usize % 300)));
+        sent.push((queue.append(frame.clone()).await.unwrap(), frame));
+    }
+    queue.close().await;
+    sent
+}
+
+async fn read_all(disk: &Disk) -> (Vec<Entry>, Damaged) {
+    let queue = open(disk);
+    let mut reader = queue.reader(Position::default());
+    let mut entries = Vec::new();
+    queue.append(frame("last")).await.unwrap();
+    queue.close().await;
+    while let Some(entry) = reader.next().await {
+        entries.push(entry);
+    }
+    let last = entries.pop().expect("it accepts and delivers after any damage");
+    assert_eq!(last.frame, frame("last"));
+    (entries, queue.status().damaged)
+}
+
+fn segments(disk: &Disk) -> Vec<PathBuf> {
+    let mut paths = disk.paths();
+    paths.retain(|path| path.parent() == Some(Path::new(DIR)) && path.extension().is_some());
+    paths
+}
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+
+    #[test]
+    fn one_flipped_bit_costs_at_most_its_frame_and_is_counted(
+        seed: u64, file: prop::sample::Index, at: prop::sample::Index, bit in 0..8_u8, sealed: bool,
+    ) {
+        let disk = Disk::new(1 << 20, seed);
+        let sent = run(fill(&disk, 60));
+        let path = file.get(&segments(&disk)).clone();
+        let mut bytes = disk.read(&path);
+        if !sealed {
+            bytes.truncate(bytes.len() - 48);
+        }
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+        disk.put(&path, bytes);
+        let (entries, damaged) = run(read_all(&disk));
+        let delivered: Vec<_> = entries.into_iter().map(|entry| (entry.position, entry.frame)).collect();
+        let missing: Vec<_> = sent.iter().filter(|sent| !delivered.contains(sent)).collect();
+        prop_assert_eq!(delivered.len() + missing.len(), sent.len(), "nothing that was not sent");
+        prop_assert!(missing.len() <= 1);
+        prop_assert!(delivered.is_sorted_by(|a, b| a.0 < b.0));
+        if let Some((_, frame)) = missing.first() {
+            let torn = damaged.torn_bytes >= frame.payload.len() as u64;
+            prop_assert!(damaged.frames == 1 || torn && !sealed, "{:?}", damaged);
+        }
+    }
+
+    #[test]
+    fn any_bytes_as_segments_and_cursors_start_and_work(
+        seed: u64,
+        files in prop::collection::vec((0..3_u64, prop::collection::vec(any::<u8>(), 0..9000)), 0..4),
+        cursors in prop::option::of(prop::collection::vec(any::<u8>(), 0..100)),
+        keep in 0..6000_usize,
+    ) {
+        let disk = Disk::new(1 << 20, seed);
+        run(fill(&disk, 3));
+        // One that begins as a real one does, then anything.
+        let path = segments(&disk).remove(0);
+        let mut mixed = disk.read(&path);
+        mixed.truncate(keep);
+        mixed.extend(files.iter().flat_map(|(_, bytes)| bytes.iter().copied()));
+        disk.put(&path, mixed);
+        for (number, bytes) in files {
+            disk.put(&Path::new(DIR).join(format!("{number:020}.segment")), bytes);
+        }
+        if let Some(cursors) = cursors {
+            disk.put(&Path::new(DIR).join("cursors"), cursors);
+        }
+        run(read_all(&disk));
+    }
+}
+
+#[test]
+fn a_segment_without_a_header_is_set_aside_and_counted() {
+    let disk = Disk::new(1 << 20, 1);
+    let sent = run(fill(&disk, 100));
+    let path = segments(&disk).remove(1);
+    let mut bytes = disk.read(&path);
+    bytes[..4096].fill(7);
+    disk.put(&path, bytes);
+    let (entries, damaged) = run(read_all(&disk));
+    assert_eq!(damaged.segments, 1);
+    assert!(entries.len() > 50 && entries.len() < sent.len());
+    assert!(disk.paths().contains(&Path::new(DIR).join("damaged").join(path.file_name().unwrap())));
+}
+
+#[test]
+fn a_damaged_cursor_file_means_the_oldest_frame_again() {
+    let disk = Disk::new(1 << 20, 1);
+    let sent = run(fill(&disk, 10));
+    run(async {
+        let queue = open(&disk);
+        queue.register("sink", None);
+        queue.release("sink", sent[5].0);
+        queue.close().await;
+        let queue = open(&disk);
+        assert_eq!(queue.register("sink", None).position, sent[5].0);
+        queue.close().await;
+    });
+    let path = Path::new(DIR).join("cursors");
+    let mut bytes = disk.read(&path);
+    bytes[12] ^= 1;
+    disk.put(&path, bytes);
+    let queue = open(&disk);
+    assert!(queue.register("sink", None).position <= sent[0].0);
+    assert_eq!(queue.status().damaged.cursor_files, 1);
+}
