@@ -1,4 +1,65 @@
-//! The durable queue between receivers and sinks.
+//! The durable queue between receivers and sinks: a log of opaque frames in a directory.
+//!
+//! # What it stands on
+//!
+//! - A write may be lost, torn at any byte or overtaken by a later one until an fsync of its file has succeeded; a
+//!   name, until an fsync of its directory has. Bytes that were synced change only by damage.
+//! - After an fsync that failed, the kernel may call pages clean that are not on disk. No later fsync of that file
+//!   says anything about its data.
+//! - The process may be killed, and the machine may lose power, at any point. A volume may run full, and come back.
+//! - One process has the directory; the lock of the data directory sees to it.
+//!
+//! # What it promises
+//!
+//! 1. A frame is acknowledged only when it, its segment's header and its segment's name are durable.
+//! 2. What was acknowledged is read by every cursor that was there before it: in the order of positions, once in a
+//!    pass, byte for byte. What was not acknowledged may be read too: once in a pass, and whole.
+//! 3. What does not check is never read. It is counted once, told apart from what a crash cut off, and its segment
+//!    goes to `damaged/` in place of being deleted. Damage costs the frames that it touches and no others, except
+//!    where it takes both copies of a segment's header: that costs the segment.
+//! 4. Opening never fails for what the files hold.
+//! 5. A position that was given out is never given out again, and later ones are greater.
+//! 6. Segments and `damaged/` stay within `max_bytes`; the space of a segment is reserved before it is used. A new
+//!    segment is begun only if `min_free` stays free behind it.
+//! 7. A segment is deleted only when all cursors are past it, also those of readers that have not come back yet.
+//! 8. Memory: the frames that wait are their requests' (at most 1024); a reader holds at most 256 KiB, or one frame.
+//!
+//! # Files
+//!
+//! ```text
+//! <number: 20 digits>.segment   frames; numbers grow, mostly by the clock: the Unix time in milliseconds
+//! cursors                       all cursors; replaced by rename
+//! damaged/<number>.segment      at most a tenth of max_bytes, oldest deleted first
+//! ```
+//!
+//! All numbers are little-endian; CRC is CRC-32 (IEEE).
+//!
+//! ```text
+//! segment  header block of 4096 bytes, the header at 0 and again at 2048, zeros else; frames; an end mark if sealed
+//! header   0 magic "SONDEQ" 00 01 | 8 number | 16 salt | 24 created, Unix ns | 32 CRC of these 32 bytes
+//! frame    0 magic f5 "SQF" | 4 payload length | 8 CRC of the payload | 12 sequence: number of the frame in its
+//!          segment | 16 received, Unix ns | 24 records | 28 uncompressed length | 32 durable | 40 kind: 0 frame,
+//!          1 end | 41 signal | 42 codec | 43 resend | 44 CRC of salt, segment number, own offset and these 44 bytes
+//!          48 payload
+//! end      the same header; sequence = number of frames, no payload
+//! cursors  magic "SONDEC" 00 01 | entries: name length u16, name, segment u64, offset u64 | CRC of all before it
+//! ```
+//!
+//! - The salt is random: a payload that holds a copy of a frame, or leftovers of another file, never check as one.
+//!   So after damage the next frame can be found by looking for the magic.
+//! - `durable` is how far the segment was durable when the frame was written. A gap below it is damage to what was
+//!   acknowledged; one that nothing behind it vouches for is the torn end of a last write.
+//!
+//! # Who does what
+//!
+//! - `writer` (one thread) owns the segment that is appended to. It takes all that waits, writes it at once, syncs
+//!   once, answers all; what comes meanwhile is the next batch. A failed write or fsync ends the segment at what was
+//!   durable, refuses its requests, and the next batch begins another one.
+//! - `retain` (one thread) writes the cursors and deletes segments, at most once a second or when space is short.
+//! - `reader`s read what is durable, on tokio's blocking threads.
+//! - `recover` runs before all of them. It never appends to an old segment: it cuts the last one behind its last
+//!   whole frame and seals it; sealed segments are not read at the start.
+//! - `state` is what they share; no IO happens under its lock.
 
 mod cursor;
 mod frame;

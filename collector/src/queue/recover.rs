@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::cursor::{CURSOR_FILE, CURSOR_TEMP, Cursors};
@@ -9,7 +10,7 @@ use super::fs::{File, Filesystem};
 use super::reader::Patience;
 use super::segment::{FRAME_HEADER, FRAME_HEADER_LEN, FrameHeader, Gap, Kind};
 use super::segment::{SEGMENT_HEADER, SEGMENT_HEADER_LEN, Stamp, Step, Walk};
-use super::state::{DAMAGED_DIR, Segment, State, segment_name, segment_number};
+use super::state::{DAMAGED_DIR, Damaged, Segment, State, segment_name, segment_number};
 
 /// Reads the directory into a state: cuts off torn tails, sets damaged segments aside.
 pub(super) fn recover(fs: &dyn Filesystem, dir: &Path, patience: Duration) -> io::Result<State> {
@@ -39,9 +40,9 @@ pub(super) fn recover(fs: &dyn Filesystem, dir: &Path, patience: Duration) -> io
     state.floor = state.floor.max(state.cursors.highest_segment());
     for (number, bytes) in files.iter().filter_map(|file| Some((segment_number(&file.name)?, file.bytes))) {
         state.floor = state.floor.max(number);
-        let mut found = recover_segment(fs, dir, number, &mut state);
+        let mut found = recover_segment(fs, dir, number, &mut state.damaged);
         while found.as_ref().is_err_and(|error| patience.wait(error)) {
-            found = recover_segment(fs, dir, number, &mut state);
+            found = recover_segment(fs, dir, number, &mut state.damaged);
         }
         match found {
             Ok(Found::Frames(segment)) => {
@@ -66,7 +67,7 @@ enum Found {
     Damage,
 }
 
-fn recover_segment(fs: &dyn Filesystem, dir: &Path, number: u64, state: &mut State) -> io::Result<Found> {
+fn recover_segment(fs: &dyn Filesystem, dir: &Path, number: u64, damaged: &mut Damaged) -> io::Result<Found> {
     let file = fs.open(&dir.join(segment_name(number)))?;
     let size = file.size()?;
     let mut block = vec![0; SEGMENT_HEADER_LEN];
@@ -75,75 +76,68 @@ fn recover_segment(fs: &dyn Filesystem, dir: &Path, number: u64, state: &mut Sta
         // A header is durable before the first frame is written: without frames, it is the crash that tore it.
         return Ok(if is_zero(&*file, SEGMENT_HEADER, size)? { Found::Nothing } else { Found::Damage });
     };
-    if let Some(end) = sealed_end(&*file, &stamp, size)? {
-        return Ok(Found::Frames(Segment::sealed(stamp, end)));
+    if let Some((end, vouched)) = sealed_end(&*file, &stamp, size)? {
+        return Ok(Found::Frames(Segment::sealed(stamp, end, vouched)));
     }
-    walk(fs, dir, &stamp, size, state)
+    walk(&file, &stamp, size, damaged)
 }
 
-/// Where the frames of a sealed segment end: its end mark is the last thing in the file.
-fn sealed_end(file: &dyn File, stamp: &Stamp, size: u64) -> io::Result<Option<u64>> {
+/// Where the frames of a sealed segment end, and what its end mark, the last thing in the file, vouches for.
+fn sealed_end(file: &dyn File, stamp: &Stamp, size: u64) -> io::Result<Option<(u64, u64)>> {
     let Some(end) = size.checked_sub(FRAME_HEADER).filter(|end| *end > SEGMENT_HEADER) else {
         return Ok(None);
     };
     let mut mark = vec![0; FRAME_HEADER_LEN];
     let read = file.read_at(&mut mark, end)?;
     let mark = FrameHeader::decode(&mark[..read], stamp, end);
-    Ok(mark.filter(|mark| mark.kind == Kind::End).map(|_| end))
+    Ok(mark.filter(|mark| mark.kind == Kind::End).map(|mark| (end, mark.durable)))
 }
 
 /// Walks a segment without its end mark: the writer died in it, or gave it up.
-fn walk(fs: &dyn Filesystem, dir: &Path, stamp: &Stamp, size: u64, state: &mut State) -> io::Result<Found> {
-    let file = fs.open(&dir.join(segment_name(stamp.number)))?;
+fn walk(file: &Arc<dyn File>, stamp: &Stamp, size: u64, damaged: &mut Damaged) -> io::Result<Found> {
     let mut walk = Walk::new(file.clone(), *stamp, SEGMENT_HEADER, size);
-    let (mut end, mut durable, mut frames) = (SEGMENT_HEADER, SEGMENT_HEADER, 0_u32);
+    let (mut end, mut vouched, mut frames) = (SEGMENT_HEADER, SEGMENT_HEADER, 0_u32);
     let mut gaps: Vec<Gap> = Vec::new();
     loop {
         match walk.step() {
-            Ok(Some(Step::Frame { next, durable: claimed, .. })) => {
+            Ok(Some(Step::Frame { next, durable, .. })) => {
                 end = next;
                 frames = frames.saturating_add(1);
-                durable = durable.max(claimed);
+                vouched = vouched.max(durable);
             }
             Ok(Some(Step::Gap(gap))) => gaps.push(gap),
             Ok(Some(Step::End { .. }) | None) => break,
             Err(_) => gaps.push(walk.skip()),
         }
     }
-    let tail = gaps.iter().position(|gap| gap.next > end).map_or(Vec::new(), |from| gaps.split_off(from));
-    let mut segment = Segment::sealed(*stamp, end);
+    let torn = gaps.iter().find(|gap| gap.next > end).map(|gap| gap.offset);
+    let written = match torn {
+        Some(from) => !is_zero(&**file, from, size)?,
+        None => false,
+    };
+    let mut segment = Segment::sealed(*stamp, end, vouched);
     for gap in &gaps {
-        segment.gaps.insert(gap.offset);
-        if gap.offset < durable {
+        if (gap.next <= end || written) && segment.count(gap, damaged) {
             tracing::error!(
                 segment = stamp.number,
                 offset = gap.offset,
                 "queue damaged: frames do not check"
             );
-            state.damaged.add(gap);
-        } else {
-            // Of the last write, which no later one vouches for: it was never acknowledged, or this cannot be told.
-            state.damaged.torn_bytes += gap.next - gap.offset;
         }
-    }
-    if let Some(first) = tail.first()
-        && !is_zero(&*file, first.offset, size)?
-    {
-        state.damaged.torn_bytes += tail.iter().map(|gap| gap.next - gap.offset).sum::<u64>();
     }
     if end == SEGMENT_HEADER {
         return Ok(Found::Nothing);
     }
-    if let Err(error) = seal(&*file, stamp, end, frames) {
+    if let Err(error) = seal(&**file, stamp, end, frames, vouched) {
         tracing::warn!(segment = stamp.number, %error, "queue segment not sealed");
         segment.disk_bytes = size;
     }
     Ok(Found::Frames(segment))
 }
 
-fn seal(file: &dyn File, stamp: &Stamp, end: u64, frames: u32) -> io::Result<()> {
+fn seal(file: &dyn File, stamp: &Stamp, end: u64, frames: u32, vouched: u64) -> io::Result<()> {
     let mut mark = Vec::new();
-    FrameHeader::end(frames, end).encode(stamp, end, &mut mark);
+    FrameHeader::end(frames, vouched).encode(stamp, end, &mut mark);
     file.write_at(&[IoSlice::new(&mark)], end)?;
     file.truncate(end + FRAME_HEADER)?;
     file.sync()

@@ -55,7 +55,7 @@ fn delete_passed(shared: &Shared) {
             let end = Position { segment: **number, offset: segment.end };
             !segment.active && (segment.end <= SEGMENT_HEADER || end <= lowest && kept != Some(**number))
         });
-        passed.map(|(number, segment)| (*number, !segment.gaps.is_empty())).collect()
+        passed.map(|(number, segment)| (*number, segment.damaged)).collect()
     };
     let mut gone = Vec::new();
     for (number, damaged) in passed {

@@ -67,8 +67,13 @@ pub(super) struct Segment {
     pub disk_bytes: u64,
     /// The writer appends to it.
     pub active: bool,
+    /// Up to here all was durable before something behind it was written: a gap there is damage. Further on it may
+    /// be what a crash left of a write that was never acknowledged.
+    pub vouched: u64,
     /// Where the gaps begin that were counted.
     pub gaps: BTreeSet<u64>,
+    /// One of them was damage.
+    pub damaged: bool,
 }
 
 /// What was found damaged since the queue was opened.
@@ -144,14 +149,11 @@ impl Shared {
         woken
     }
 
-    /// Counts a gap, once however many readers meet it. True the first time.
+    /// Counts a gap, once however many readers meet it. True the first time that it is met and is damage.
     pub fn count_gap(&self, segment: u64, gap: &Gap) -> bool {
         let mut state = self.state();
-        let first = state.segments.get_mut(&segment).is_some_and(|known| known.gaps.insert(gap.offset));
-        if first {
-            state.damaged.add(gap);
-        }
-        first
+        let State { segments, damaged, .. } = &mut *state;
+        segments.get_mut(&segment).is_some_and(|segment| segment.count(gap, damaged))
     }
 }
 
@@ -199,16 +201,26 @@ impl State {
 }
 
 impl Segment {
-    pub fn sealed(stamp: Stamp, end: u64) -> Self {
-        Self { stamp, end, disk_bytes: end + FRAME_HEADER, active: false, gaps: BTreeSet::new() }
+    pub fn sealed(stamp: Stamp, end: u64, vouched: u64) -> Self {
+        let disk_bytes = end + FRAME_HEADER;
+        Self { stamp, end, disk_bytes, active: false, vouched, gaps: BTreeSet::new(), damaged: false }
     }
-}
 
-impl Damaged {
-    pub(super) fn add(&mut self, gap: &Gap) {
-        self.frames += u64::from(gap.frames);
-        self.records += gap.records;
-        self.bytes += gap.next - gap.offset;
+    /// Counts a gap that was not met before; true if it is damage.
+    pub fn count(&mut self, gap: &Gap, counts: &mut Damaged) -> bool {
+        if !self.gaps.insert(gap.offset) {
+            return false;
+        }
+        let bytes = gap.next - gap.offset;
+        if gap.offset >= self.vouched {
+            counts.torn_bytes += bytes;
+            return false;
+        }
+        self.damaged = true;
+        counts.frames += u64::from(gap.frames);
+        counts.records += gap.records;
+        counts.bytes += bytes;
+        true
     }
 }
 

@@ -139,6 +139,10 @@ impl Writer {
         self.check_free(capacity.saturating_sub(freed))?;
         if let Some(active) = self.active.take() {
             self.seal(&active);
+            // It may not have been cut.
+            if self.shared.state().disk_bytes() + capacity > self.shared.options.max_bytes {
+                return Err(AppendError::Full(FullReason::Budget));
+            }
         }
         self.active = Some(self.begin(capacity).map_err(AppendError::from)?);
         Ok(())
@@ -176,7 +180,7 @@ impl Writer {
         let file = shared.fs.create(&path)?;
         let prepared = prepare(&*file);
         // Also one that is not usable: it takes space until the keeper has deleted it.
-        let mut segment = Segment::sealed(stamp, SEGMENT_HEADER);
+        let mut segment = Segment::sealed(stamp, SEGMENT_HEADER, u64::MAX);
         (segment.disk_bytes, segment.active) = (capacity, prepared.is_ok());
         shared.state().segments.insert(number, segment);
         let reserved = prepared?;

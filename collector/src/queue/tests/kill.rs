@@ -36,7 +36,7 @@ fn child() {
                 }
             }
         });
-        let senders: Vec<_> = senders.map(|sender| Box::pin(sender)).collect();
+        let senders: Vec<_> = senders.map(Box::pin).collect();
         let local = tokio::task::LocalSet::new();
         senders.into_iter().for_each(|sender| drop(local.spawn_local(sender)));
         local.await;

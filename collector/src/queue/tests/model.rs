@@ -243,7 +243,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 4000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, max_shrink_iters: 4000, ..ProptestConfig::default() })]
 
     #[test]
     fn what_was_acknowledged_is_delivered_whatever_fails(seed: u64, ops in prop::collection::vec(op(), 1..60)) {
