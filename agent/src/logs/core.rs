@@ -33,6 +33,8 @@ const FLUSH: Duration = Duration::from_secs(1);
 const RESCAN: Duration = Duration::from_secs(60);
 /// The same where changes are not noticed.
 const RESCAN_UNWATCHED: Duration = Duration::from_secs(10);
+/// Looks fall on multiples of this, so that many live files share a wake-up.
+const GRID: Duration = Duration::from_millis(50);
 /// Drained files that stay open.
 const OPEN_DRAINED: usize = 512;
 
@@ -104,6 +106,7 @@ pub struct Core<F: LogFs> {
     pub(super) unreadable: BTreeSet<String>,
     pub(super) next_file: u32,
     pub(super) next_lineage: u32,
+    started: Instant,
     next_rescan: Option<Instant>,
     next_dir_check: Instant,
     next_flush: Instant,
@@ -171,6 +174,7 @@ impl<F: LogFs> Core<F> {
             unreadable: BTreeSet::new(),
             next_file: 0,
             next_lineage: 0,
+            started: now,
             next_rescan: None,
             next_dir_check: now,
             next_flush: now,
@@ -251,6 +255,10 @@ impl<F: LogFs> Core<F> {
             self.next_dir_check = now.mono + Duration::from_secs(1);
         }
         self.look(now);
+        if !self.unreadable.is_empty() {
+            let soon = now.mono + RESCAN_UNWATCHED;
+            self.next_rescan = self.next_rescan.map(|at| at.min(soon));
+        }
         if !self.discovered {
             self.discovered = true;
             self.next_flush = now.mono;
@@ -286,6 +294,7 @@ impl<F: LogFs> Core<F> {
         if let Some(lineage) = self.lineages.get_mut(&id)
             && !lineage.queued
         {
+            let at = on_grid(self.started, at);
             lineage.due = Some(at);
             self.timers.push(Reverse((at, id)));
         }
@@ -327,14 +336,19 @@ impl<F: LogFs> Core<F> {
         self.outbox.rewind(&mark);
         self.buffer.resize(QUANTUM + super::tail::CHECK_BYTES, 0);
         if let Some(file) = self.current.take() {
-            self.gz.forget(file);
-            if let Some(file) = self.files.get_mut(&file) {
-                file.aside = Some(Aside::Panic);
-                self.set_aside += 1;
-                tracing::error!(file = %file.name, "a log file is set aside after an error of our own");
-            }
+            self.set_aside(file);
         }
         Visit::Later(now.mono + Duration::from_secs(1))
+    }
+
+    /// Leaves a file alone for good after an error of our own.
+    pub(super) fn set_aside(&mut self, id: FileId) {
+        self.gz.forget(id);
+        if let Some(file) = self.files.get_mut(&id) {
+            file.aside = Some(Aside::Panic);
+            self.set_aside += 1;
+            tracing::error!(file = %file.name, "a log file is set aside after an error of our own");
+        }
     }
 
     /// Closes drained files beyond the cap, those first that grew longest ago.
@@ -457,6 +471,13 @@ impl<F: LogFs> Core<F> {
         }
         Ok(())
     }
+}
+
+/// The next point of the grid.
+fn on_grid(started: Instant, at: Instant) -> Instant {
+    let since = at.saturating_duration_since(started).as_millis();
+    let points = u32::try_from(since.div_ceil(GRID.as_millis())).unwrap_or(u32::MAX);
+    started + GRID * points
 }
 
 /// `pread` on the uncompressed bytes of an open file.

@@ -366,8 +366,12 @@ impl<F: LogFs> Core<F> {
                 self.unreadable.remove(&path);
             }
             named.push(file);
-            if let Err(error) = self.identify(file, false, now) {
-                tracing::debug!(%error, "cannot identify a log file yet");
+            let identified =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.identify(file, false, now)));
+            match identified {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "cannot identify a log file yet"),
+                Err(_) => self.set_aside(file),
             }
         }
         for file in known {

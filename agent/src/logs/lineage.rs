@@ -15,7 +15,7 @@ use super::tail::FileId;
 pub struct LineageId(pub u32);
 
 /// Shortest and longest time between two looks at a quiet file.
-pub const FIRST_LOOK: Duration = Duration::from_millis(50);
+pub const FIRST_LOOK: Duration = Duration::from_millis(100);
 /// See [`FIRST_LOOK`].
 pub const LAST_LOOK: Duration = Duration::from_secs(1);
 

@@ -412,3 +412,39 @@ fn the_ledger_survives_a_restart() {
     assert_eq!(before, after);
     assert_eq!(world.order.len(), 1);
 }
+
+#[test]
+fn an_error_of_our_own_costs_the_one_file_it_happened_at() {
+    let mut world = world();
+    world.disk.append(LIVE, full(1, "one").as_bytes());
+    world.disk.append("ns_other_uid2/app/0.log", full(1, "other").as_bytes());
+    world.turn(100);
+    world.disk.append(LIVE, full(2, "TRAP").as_bytes());
+    world.disk.append("ns_trap_uid3/app/0.log", full(1, "TRAP").as_bytes());
+    world.turn(200);
+    world.disk.append("ns_other_uid2/app/0.log", full(2, "more").as_bytes());
+    world.drain();
+    assert_eq!(world.bodies("other", "stdout"), ["other", "more"]);
+    assert_eq!(world.bodies("pod", "stdout"), ["one"]);
+    assert_eq!(world.core.snapshot().set_aside, 2);
+}
+
+#[test]
+fn unfinished_lines_are_kept_as_offsets() {
+    let mut world = world();
+    let fragment = "f".repeat(16_000);
+    for pod in 0..40 {
+        for _ in 0..57 {
+            world.disk.append(
+                &format!("ns_pod-{pod}_uid-{pod}/app/0.log"),
+                entry(1, "stdout", "P", &fragment).as_bytes(),
+            );
+        }
+    }
+    for _ in 0..40 {
+        world.turn(60);
+    }
+    let kept: usize = world.core.lineages.values().map(|lineage| lineage.joiner.heap_bytes()).sum();
+    assert!(world.core.lineages.values().all(|lineage| !lineage.joiner.is_empty()));
+    assert!(kept < 40 * 300, "{kept}");
+}
