@@ -188,7 +188,10 @@ impl<F: LogFs> Core<F> {
         if !self.stopping {
             self.run_timers(now.mono);
             self.run_redo(now);
-            self.run_visits(now);
+            // While refused records wait for a slot nothing new is read, or it would take each slot first.
+            if self.redo.is_empty() {
+                self.run_visits(now);
+            }
             self.run_cuts(now);
         }
         self.outbox.seal_due(now.mono);
@@ -203,7 +206,7 @@ impl<F: LogFs> Core<F> {
 
     /// When the next turn has something to do; none = now.
     pub fn next_turn(&self) -> Option<Instant> {
-        let blocked = self.outbox.is_full() && !self.outbox.has_slot();
+        let blocked = !self.outbox.has_slot() && (self.outbox.is_full() || !self.redo.is_empty());
         if !self.stopping && !blocked && (!self.ready.is_empty() || !self.dirty_places.is_empty()) {
             return None;
         }

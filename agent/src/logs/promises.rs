@@ -311,25 +311,29 @@ fn a_tail_of_nulls_and_megabytes_without_a_newline_are_survived() {
 
 #[test]
 fn a_record_that_the_receiver_refuses_is_found_by_halving_and_counted() {
-    let mut world = world();
-    for line in 0..30 {
-        world.disk.append(LIVE, full(line, &format!("{line}")).as_bytes());
-    }
-    for _ in 0..2000 {
-        world.turn(20);
-        while !world.unsettled.is_empty() {
-            let is_bad = super::simulation::decode(&world.unsettled[0].payload)
-                .iter()
-                .any(|(_, got)| got.body == "17");
-            if is_bad {
-                world.settle(0, Outcome::Refused { code: "INVALID_ARGUMENT".into() });
-            } else {
-                world.accept(0, true);
+    for slots in [1, 4] {
+        let mut world = World::with_slots(ReadExisting::All, slots);
+        for line in 0..30 {
+            world.disk.append(LIVE, full(line, &format!("{line}")).as_bytes());
+        }
+        for turn in 0..2000 {
+            // New lines keep coming, and do not push the refused ones aside.
+            world.disk.append("ns_busy_uid2/app/0.log", full(turn % 60, "busy").as_bytes());
+            world.turn(20);
+            while !world.unsettled.is_empty() {
+                let is_bad = super::simulation::decode(&world.unsettled[0].payload)
+                    .iter()
+                    .any(|(_, got)| got.body == "17");
+                if is_bad {
+                    world.settle(0, Outcome::Refused { code: "INVALID_ARGUMENT".into() });
+                } else {
+                    world.accept(0, true);
+                }
             }
         }
+        assert_eq!(world.bodies("pod", "stdout").len(), 29);
+        assert_eq!(world.lost(), full(17, "17").len() as u64);
     }
-    assert_eq!(world.got.len(), 29);
-    assert_eq!(world.lost(), full(17, "17").len() as u64);
 }
 
 #[test]

@@ -230,6 +230,7 @@ pub(super) struct World {
     pub(super) resent_unmarked: usize,
     pub(super) now: Now,
     read_existing: ReadExisting,
+    slots: usize,
 }
 
 fn settings(read_existing: ReadExisting) -> Settings {
@@ -246,9 +247,13 @@ fn settings(read_existing: ReadExisting) -> Settings {
 
 impl World {
     pub(super) fn new(read_existing: ReadExisting) -> Self {
+        Self::with_slots(read_existing, 4)
+    }
+
+    pub(super) fn with_slots(read_existing: ReadExisting, slots: usize) -> Self {
         let now = Now { mono: Instant::now(), wall_nanos: 1_795_192_501_000_000_000 };
         let (disk, store) = (Disk::default(), MemStore::default());
-        let (core, batches) = Self::boot(&disk, &store, read_existing, now);
+        let (core, batches) = Self::boot(&disk, &store, read_existing, slots, now);
         Self {
             disk,
             store,
@@ -260,6 +265,7 @@ impl World {
             resent_unmarked: 0,
             now,
             read_existing,
+            slots,
         }
     }
 
@@ -267,10 +273,11 @@ impl World {
         disk: &Disk,
         store: &MemStore,
         read_existing: ReadExisting,
+        slots: usize,
         now: Now,
     ) -> (Core<Disk>, mpsc::Receiver<Batch>) {
-        let (sender, batches) = mpsc::channel(4);
-        let outbox = Outbox::new(1500, Duration::from_secs(1), 4, sender);
+        let (sender, batches) = mpsc::channel(slots);
+        let outbox = Outbox::new(1500, Duration::from_secs(1), slots, sender);
         let core = Core::new(
             disk.clone(),
             settings(read_existing),
@@ -285,7 +292,7 @@ impl World {
 
     /// Kill -9 and a new start.
     pub(super) fn restart(&mut self) {
-        let (core, batches) = Self::boot(&self.disk, &self.store, self.read_existing, self.now);
+        let (core, batches) = Self::boot(&self.disk, &self.store, self.read_existing, self.slots, self.now);
         (self.core, self.batches) = (core, batches);
         self.unsettled.clear();
     }
