@@ -20,7 +20,7 @@ mod tail;
 mod tests;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::Body;
@@ -44,6 +44,9 @@ const TURN: Duration = Duration::from_secs(10);
 const STALL: Duration = Duration::from_secs(30);
 /// Bytes that are handed over at a time.
 const PIECE_BYTES: usize = 64 << 10;
+
+/// How long found records wait for more, so as to be handed over together.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// The API's routes over a store.
 pub fn router(store: Store) -> Router {
@@ -86,6 +89,7 @@ async fn logs(State(api): State<Api>, RawQuery(query): RawQuery) -> Response {
 fn stream(mut query: Query, limit: u64, sender: &Sender) {
     let mut left = if limit == 0 { u64::MAX } else { limit };
     let mut piece = Vec::with_capacity(PIECE_BYTES + 4096);
+    let mut sent = Instant::now();
     while left > 0 {
         match query.step(|origin, row| {
             record::write(origin, row, &mut piece);
@@ -96,7 +100,9 @@ fn stream(mut query: Query, limit: u64, sender: &Sender) {
             Step::Read => {}
             Step::End => break,
         }
-        if piece.len() >= PIECE_BYTES {
+        // What was found is shown while a long search goes on.
+        if piece.len() >= PIECE_BYTES || !piece.is_empty() && sent.elapsed() >= PATIENCE {
+            sent = Instant::now();
             let full = std::mem::replace(&mut piece, Vec::with_capacity(PIECE_BYTES + 4096));
             if !sender.send_blocking(full.into()) {
                 return;

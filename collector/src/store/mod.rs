@@ -47,7 +47,7 @@ mod slice;
 mod status;
 mod tail;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod text;
 pub mod time;
 mod writer;

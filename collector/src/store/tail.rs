@@ -53,8 +53,9 @@ impl Default for Tail {
 impl Tail {
     /// Adds what was taken; never waits for a reader. Without readers nothing is kept.
     pub fn push(&self, chunks: Vec<Arc<Chunk>>) {
-        let followed = self.next.receiver_count() > 0;
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        // Under the lock, as followers begin under it: one that begins now misses nothing.
+        let followed = self.next.receiver_count() > 0;
         for chunk in chunks {
             let before = kept.records;
             kept.records += u64::from(chunk.records);
