@@ -324,6 +324,20 @@ impl<F: LogFs> Core<F> {
                 (listed.plain, listed.gz) = (None, None);
             }
         }
+        // Those without a name come before whatever is new.
+        for file in known {
+            if named.contains(&file) {
+                if excluded && let Some(size) = self.excluded_size(file) {
+                    self.settle_excluded(file, size, now);
+                }
+            } else if let Some(known) = self.files.get_mut(&file) {
+                changed |= known.is_named();
+                (known.plain, known.gz) = (None, None);
+                if excluded {
+                    self.remove_file(file);
+                }
+            }
+        }
         for (suffix, listed) in listing.iter() {
             let Some(stat) = listed.plain.or(listed.gz) else { continue };
             changed = true;
@@ -372,19 +386,6 @@ impl<F: LogFs> Core<F> {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => tracing::debug!(%error, "cannot identify a log file yet"),
                 Err(_) => self.set_aside(file),
-            }
-        }
-        for file in known {
-            if named.contains(&file) {
-                if excluded && let Some(listed) = self.excluded_size(file) {
-                    self.settle_excluded(file, listed, now);
-                }
-            } else if let Some(known) = self.files.get_mut(&file) {
-                changed |= known.is_named();
-                (known.plain, known.gz) = (None, None);
-                if excluded {
-                    self.remove_file(file);
-                }
             }
         }
         if !changed {

@@ -452,3 +452,17 @@ fn unfinished_lines_are_kept_as_offsets() {
     assert!(world.core.lineages.values().all(|lineage| !lineage.joiner.is_empty()));
     assert!(kept < 40 * 300, "{kept}");
 }
+
+#[test]
+fn a_rotated_file_that_was_removed_between_two_looks_is_read_before_its_successors() {
+    let mut world = world();
+    world.disk.append(LIVE, full(1, "one").as_bytes());
+    world.turn(10);
+    world.disk.append(LIVE, full(2, "two").as_bytes());
+    world.disk.remove(LIVE);
+    world.disk.append(&format!("{LIVE}.20261120-163503"), full(3, "three").as_bytes());
+    world.disk.append(LIVE, full(4, "four").as_bytes());
+    world.drain();
+    assert_eq!(world.bodies("pod", "stdout"), ["one", "two", "three", "four"]);
+    assert_eq!(world.lost(), 0);
+}
