@@ -414,7 +414,19 @@ impl<F: LogFs> Core<F> {
         };
         let by_plain = plain.and_then(|node| free().find(|(_, file)| file.plain == Some(node)));
         let by_gz = || gz.and_then(|node| free().find(|(_, file)| file.gz == Some(node)));
-        by_plain.or_else(by_gz).map(|(id, _)| id)
+        // A listing taken during a rename shows the file nowhere; while it is open, its inode is its own.
+        let by_handle = || {
+            free().filter(|(_, file)| !file.is_named()).find(|(_, file)| {
+                let (Some(Handle::Plain(handle) | Handle::Gz(handle)), true) =
+                    (&file.handle, file.aside.is_none())
+                else {
+                    return false;
+                };
+                super::fs::LogFile::stat(&**handle)
+                    .is_ok_and(|stat| Some(stat.node) == plain || Some(stat.node) == gz)
+            })
+        };
+        by_plain.or_else(by_gz).or_else(by_handle).map(|(id, _)| id)
     }
 
     /// The file of a lineage that a new compressed file was made from.
