@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use sonde_daemon::health::Health;
 use sonde_daemon::http::Bound;
-use sonde_daemon::page::{Accounting, Build, Page, Process, Section, Source};
+use sonde_daemon::page::{Accounting, Build, Process, Section, Source};
 use sonde_daemon::shutdown::{self, Shutdown};
 use tokio::sync::mpsc;
 
@@ -19,11 +19,13 @@ use crate::batch::Batch;
 use crate::config::{Config, PodSource};
 use crate::export::{ExportError, Exporter, Timing};
 use crate::host::{HostPaths, host_name};
-use crate::http::{self, Files, Pages};
+use crate::http::{self, Files, MetricPages, Pages};
 use crate::kubelet::Kubelet;
 use crate::kubelet::client::ClientError;
 use crate::log_page::LogPage;
 use crate::logs::{LogsDeps, LogsError, Reader};
+use crate::metrics::Sources;
+use crate::metrics::node::PatternError;
 use crate::pods::PodIndex;
 
 /// A loop that has not come round for so long stands still. One turn may wait for a slow disk.
@@ -40,6 +42,7 @@ pub struct App {
     pods: PodIndex,
     kubelet: Option<Kubelet>,
     exporter: Exporter,
+    metrics: Sources,
 }
 
 /// Why the agent cannot start, or ended before it was asked to.
@@ -54,6 +57,9 @@ pub enum AppError {
     /// The log reader.
     #[error(transparent)]
     Logs(#[from] LogsError),
+    /// The metrics.
+    #[error(transparent)]
+    Metrics(#[from] PatternError),
     /// A thread.
     #[error("the thread `{0}` cannot be started: {1}")]
     Thread(&'static str, std::io::Error),
@@ -86,7 +92,8 @@ impl App {
             None
         };
         let exporter = Exporter::build(&config.export, Timing::default())?;
-        Ok(Self { config, paths, bound, health: Health::new(), pods, kubelet, exporter })
+        let metrics = Sources::new(&config.metrics, &paths, &config.node.name, &pods)?;
+        Ok(Self { config, paths, bound, health: Health::new(), pods, kubelet, exporter, metrics })
     }
 
     /// Where the pages are.
@@ -115,7 +122,7 @@ impl App {
     /// # Errors
     /// When a part cannot start, or ends before it was asked to.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), AppError> {
-        let Self { config, paths, bound, health, pods, kubelet, exporter } = self;
+        let Self { config, paths, bound, health, pods, kubelet, exporter, metrics } = self;
         let (sender, batches) = mpsc::channel(config.export.in_flight);
         let reader = if config.logs.enabled {
             let beat = health.heartbeat("log reader", STANDS_STILL);
@@ -137,12 +144,12 @@ impl App {
         sources.extend(reader.as_ref().map(|reader| Box::new(LogPage(reader.metrics())) as Box<dyn Source>));
         sources.extend(kubelet.as_ref().map(|kubelet| Box::new(kubelet.metrics()) as Box<dyn Source>));
         let accounting = Accounting { prefix: "sonde_agent_source".to_owned(), label: "source".to_owned() };
-        let page = Page::new(vec![Section::new(Some(accounting), sources)], true);
+        let own = Section::new(Some(accounting), sources);
         let reader = reader.map(Arc::new);
         let pages = Pages {
             discovered: health.readiness("the first discovery"),
             health: health.clone(),
-            metrics: page,
+            metrics: MetricPages::new(own, metrics.sections()),
             files: files_of(reader.clone()),
         };
         let (pages_trigger, pages_shutdown) = shutdown::channel();

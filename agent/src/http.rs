@@ -10,13 +10,18 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use sonde_daemon::health::{Health, Readiness};
 use sonde_daemon::http::{Bound, Limits, Peer, serve_pages, text};
-use sonde_daemon::page::Page;
+use sonde_daemon::page::{Page, Section};
 use sonde_daemon::shutdown::Shutdown;
 
 use crate::logs::FileStatus;
+use crate::metrics::Sections;
 
-const INDEX: &str =
-    "sonde-agent\n\n/metrics\n/metrics/self\n/healthz\n/readyz\n/debug/files (from this machine only)\n";
+const INDEX: &str = "sonde-agent\n\n/metrics\n/metrics/node\n/metrics/containers\n/metrics/pods\n\
+    /metrics/namespaces\n/metrics/self\n/healthz\n/readyz\n/debug/files (from this machine only)\n";
+/// Pages that are made at once; a source that does not answer holds up the page that asks it, and no other.
+const PAGES_AT_ONCE: usize = 8;
+
+const METRICS: &str = "/metrics";
 
 /// The log files as they are known now; `None` until the first discovery is done.
 pub type Files = Box<dyn Fn() -> Option<Arc<Vec<FileStatus>>> + Send + Sync>;
@@ -25,12 +30,55 @@ pub type Files = Box<dyn Fn() -> Option<Arc<Vec<FileStatus>>> + Send + Sync>;
 pub struct Pages {
     /// Liveness and readiness.
     pub health: Health,
-    /// `sonde_agent_*`.
-    pub metrics: Page,
+    /// The pages under `/metrics`.
+    pub metrics: MetricPages,
     /// The log files.
     pub files: Files,
     /// Met with the first discovery.
     pub discovered: Readiness,
+}
+
+/// The pages under `/metrics`; one that is switched off is `None`.
+pub struct MetricPages {
+    all: Page,
+    own: Page,
+    node: Option<Page>,
+    containers: Option<Page>,
+    pods: Option<Page>,
+    namespaces: Option<Page>,
+}
+
+impl MetricPages {
+    /// Pages of the agent's own section and of what it measures.
+    pub fn new(own: Arc<Section>, measured: Sections) -> Self {
+        let Sections { node, containers, pods, namespaces } = measured;
+        let sections = [&node, &containers, &pods, &namespaces].into_iter().flatten().chain([&own]);
+        let all = Page::new(sections.cloned().collect(), false);
+        // Only names of our own can be OpenMetrics.
+        let page =
+            |section: Option<Arc<Section>>, ours| section.map(|section| Page::new(vec![section], ours));
+        Self {
+            all,
+            own: Page::new(vec![own], true),
+            node: page(node, false),
+            containers: page(containers, false),
+            pods: page(pods, false),
+            namespaces: page(namespaces, true),
+        }
+    }
+
+    /// The page at a path under `/metrics`.
+    fn at(&self, path: &str) -> Option<&Page> {
+        match path {
+            "" => Some(&self.all),
+            "/self" => Some(&self.own),
+            "/node" => self.node.as_ref(),
+            "/containers" => self.containers.as_ref(),
+            "/pods" => self.pods.as_ref(),
+            "/namespaces" => self.namespaces.as_ref(),
+            _ => None,
+        }
+    }
 }
 
 impl Pages {
@@ -50,9 +98,11 @@ impl Pages {
         if let Some((good, words)) = self.health.answer(path) {
             return text(if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, words);
         }
+        if let Some(page) = path.strip_prefix(METRICS).and_then(|rest| self.metrics.at(rest)) {
+            return page.answer(headers);
+        }
         match path {
             "/" => text(StatusCode::OK, INDEX),
-            "/metrics" | "/metrics/self" => self.metrics.answer(headers),
             "/debug/files" if peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback()) => {
                 self.file_list()
             }
@@ -77,13 +127,24 @@ impl Pages {
 
 /// Serves the pages until the stop, on the calling thread.
 pub fn serve(bound: Bound, pages: Pages, shutdown: Shutdown) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(PAGES_AT_ONCE)
+        .build()?;
     let pages = Arc::new(pages);
     runtime.block_on(serve_pages(bound, Limits::default(), shutdown, move |request: Request<Incoming>| {
         let pages = Arc::clone(&pages);
         async move {
             let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
-            pages.answer(request.method(), request.uri().path(), request.headers(), peer)
+            if !request.uri().path().starts_with(METRICS) {
+                return pages.answer(request.method(), request.uri().path(), request.headers(), peer);
+            }
+            // A page of metrics may wait for its sources; the probes must not wait for it.
+            let (parts, _body) = request.into_parts();
+            let answer = move || pages.answer(&parts.method, parts.uri.path(), &parts.headers, peer);
+            tokio::task::spawn_blocking(answer)
+                .await
+                .unwrap_or_else(|_| text(StatusCode::INTERNAL_SERVER_ERROR, "the page panicked\n"))
         }
     }))
 }
@@ -91,7 +152,12 @@ pub fn serve(bound: Bound, pages: Pages, shutdown: Shutdown) -> std::io::Result<
 #[cfg(test)]
 mod tests {
     use http::HeaderMap;
-    use sonde_daemon::page::{Build, Section};
+    use sonde_daemon::page::Build;
+
+    use crate::config::Config;
+    use crate::host::HostPaths;
+    use crate::metrics::Sources;
+    use crate::pods::PodIndex;
 
     use super::*;
 
@@ -101,11 +167,14 @@ mod tests {
 
     fn pages() -> Pages {
         let build = Build { prefix: "sonde_agent", version: "1" };
+        let config = Config::default();
+        let paths = HostPaths::new(&config.host);
+        let sources = Sources::new(&config.metrics, &paths, "n", &PodIndex::default()).unwrap();
         let health = Health::new();
         Pages {
             discovered: health.readiness("the first discovery"),
             health,
-            metrics: Page::new(vec![Section::new(None, vec![Box::new(build)])], true),
+            metrics: MetricPages::new(Section::new(None, vec![Box::new(build)]), sources.sections()),
             files: Box::new(|| Some(Arc::default())),
         }
     }
@@ -113,8 +182,11 @@ mod tests {
     #[test]
     fn every_page_of_the_contract_answers() {
         let pages = pages();
-        for path in ["/", "/metrics", "/metrics/self", "/healthz", "/readyz", "/debug/files"] {
+        for path in ["/", "/metrics", "/healthz", "/readyz", "/debug/files"] {
             assert_eq!(status(&pages, path, "127.0.0.1:1"), 200, "{path}");
+        }
+        for page in ["self", "node", "containers", "pods", "namespaces"] {
+            assert_eq!(status(&pages, &format!("/metrics/{page}"), "127.0.0.1:1"), 200, "{page}");
         }
         assert_eq!(status(&pages, "/metrics/selfish", "127.0.0.1:1"), 404);
         let post = pages.answer(&Method::POST, "/metrics", &HeaderMap::new(), None);

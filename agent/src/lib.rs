@@ -16,6 +16,7 @@ pub mod http;
 pub mod kubelet;
 pub mod log_page;
 pub mod logs;
+pub mod metrics;
 pub mod pods;
 
 use std::process::ExitCode;

@@ -1,5 +1,7 @@
 //! What is known of the pods on this node: one writer (the kubelet client), many readers.
 
+pub mod v1;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -56,6 +58,7 @@ pub struct PodIndex {
 #[derive(Default)]
 struct Shared {
     pods: RwLock<HashMap<String, Arc<PodMeta>>>,
+    states: RwLock<Arc<[v1::Pod]>>,
     version: AtomicU64,
     wanted: tokio::sync::Notify,
 }
@@ -98,6 +101,16 @@ impl PodIndex {
         if changed {
             self.shared.version.fetch_add(1, Ordering::Release);
         }
+    }
+
+    /// The last picture in full, for the metrics of pods. Their conditions move without moving the version.
+    pub fn states(&self) -> Arc<[v1::Pod]> {
+        Arc::clone(&self.shared.states.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts a new picture in place of the old one.
+    pub fn replace_states(&self, pods: Vec<v1::Pod>) {
+        *self.shared.states.write().unwrap_or_else(PoisonError::into_inner) = pods.into();
     }
 
     /// Pods that are known.

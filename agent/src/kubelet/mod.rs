@@ -120,6 +120,7 @@ impl Kubelet {
             );
         }
         self.index.replace(picture.pods);
+        self.index.replace_states(picture.states);
         Ok(())
     }
 }

@@ -6,18 +6,19 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer};
-
+use crate::pods::v1::{ContainerStatus, OwnerReference, Pod, PodList};
 use crate::pods::{ContainerMeta, Owner, PodMeta};
 
 /// Annotations that Sonde reads; the others are not kept.
 const ANNOTATIONS: [&str; 2] = ["sonde.io/", "resource.opentelemetry.io/"];
 
 /// One answer of the kubelet.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Picture {
     /// The pods bound to this node.
     pub pods: Vec<PodMeta>,
+    /// The same pods with all that `kube_pod_*` needs.
+    pub states: Vec<Pod>,
     /// Pods that were refused because they name another node.
     pub foreign: usize,
     /// A node that such a pod names.
@@ -37,12 +38,12 @@ pub enum PodsError {
 
 /// Reads an answer; `node` is this node's name (empty = any).
 pub fn parse(json: &[u8], node: &str) -> Result<Picture, PodsError> {
-    let list: List = serde_json::from_slice(json)?;
+    let list: PodList = serde_json::from_slice(json)?;
     if list.kind != "PodList" {
         return Err(PodsError::Kind(list.kind));
     }
     let mut picture = Picture::default();
-    for pod in list.items {
+    for mut pod in list.items {
         if pod.metadata.uid.is_empty() {
             continue;
         }
@@ -51,7 +52,9 @@ pub fn parse(json: &[u8], node: &str) -> Result<Picture, PodsError> {
             picture.foreign_node = pod.spec.node_name;
             continue;
         }
-        picture.pods.push(pod.into_meta());
+        pod.metadata.annotations.retain(|key, _| ANNOTATIONS.iter().any(|prefix| key.starts_with(prefix)));
+        picture.pods.push(meta(&pod));
+        picture.states.push(pod);
     }
     Ok(picture)
 }
@@ -62,7 +65,7 @@ pub fn parse(json: &[u8], node: &str) -> Result<Picture, PodsError> {
 /// 1970>` (kubernetes/pkg/controller/cronjob, `getJobName`), which today has eight digits. Eight digits that are a
 /// date such as 20261120 would be the year 2008 in minutes and are not taken for it.
 fn owners(references: &[OwnerReference], labels: &BTreeMap<String, String>) -> Vec<Owner> {
-    let Some(first) = references.iter().find(|r| r.controller).or(references.first()) else {
+    let Some(first) = references.iter().find(|r| r.controller == Some(true)).or(references.first()) else {
         return Vec::new();
     };
     let mut chain = vec![Owner { kind: first.kind.clone(), name: first.name.clone() }];
@@ -89,142 +92,43 @@ fn owners(references: &[OwnerReference], labels: &BTreeMap<String, String>) -> V
     chain
 }
 
-#[derive(Deserialize)]
-struct List {
-    #[serde(default, deserialize_with = "nullable")]
-    kind: String,
-    #[serde(default, deserialize_with = "nullable")]
-    items: Vec<Pod>,
-}
-
-#[derive(Deserialize)]
-struct Pod {
-    #[serde(default, deserialize_with = "nullable")]
-    metadata: Metadata,
-    #[serde(default, deserialize_with = "nullable")]
-    spec: Spec,
-    #[serde(default, deserialize_with = "nullable")]
-    status: Status,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Metadata {
-    #[serde(default, deserialize_with = "nullable")]
-    uid: String,
-    #[serde(default, deserialize_with = "nullable")]
-    namespace: String,
-    #[serde(default, deserialize_with = "nullable")]
-    name: String,
-    #[serde(default, deserialize_with = "nullable")]
-    labels: BTreeMap<String, String>,
-    #[serde(default, deserialize_with = "nullable")]
-    annotations: BTreeMap<String, String>,
-    #[serde(default, deserialize_with = "nullable")]
-    owner_references: Vec<OwnerReference>,
-}
-
-#[derive(Default, Deserialize)]
-struct OwnerReference {
-    #[serde(default, deserialize_with = "nullable")]
-    kind: String,
-    #[serde(default, deserialize_with = "nullable")]
-    name: String,
-    #[serde(default, deserialize_with = "nullable")]
-    controller: bool,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Spec {
-    #[serde(default, deserialize_with = "nullable")]
-    node_name: String,
-    #[serde(default, deserialize_with = "nullable")]
-    host_network: bool,
-    #[serde(default, deserialize_with = "nullable")]
-    init_containers: Vec<Container>,
-    #[serde(default, deserialize_with = "nullable")]
-    containers: Vec<Container>,
-    #[serde(default, deserialize_with = "nullable")]
-    ephemeral_containers: Vec<Container>,
-}
-
-#[derive(Default, Deserialize)]
-struct Container {
-    #[serde(default, deserialize_with = "nullable")]
-    name: String,
-    #[serde(default, deserialize_with = "nullable")]
-    image: String,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Status {
-    #[serde(default, deserialize_with = "nullable")]
-    init_container_statuses: Vec<ContainerStatus>,
-    #[serde(default, deserialize_with = "nullable")]
-    container_statuses: Vec<ContainerStatus>,
-    #[serde(default, deserialize_with = "nullable")]
-    ephemeral_container_statuses: Vec<ContainerStatus>,
-}
-
-#[derive(Default, Deserialize)]
-struct ContainerStatus {
-    #[serde(default, deserialize_with = "nullable")]
-    name: String,
-    #[serde(default, rename = "containerID", deserialize_with = "nullable")]
-    id: String,
-    #[serde(default, rename = "restartCount", deserialize_with = "nullable")]
-    restart_count: i64,
-}
-
-impl Pod {
-    fn into_meta(self) -> PodMeta {
-        let (spec, status) = (self.spec, self.status);
-        // Names are unique over all kinds of containers of a pod.
-        let statuses: BTreeMap<String, ContainerStatus> =
-            [status.init_container_statuses, status.container_statuses, status.ephemeral_container_statuses]
-                .into_iter()
-                .flatten()
-                .map(|status| (status.name.clone(), status))
-                .collect();
-        let containers = [spec.init_containers, spec.containers, spec.ephemeral_containers]
+fn meta(pod: &Pod) -> PodMeta {
+    let (metadata, spec, status) = (&pod.metadata, &pod.spec, &pod.status);
+    // Names are unique over all kinds of containers of a pod.
+    let statuses: BTreeMap<&str, &ContainerStatus> =
+        [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses]
             .into_iter()
             .flatten()
-            .map(|container| {
-                let known = statuses.get(&container.name);
-                ContainerMeta {
-                    id: known.map(|s| bare_id(&s.id).to_owned()).unwrap_or_default(),
-                    restart_count: known.and_then(|s| u32::try_from(s.restart_count).ok()).unwrap_or(0),
-                    name: container.name,
-                    image: container.image,
-                }
-            })
+            .map(|status| (status.name.as_str(), status))
             .collect();
-        let metadata = self.metadata;
-        let owners = owners(&metadata.owner_references, &metadata.labels);
-        let mut annotations = metadata.annotations;
-        annotations.retain(|key, _| ANNOTATIONS.iter().any(|prefix| key.starts_with(prefix)));
-        PodMeta {
-            uid: metadata.uid,
-            namespace: metadata.namespace,
-            name: metadata.name,
-            labels: metadata.labels,
-            annotations,
-            owners,
-            host_network: spec.host_network,
-            containers,
-        }
+    let containers = [&spec.init_containers, &spec.containers, &spec.ephemeral_containers]
+        .into_iter()
+        .flatten()
+        .map(|container| {
+            let known = statuses.get(container.name.as_str());
+            ContainerMeta {
+                id: known.map(|s| bare_id(&s.container_id).to_owned()).unwrap_or_default(),
+                restart_count: known.and_then(|s| u32::try_from(s.restart_count).ok()).unwrap_or(0),
+                name: container.name.clone(),
+                image: container.image.clone(),
+            }
+        })
+        .collect();
+    PodMeta {
+        uid: metadata.uid.clone(),
+        namespace: metadata.namespace.clone(),
+        name: metadata.name.clone(),
+        labels: metadata.labels.clone(),
+        annotations: metadata.annotations.clone(),
+        owners: owners(&metadata.owner_references, &metadata.labels),
+        host_network: spec.host_network,
+        containers,
     }
 }
 
 /// `containerd://4f…` without the runtime's scheme.
 fn bare_id(id: &str) -> &str {
     id.split_once("://").map_or(id, |(_, bare)| bare)
-}
-
-fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
-    Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -289,7 +193,7 @@ mod tests {
             ("-29919882", false),
             ("tick-2991988x", false),
         ] {
-            let job = OwnerReference { kind: "Job".into(), name: job.into(), controller: true };
+            let job = OwnerReference { kind: "Job".into(), name: job.into(), controller: Some(true) };
             assert_eq!(owners(std::slice::from_ref(&job), &BTreeMap::new()).len() == 2, cron, "{}", job.name);
         }
     }

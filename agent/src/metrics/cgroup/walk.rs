@@ -1,0 +1,208 @@
+//! The tree: which cgroups there are now.
+//!
+//! A directory is listed again only when its number of links moved or one of its children is gone: the kernel counts
+//! a directory's children as links, and a removed child answers with an error, so together they leave nothing out.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use super::files::{Handles, relative};
+use super::name::{self, Kind};
+
+/// Most cgroups that are shown.
+const MOST: usize = 20_000;
+/// How deep the directory of all pods may lie.
+const DEPTH: usize = 4;
+
+/// A cgroup that is known.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) kind: Kind,
+    pub(super) handles: Handles,
+    /// Seconds since 1970.
+    pub(super) started: f64,
+    links: u64,
+}
+
+/// The cgroups by id, which is the path from the hierarchy's root: `/kubepods.slice`.
+#[derive(Debug, Default)]
+pub(super) struct Tree {
+    pub(super) nodes: BTreeMap<String, Node>,
+    walks: u64,
+    pods: Vec<String>,
+}
+
+impl Tree {
+    /// Brings the tree up to date. `lazy`: a directory whose links did not move need not be listed again, unless it
+    /// is in `stale`.
+    pub(super) fn walk(&mut self, root: &Path, lazy: bool, stale: &[String]) {
+        self.walks += 1;
+        if self.pods.is_empty() || self.walks % 30 == 1 || !stale.is_empty() {
+            self.pods.clear();
+            find_pods(root, "", DEPTH, &mut self.pods);
+        }
+        let mut seen = BTreeMap::new();
+        let mut old = std::mem::take(&mut self.nodes);
+        let mut visit = Visit { root, lazy, stale, old: &mut old, seen: &mut seen };
+        visit.add("/", Kind::Root);
+        visit.add("/system.slice/kubelet.service", Kind::Slice);
+        for pods in &self.pods {
+            visit.slice(pods, 0);
+        }
+        self.nodes = seen;
+    }
+}
+
+struct Visit<'a> {
+    root: &'a Path,
+    lazy: bool,
+    stale: &'a [String],
+    old: &'a mut BTreeMap<String, Node>,
+    seen: &'a mut BTreeMap<String, Node>,
+}
+
+impl Visit<'_> {
+    /// Takes a cgroup over, or makes it. `Some(true)`: its children may be others than before.
+    fn add(&mut self, id: &str, kind: Kind) -> Option<bool> {
+        let path = self.root.join(relative(id));
+        let directory = fs::metadata(&path).ok().filter(fs::Metadata::is_dir)?;
+        if self.seen.len() >= MOST {
+            return None;
+        }
+        let links = directory.nlink();
+        if let Some(mut node) = self.old.remove(id) {
+            // A file system that does not count has one link for ever.
+            let moved =
+                !self.lazy || links < 2 || node.links != links || self.stale.iter().any(|stale| stale == id);
+            node.links = links;
+            self.seen.insert(id.to_owned(), node);
+            return Some(moved);
+        }
+        // As cAdvisor: the earliest stamp, for the kernel makes them when it is first asked (common/helpers.go).
+        let procs = fs::metadata(path.join("cgroup.procs")).ok();
+        let started = [Some(directory), procs]
+            .into_iter()
+            .flatten()
+            .filter_map(|meta| meta.modified().ok()?.duration_since(UNIX_EPOCH).ok())
+            .min()
+            .map_or(0.0, |since| since.as_secs_f64());
+        let node = Node { kind, handles: Handles::default(), started, links };
+        self.seen.insert(id.to_owned(), node);
+        Some(true)
+    }
+
+    /// The directory of all pods, or of a QoS class.
+    fn slice(&mut self, id: &str, depth: usize) {
+        let Some(moved) = self.add(id, Kind::Slice) else { return };
+        for child in self.children(id, moved) {
+            let path = format!("{id}/{child}");
+            if let Some(uid) = name::pod_uid(&child) {
+                self.pod(&path, &uid);
+            } else if depth == 0 && name::is_qos(&child) {
+                self.slice(&path, 1);
+            }
+        }
+    }
+
+    fn pod(&mut self, id: &str, uid: &str) {
+        let Some(moved) = self.add(id, Kind::Pod { uid: uid.to_owned() }) else { return };
+        for child in self.children(id, moved) {
+            if let Some(container) = name::container_id(&child) {
+                let kind = Kind::Container { uid: uid.to_owned(), id: container.to_owned() };
+                self.add(&format!("{id}/{child}"), kind);
+            }
+        }
+    }
+
+    /// Names of the children: listed where they may have moved, else those known before.
+    fn children(&self, id: &str, moved: bool) -> Vec<String> {
+        if moved {
+            return directories(&self.root.join(relative(id)));
+        }
+        let prefix = format!("{id}/");
+        self.old
+            .range(prefix.clone()..)
+            .map_while(|(known, _)| known.strip_prefix(&prefix))
+            .filter(|rest| !rest.contains('/'))
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+fn directories(path: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .take(MOST)
+        .collect();
+    names.sort();
+    names
+}
+
+/// The directories of all pods, wherever the kubelet's root is (`--cgroup-root`, kind, k3s).
+fn find_pods(root: &Path, id: &str, depth: usize, found: &mut Vec<String>) {
+    for child in directories(&root.join(relative(id))) {
+        let path = format!("{id}/{child}");
+        if name::is_kubepods(&child) {
+            found.push(path);
+        } else if depth > 1 && may_hold_pods(&child) {
+            find_pods(root, &path, depth - 1, found);
+        }
+    }
+}
+
+/// Services, mounts and users hold no pods, and may be many.
+fn may_hold_pods(name: &str) -> bool {
+    !matches!(name, "user.slice" | "init.scope" | "dev-hugepages.mount")
+        && ![".mount", ".service", ".socket", ".swap"].iter().any(|end| name.ends_with(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UID: &str = "468cc3f6_7653_4ecc_a246_4d25c6e2f35c";
+
+    fn ids(tree: &Tree) -> Vec<&str> {
+        tree.nodes.keys().map(String::as_str).collect()
+    }
+
+    #[test]
+    fn children_that_come_and_go_are_seen_in_the_next_walk() {
+        let root = tempfile::tempdir().unwrap();
+        let pod = format!("kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UID}.slice");
+        let scope =
+            |digit: &str| root.path().join(&pod).join(format!("cri-containerd-{}.scope", digit.repeat(64)));
+        fs::create_dir_all(scope("a")).unwrap();
+        fs::create_dir_all(root.path().join(&pod).join("nested.mount")).unwrap();
+        fs::create_dir_all(root.path().join("user.slice/kubepods")).unwrap();
+        for lazy in [false, true] {
+            let mut tree = Tree::default();
+            tree.walk(root.path(), lazy, &[]);
+            assert_eq!(tree.nodes.len(), 5, "{:?}", ids(&tree));
+            fs::create_dir_all(scope("b")).unwrap();
+            tree.walk(root.path(), lazy, &[]);
+            assert_eq!(tree.nodes.len(), 6);
+            fs::remove_dir(scope("b")).unwrap();
+            tree.walk(root.path(), lazy, &[]);
+            assert_eq!(tree.nodes.len(), 5);
+        }
+    }
+
+    #[test]
+    fn pods_are_found_under_a_root_of_their_own() {
+        let root = tempfile::tempdir().unwrap();
+        let pod = format!("kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{UID}.slice");
+        fs::create_dir_all(root.path().join(pod)).unwrap();
+        fs::create_dir_all(root.path().join("docker/x/kubepods/besteffort/pod11111111-2222")).unwrap();
+        let mut tree = Tree::default();
+        tree.walk(root.path(), false, &[]);
+        let pods: Vec<_> = tree.nodes.values().filter(|node| matches!(node.kind, Kind::Pod { .. })).collect();
+        assert_eq!(pods.len(), 2, "{:?}", ids(&tree));
+    }
+}

@@ -1,0 +1,93 @@
+//! Metrics of the node, its cgroups, its pods and their namespaces: the sources behind the pages of the contract's
+//! section 3.
+//!
+//! A source is isolated and timed by `sonde_daemon::page`. What pages and the push have in common is a
+//! [`sampler::Sample`], one pass over everything. Where our rows differ from the originals', `METRICS.md` says why.
+
+pub mod cgroup;
+mod containers;
+mod help;
+mod machine;
+mod namespaces;
+pub mod node;
+pub mod pod_network;
+mod pod_state;
+mod read;
+pub mod sampler;
+
+use std::sync::Arc;
+
+use sonde_daemon::page::{Accounting, Section, Source};
+
+use crate::config;
+use crate::host::HostPaths;
+use crate::pods::PodIndex;
+use node::PatternError;
+use sampler::Sampler;
+
+/// The sections of the pages; one that is switched off is `None`.
+#[derive(Clone, Debug)]
+pub struct Sections {
+    /// `/metrics/node`.
+    pub node: Option<Arc<Section>>,
+    /// `/metrics/containers`.
+    pub containers: Option<Arc<Section>>,
+    /// `/metrics/pods`.
+    pub pods: Option<Arc<Section>>,
+    /// `/metrics/namespaces`.
+    pub namespaces: Option<Arc<Section>>,
+}
+
+/// Every source of metrics.
+pub struct Sources {
+    sampler: Arc<Sampler>,
+    sections: Sections,
+}
+
+impl Sources {
+    /// Makes the sources; `node` is this node's name. Little is read yet, and nothing waited for.
+    ///
+    /// # Errors
+    /// When a pattern of the configuration is none.
+    pub fn new(
+        config: &config::Metrics,
+        paths: &HostPaths,
+        node: &str,
+        index: &PodIndex,
+    ) -> Result<Self, PatternError> {
+        let sampler = Arc::new(Sampler::new(paths.cgroup.clone(), paths.proc.clone(), index.clone()));
+        let section = |prefix: &str, label: &str, sources: Vec<Box<dyn Source>>| {
+            let accounting = Accounting { prefix: prefix.to_owned(), label: label.to_owned() };
+            Section::new(Some(accounting), sources)
+        };
+        let ours = |source: Box<dyn Source>| section("sonde_agent_source", "source", vec![source]);
+        let node = if config.node.enabled {
+            let collectors = node::sources(&config.node, paths, node)?;
+            Some(section("node_scrape_collector", "collector", collectors))
+        } else {
+            None
+        };
+        let containers = config.containers.then(|| {
+            let machine = machine::Machine::read(&paths.proc, &paths.sys, &paths.root);
+            let proc = paths.proc.clone();
+            ours(Box::new(containers::Containers { sampler: Arc::clone(&sampler), machine, proc }))
+        });
+        let pods = config.pods.then(|| ours(Box::new(pod_state::PodState { index: index.clone() })));
+        let namespaces =
+            config.namespaces.then(|| ours(Box::new(namespaces::Namespaces::new(Arc::clone(&sampler)))));
+        Ok(Self { sampler, sections: Sections { node, containers, pods, namespaces } })
+    }
+
+    /// What the pages show.
+    pub fn sections(&self) -> Sections {
+        self.sections.clone()
+    }
+
+    /// What the push reads.
+    pub fn sampler(&self) -> Arc<Sampler> {
+        Arc::clone(&self.sampler)
+    }
+}
+
+#[cfg(test)]
+mod tests;

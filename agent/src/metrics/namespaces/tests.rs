@@ -1,0 +1,142 @@
+use std::time::{Duration as Span, SystemTime};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::metrics::cgroup::{Cgroup, cpu::Cpu, memory::Memory, pids::Pids};
+use crate::metrics::pod_network::Interface;
+use crate::metrics::sampler::{Names, PodNetwork};
+use crate::metrics::tests::{families, recorded, recorded_pods};
+
+/// One pod at one instant: namespace, uid, CPU seconds, bytes received, kills.
+type Pod = (&'static str, &'static str, u32, u64, u64);
+
+fn sample(second: u64, named: bool, pods: &[Pod]) -> Sample {
+    let rows = pods.iter().map(|(namespace, uid, cpu, _, kills)| Row {
+        cgroup: Cgroup {
+            id: format!("/kubepods/pod{uid}"),
+            kind: Kind::Pod { uid: (*uid).to_owned() },
+            started: 0.0,
+            cpu: Some(Cpu { usage_seconds: f64::from(*cpu), ..Cpu::default() }),
+            memory: Some(Memory { working_set: 10, rss: 5, oom_kills: *kills, ..Memory::default() }),
+            io: Vec::new(),
+            pids: Pids::default(),
+            pressure: None,
+        },
+        names: Names { namespace: (*namespace).to_owned(), ..Names::default() },
+        shown: true,
+    });
+    let networks = pods.iter().map(|(_, uid, _, bytes, _)| PodNetwork {
+        uid: (*uid).to_owned(),
+        id: format!("/kubepods/pod{uid}/sandbox"),
+        names: Names::default(),
+        interfaces: vec![Interface {
+            name: "eth0".into(),
+            receive: Traffic { bytes: *bytes, ..Traffic::default() },
+            transmit: Traffic::default(),
+        }],
+    });
+    let known = pods.iter().filter(|_| named).map(|(namespace, uid, ..)| {
+        let mut pod = v1::Pod::default();
+        (*uid).clone_into(&mut pod.metadata.uid);
+        (*namespace).clone_into(&mut pod.metadata.namespace);
+        pod
+    });
+    Sample {
+        at: SystemTime::UNIX_EPOCH + Span::from_secs(second),
+        rows: rows.collect(),
+        node_network: Vec::new(),
+        pod_networks: networks.collect(),
+        pods: known.collect(),
+    }
+}
+
+fn used(totals: &Totals, namespace: &str) -> (f64, u64, u64) {
+    let used = totals.namespaces.get(namespace).copied().unwrap_or_default();
+    (used.counters.cpu_seconds, used.receive.bytes, used.counters.oom_kills)
+}
+
+#[test]
+fn counters_neither_jump_at_the_start_nor_fall_when_a_pod_ends() {
+    let mut totals = Totals::default();
+    totals.advance(&sample(1, true, &[("shop", "old", 1000, 5000, 3)]));
+    assert_eq!(used(&totals, "shop"), (0.0, 0, 0), "it has run for long before");
+    totals.advance(&sample(2, true, &[("shop", "old", 1010, 5500, 4), ("shop", "new", 2, 70, 0)]));
+    assert_eq!(used(&totals, "shop"), (12.0, 570, 1), "a new pod counts from its first second");
+    totals.advance(&sample(3, true, &[("shop", "new", 5, 100, 0)]));
+    assert_eq!(used(&totals, "shop"), (15.0, 600, 1));
+    totals.advance(&sample(4, true, &[]));
+    assert_eq!(used(&totals, "shop"), (15.0, 600, 1));
+    totals.advance(&sample(5, true, &[("shop", "new", 1, 10, 0)]));
+    assert_eq!(used(&totals, "shop"), (16.0, 610, 1));
+}
+
+#[test]
+fn a_counter_that_starts_again_is_counted_from_nothing() {
+    let mut totals = Totals::default();
+    totals.advance(&sample(1, true, &[("shop", "a", 100, 900, 0)]));
+    totals.advance(&sample(2, true, &[("shop", "a", 7, 40, 0)]));
+    assert_eq!(used(&totals, "shop"), (7.0, 40, 0));
+}
+
+#[test]
+fn what_a_pod_used_before_its_namespace_was_known_is_not_lost() {
+    let mut totals = Totals::default();
+    totals.advance(&sample(1, true, &[]));
+    totals.advance(&sample(2, false, &[("shop", "a", 3, 30, 0)]));
+    totals.advance(&sample(3, false, &[("shop", "a", 5, 50, 1)]));
+    assert_eq!(used(&totals, "shop"), (0.0, 0, 0));
+    totals.advance(&sample(4, true, &[("shop", "a", 6, 60, 1)]));
+    assert_eq!(used(&totals, "shop"), (6.0, 60, 1));
+}
+
+#[test]
+fn the_same_sample_counts_once() {
+    let mut totals = Totals::default();
+    totals.advance(&sample(1, true, &[]));
+    let second = sample(2, true, &[("shop", "a", 3, 30, 0)]);
+    totals.advance(&second);
+    totals.advance(&second);
+    assert_eq!(used(&totals, "shop"), (3.0, 30, 0));
+}
+
+#[test]
+fn the_recorded_nodes_namespaces_add_up_to_its_pods() {
+    let (_dir, paths) = recorded();
+    let sampler = Arc::new(Sampler::new(paths.cgroup, paths.proc, recorded_pods()));
+    let sample = sampler.sample().unwrap();
+    let pods: u64 = sample
+        .rows
+        .iter()
+        .filter(|row| matches!(row.cgroup.kind, Kind::Pod { .. }) && row.shown)
+        .filter_map(|row| Some(row.cgroup.memory?.working_set))
+        .sum();
+    let namespaces = Namespaces::new(sampler);
+    let text = crate::metrics::tests::rendered(move |out| namespaces.collect(out).unwrap());
+    let families = families(&text);
+    let sum = |name: &str| families[name].values().sum::<f64>();
+    #[allow(clippy::cast_precision_loss)]
+    let pods = pods as f64;
+    assert_eq!(sum("sonde_namespace_memory_working_set_bytes"), pods);
+    #[allow(clippy::cast_precision_loss)]
+    let count = sample.pods.len() as f64;
+    assert_eq!(sum("sonde_namespace_pods"), count);
+    assert_eq!(families["sonde_namespace_cpu_usage_seconds_total"].len(), 5);
+    assert!(sum("sonde_namespace_cpu_limit_cores") > 0.0);
+}
+
+proptest! {
+    #[test]
+    fn sums_over_namespaces_equal_the_pods(steps in prop::collection::vec((0u32..50, 0u32..50, 0u32..50), 1..20)) {
+        let mut totals = Totals::default();
+        totals.advance(&sample(0, true, &[]));
+        let (mut a, mut b, mut c) = (0, 0, 0);
+        for (second, step) in steps.iter().enumerate() {
+            (a, b, c) = (a + step.0, b + step.1, c + step.2);
+            let pods: [Pod; 3] = [("x", "a", a, a.into(), 0), ("x", "b", b, b.into(), 0), ("y", "c", c, c.into(), 0)];
+            totals.advance(&sample(second as u64 + 1, true, &pods));
+        }
+        prop_assert_eq!(used(&totals, "x"), (f64::from(a + b), u64::from(a + b), 0));
+        prop_assert_eq!(used(&totals, "y"), (f64::from(c), u64::from(c), 0));
+    }
+}

@@ -1,0 +1,117 @@
+//! `node_*`: one collector a file, with node_exporter's names, labels and types (prometheus/node_exporter, collector/).
+//!
+//! The parsers are our own, not those of the `procfs` crate: those fail as a whole where one line is odd, and make
+//! an owned struct of a file of which a few numbers are wanted.
+
+mod bonding;
+mod conntrack;
+mod cpu;
+mod diskstats;
+mod entropy;
+mod filefd;
+mod filesystem;
+mod loadavg;
+mod mdadm;
+mod meminfo;
+mod netclass;
+mod netdev;
+mod netstat;
+mod pressure;
+mod sockstat;
+mod stat;
+mod textfile;
+mod time;
+mod uname;
+mod vmstat;
+
+use crate::metrics::help;
+use regex::Regex;
+use sonde_daemon::page::{Sink, Source, source};
+
+use crate::config::NodeMetrics;
+use crate::host::HostPaths;
+
+/// Why the collectors cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[error("metrics.node.{key}: {error}")]
+pub struct PatternError {
+    key: &'static str,
+    error: Box<regex::Error>,
+}
+
+/// What is left out: a pattern, where there is one.
+#[derive(Clone, Debug)]
+struct Exclude(Option<Regex>);
+
+impl Exclude {
+    fn new(key: &'static str, pattern: &str) -> Result<Self, PatternError> {
+        if pattern.is_empty() {
+            return Ok(Self(None));
+        }
+        let error = |error| PatternError { key, error: Box::new(error) };
+        Regex::new(pattern).map(|regex| Self(Some(regex))).map_err(error)
+    }
+
+    fn is_match(&self, name: &str) -> bool {
+        self.0.as_ref().is_some_and(|regex| regex.is_match(name))
+    }
+}
+
+/// The collectors that are not switched off.
+///
+/// # Errors
+/// When a pattern cannot be compiled.
+pub(super) fn sources(
+    config: &NodeMetrics,
+    paths: &HostPaths,
+    node: &str,
+) -> Result<Vec<Box<dyn Source>>, PatternError> {
+    let (proc, sys) = (&paths.proc, &paths.sys);
+    let disks = Exclude::new("disk_exclude", &config.disk_exclude)?;
+    let devices = Exclude::new("netdev_exclude", &config.netdev_exclude)?;
+    let mounts = Exclude::new("mount_exclude", &config.mount_exclude)?;
+    let types = Exclude::new("fs_exclude", &config.fs_exclude)?;
+    let mut all = vec![
+        bonding::collector(sys),
+        conntrack::collector(proc),
+        cpu::collector(proc),
+        diskstats::collector(proc, disks),
+        entropy::collector(proc),
+        filefd::collector(proc),
+        Box::new(filesystem::Filesystem::new(paths, mounts, types)),
+        loadavg::collector(proc),
+        mdadm::collector(proc),
+        meminfo::collector(proc),
+        Box::new(netclass::Netclass::new(sys, devices.clone())),
+        netdev::collector(proc, devices),
+        netstat::collector(proc),
+        pressure::collector(proc),
+        sockstat::collector(proc),
+        stat::collector(proc),
+        time::collector(),
+        uname::collector(paths, node),
+        vmstat::collector(proc),
+        Box::new(textfile::Textfile::new(&config.textfile_dir)),
+    ];
+    all.retain(|collector| !config.disable.iter().any(|name| name == collector.name()));
+    all.push(source("build", build_info));
+    Ok(all)
+}
+
+/// node_exporter's dashboards take their variables from this family.
+fn build_info(out: &mut Sink) -> Result<(), String> {
+    let labels = [
+        ("branch", ""),
+        ("goarch", ""),
+        ("goos", std::env::consts::OS),
+        ("goversion", ""),
+        ("revision", "sonde"),
+        ("tags", ""),
+        ("version", env!("CARGO_PKG_VERSION")),
+    ];
+    help::gauge(out, "node_exporter_build_info").row(labels, 1u64);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,86 @@
+use std::fs;
+
+use super::*;
+use crate::metrics::tests::{recorded, recorded_pods};
+
+fn sampler(index: PodIndex) -> (tempfile::TempDir, Sampler) {
+    let (dir, paths) = recorded();
+    (dir, Sampler::new(paths.cgroup, paths.proc, index))
+}
+
+fn uid(name: &str) -> String {
+    let pods = recorded_pods().states();
+    pods.iter().find(|pod| pod.metadata.name == name).unwrap().metadata.uid.clone()
+}
+
+#[test]
+fn a_sample_serves_for_a_second() {
+    let (_dir, sampler) = sampler(recorded_pods());
+    let (first, second) = (sampler.sample().unwrap(), sampler.sample().unwrap());
+    assert!(Arc::ptr_eq(&first, &second));
+    sampler.state.lock().unwrap().last.as_mut().unwrap().0 -= SHARED_FOR;
+    assert!(!Arc::ptr_eq(&first, &sampler.sample().unwrap()));
+}
+
+#[test]
+fn sandbox_and_containers_of_a_pod_are_told_apart() {
+    let (_dir, sampler) = sampler(recorded_pods());
+    let sample = sampler.sample().unwrap();
+    let rows: Vec<&Row> = sample.rows.iter().filter(|row| row.names.pod == "db-0").collect();
+    assert_eq!(rows.len(), 3);
+    let sandboxes: Vec<_> =
+        rows.iter().filter(|row| row.names.container.is_empty() && !row.names.name.is_empty()).collect();
+    assert_eq!(sandboxes.len(), 1);
+    assert_eq!(sandboxes[0].names.image, "pause");
+}
+
+#[test]
+fn a_hosts_network_is_not_repeated_and_a_pods_is_read_once() {
+    let (_dir, sampler) = sampler(recorded_pods());
+    let sample = sampler.sample().unwrap();
+    let host: Vec<_> = sample.pods.iter().filter(|pod| pod.spec.host_network).collect();
+    assert!(!host.is_empty());
+    for pod in host {
+        assert!(sample.pod_networks.iter().all(|network| network.uid != pod.metadata.uid));
+    }
+    let db: Vec<_> = sample.pod_networks.iter().filter(|network| network.uid == uid("db-0")).collect();
+    assert_eq!(db.len(), 1);
+    assert!(db[0].interfaces.iter().any(|interface| interface.name == "eth0" && interface.receive.bytes > 0));
+    assert!(db[0].names.container.is_empty() && !db[0].names.name.is_empty());
+    assert!(sample.node_network.iter().any(|interface| interface.name == "cni0"));
+}
+
+#[test]
+fn a_container_without_a_name_is_held_back_and_the_kubelet_asked() {
+    let (_dir, sampler) = sampler(PodIndex::default());
+    let sample = sampler.sample().unwrap();
+    let shown = |sample: &Sample| sample.rows.iter().filter(|row| row.shown).count();
+    // The root, the kubelet and the slices have no names to wait for.
+    assert_eq!(shown(&sample), 5);
+    assert!(sample.pod_networks.is_empty());
+    let mut state = sampler.state.lock().unwrap();
+    state.last = None;
+    for since in state.nameless.values_mut() {
+        *since -= HELD_BACK;
+    }
+    drop(state);
+    let late = sampler.sample().unwrap();
+    assert_eq!(shown(&late), late.rows.len(), "better without a name than never");
+}
+
+#[test]
+fn a_new_container_beside_older_ones_is_not_taken_for_a_sandbox() {
+    let (_dir, paths) = recorded();
+    let sampler = Sampler::new(paths.cgroup.clone(), paths.proc, recorded_pods());
+    let sample = sampler.sample().unwrap();
+    let pod = sample.rows.iter().find(|row| row.names.pod == "db-0" && row.names.name.is_empty()).unwrap();
+    let new =
+        paths.cgroup.join(&pod.cgroup.id[1..]).join(format!("cri-containerd-{}.scope", "ab".repeat(32)));
+    fs::create_dir_all(&new).unwrap();
+    fs::write(new.join("cpu.stat"), "usage_usec 5\n").unwrap();
+    sampler.state.lock().unwrap().last = None;
+    let then = sampler.sample().unwrap();
+    let row = then.rows.iter().find(|row| row.cgroup.id.contains(&"ab".repeat(32))).unwrap();
+    assert!(!row.shown);
+    assert_eq!(row.names.pod, "db-0");
+}
