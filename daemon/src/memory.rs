@@ -45,6 +45,54 @@ fn system(name: libc::c_int, usual: u64) -> u64 {
     u64::try_from(value).ok().filter(|value| *value > 0).unwrap_or(usual)
 }
 
+/// How the kernel keeps its clock (adjtimex(2)).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Clock {
+    /// Whether something keeps it in step.
+    pub synchronised: bool,
+    /// Bits `STA_*`.
+    pub status: i64,
+    /// What is left to correct.
+    pub offset_seconds: f64,
+    /// Largest error that is possible.
+    pub max_error_seconds: f64,
+    /// Error that is expected.
+    pub estimated_error_seconds: f64,
+    /// By how much it is made to go faster or slower.
+    pub frequency_ratio: f64,
+    /// Difference of atomic time and UTC.
+    pub tai_offset_seconds: i64,
+}
+
+/// Asks the kernel how it keeps its clock; changes nothing.
+///
+/// # Errors
+/// When a sandbox forbids the call.
+pub fn clock() -> io::Result<Clock> {
+    // SAFETY: timex is plain numbers, for which zeros are a value; modes 0 = read only.
+    let mut timex: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a timex of ours that lives through the call; the kernel only writes into it.
+    let state = unsafe { libc::adjtimex(&raw mut timex) };
+    if state < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // Microseconds and the like stay far below 2^52.
+    #[allow(clippy::cast_precision_loss)]
+    let float = |value: i64| value as f64;
+    let unit = if timex.status & libc::STA_NANO != 0 { 1e9 } else { 1e6 };
+    Ok(Clock {
+        // TIME_ERROR of linux/timex.h.
+        synchronised: state != 5,
+        status: timex.status.into(),
+        offset_seconds: float(timex.offset) / unit,
+        max_error_seconds: float(timex.maxerror) / 1e6,
+        estimated_error_seconds: float(timex.esterror) / 1e6,
+        // In parts per million with 16 bits of fraction.
+        frequency_ratio: 1.0 + float(timex.freq) / (1e6 * 65536.0),
+        tai_offset_seconds: timex.tai.into(),
+    })
+}
+
 /// Raises the soft limit of open files to the hard one and returns it; `None` = unlimited.
 ///
 /// # Errors

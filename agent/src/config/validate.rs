@@ -9,7 +9,7 @@ use rustls::pki_types::ServerName;
 use sonde_daemon::config::{Problems, Validate};
 use sonde_daemon::units::{Interval, Size};
 
-use super::{Config, Export, Kubelet, Logs, MultilineRule, PodSource};
+use super::{Config, Export, Kubelet, Logs, Metrics, MultilineRule, PodSource};
 use crate::endpoint::Endpoint;
 use crate::export;
 
@@ -65,10 +65,37 @@ impl Config {
         }
         self.logs.check(problems);
         at_least(problems, "metrics.interval", self.metrics.interval, Interval::secs(1));
+        self.metrics.check(problems);
         self.export.check(problems);
         if self.canary.interval.0 != Duration::ZERO {
             at_least(problems, "canary.interval", self.canary.interval, Interval::secs(1));
         }
+    }
+}
+
+impl Metrics {
+    fn check(&self, problems: &mut Problems) {
+        let node = &self.node;
+        for (key, pattern) in [
+            ("mount_exclude", &node.mount_exclude),
+            ("fs_exclude", &node.fs_exclude),
+            ("netdev_exclude", &node.netdev_exclude),
+            ("disk_exclude", &node.disk_exclude),
+        ] {
+            check_pattern(problems, &format!("metrics.node.{key}"), pattern);
+        }
+        for (at, pattern) in self.drop.iter().enumerate() {
+            check_pattern(problems, &format!("metrics.drop[{at}]"), pattern);
+        }
+    }
+}
+
+fn check_pattern(problems: &mut Problems, key: &str, pattern: &str) {
+    if let Err(error) = regex::Regex::new(pattern) {
+        // The last line of the library's message says what is wrong; those before draw the place.
+        let error = error.to_string();
+        let what = error.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        problems.add(key, what, "a regular expression (Rust's `regex` syntax)");
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use sonde_daemon::page::{Kind as Type, Rows, Sink, Source, Value};
 
 use super::cgroup::{Cgroup, Kind};
-use super::pod_network::{Interface, Traffic};
+use super::pod_network::Interface;
 use super::read::read_once;
 use super::sampler::{Names, Row, Sampler};
 
@@ -170,27 +170,25 @@ impl Containers {
 }
 
 fn show_networks(sample: &super::sampler::Sample, out: &mut Sink) {
-    type Cell = fn(&Traffic) -> u64;
-    let cells: [(&str, Cell); 4] = [
-        ("bytes_total", |traffic| traffic.bytes),
-        ("errors_total", |traffic| traffic.errors),
-        ("packets_dropped_total", |traffic| traffic.dropped),
-        ("packets_total", |traffic| traffic.packets),
+    type Cell = fn(&Interface) -> u64;
+    let families: [(&str, Cell); 8] = [
+        ("container_network_receive_bytes_total", |interface| interface.receive.bytes),
+        ("container_network_receive_errors_total", |interface| interface.receive.errors),
+        ("container_network_receive_packets_dropped_total", |interface| interface.receive.dropped),
+        ("container_network_receive_packets_total", |interface| interface.receive.packets),
+        ("container_network_transmit_bytes_total", |interface| interface.transmit.bytes),
+        ("container_network_transmit_errors_total", |interface| interface.transmit.errors),
+        ("container_network_transmit_packets_dropped_total", |interface| interface.transmit.dropped),
+        ("container_network_transmit_packets_total", |interface| interface.transmit.packets),
     ];
-    type Side = fn(&Interface) -> &Traffic;
-    let directions: [(&str, Side); 2] =
-        [("receive", |interface| &interface.receive), ("transmit", |interface| &interface.transmit)];
     let node = Names::default();
-    for (direction, side) in directions {
-        for (cell, value) in cells {
-            let mut family = help::counter(out, &format!("container_network_{direction}_{cell}"));
-            let all = std::iter::once(("/", &node, &sample.node_network))
-                .chain(sample.pod_networks.iter().map(|pod| (pod.id.as_str(), &pod.names, &pod.interfaces)));
-            for (id, names, interfaces) in all {
-                for interface in interfaces {
-                    let extra = [("interface", interface.name.as_str())];
-                    put(&mut family, id, names, extra, value(side(interface)));
-                }
+    for (name, value) in families {
+        let mut family = help::counter(out, name);
+        let all = std::iter::once(("/", &node, &sample.node_network))
+            .chain(sample.pod_networks.iter().map(|pod| (pod.id.as_str(), &pod.names, &pod.interfaces)));
+        for (id, names, interfaces) in all {
+            for interface in interfaces {
+                put(&mut family, id, names, [("interface", interface.name.as_str())], value(interface));
             }
         }
     }

@@ -185,6 +185,13 @@ const TEXTS: &[(&str, &str)] = &[
     ("node_textfile_mtime_seconds", "Unixtime mtime of textfiles successfully read."),
     ("node_textfile_scrape_error", "1 if there was an error opening or reading a file, 0 otherwise."),
     ("node_time_seconds", "System time in seconds since epoch (1970)."),
+    ("node_timex_estimated_error_seconds", "Estimated error in seconds."),
+    ("node_timex_frequency_adjustment_ratio", "Local clock frequency adjustment."),
+    ("node_timex_maxerror_seconds", "Maximum error in seconds."),
+    ("node_timex_offset_seconds", "Time offset in between local system and reference clock."),
+    ("node_timex_status", "Value of the status array bits."),
+    ("node_timex_sync_status", "Is clock synchronized to a reliable server (1 = yes, 0 = no)."),
+    ("node_timex_tai_offset_seconds", "International Atomic Time (TAI) offset."),
     ("node_uname_info", "Labeled system information as provided by the uname system call."),
 ];
 

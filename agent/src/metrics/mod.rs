@@ -17,7 +17,8 @@ pub mod sampler;
 
 use std::sync::Arc;
 
-use sonde_daemon::page::{Accounting, Section, Source};
+use regex::RegexSet;
+use sonde_daemon::page::{Accounting, Section, Sink, Source};
 
 use crate::config;
 use crate::host::HostPaths;
@@ -38,6 +39,33 @@ pub struct Sections {
     pub namespaces: Option<Arc<Section>>,
 }
 
+/// A source without the families that the configuration drops.
+struct Dropping {
+    source: Box<dyn Source>,
+    drop: RegexSet,
+}
+
+impl Source for Dropping {
+    fn name(&self) -> &str {
+        self.source.name()
+    }
+
+    fn collect(&self, out: &mut Sink) -> Result<(), String> {
+        let result = self.source.collect(out);
+        out.retain(|name| !self.drop.is_match(name));
+        result
+    }
+
+    fn patience(&self) -> Option<std::time::Duration> {
+        self.source.patience()
+    }
+}
+
+/// A pattern matches a whole name, as in Prometheus' relabelling.
+fn whole(pattern: &str) -> String {
+    format!("^(?:{pattern})$")
+}
+
 /// Every source of metrics.
 pub struct Sources {
     sampler: Arc<Sampler>,
@@ -56,7 +84,14 @@ impl Sources {
         index: &PodIndex,
     ) -> Result<Self, PatternError> {
         let sampler = Arc::new(Sampler::new(paths.cgroup.clone(), paths.proc.clone(), index.clone()));
-        let section = |prefix: &str, label: &str, sources: Vec<Box<dyn Source>>| {
+        let drop = RegexSet::new(config.drop.iter().map(|pattern| whole(pattern)))
+            .map_err(|error| PatternError::new("metrics.drop", error))?;
+        let section = |prefix: &str, label: &str, mut sources: Vec<Box<dyn Source>>| {
+            if !drop.is_empty() {
+                let dropping =
+                    |source| -> Box<dyn Source> { Box::new(Dropping { source, drop: drop.clone() }) };
+                sources = sources.into_iter().map(dropping).collect();
+            }
             let accounting = Accounting { prefix: prefix.to_owned(), label: label.to_owned() };
             Section::new(Some(accounting), sources)
         };

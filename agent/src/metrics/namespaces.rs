@@ -301,25 +301,37 @@ impl Source for Namespaces {
 fn show_used(namespaces: &BTreeMap<String, Used>, out: &mut Sink) {
     type Cell = fn(&Used) -> Value;
     const FAMILIES: [(&str, &str, Cell); 11] = [
-        ("cpu_usage_seconds_total", "CPU time.", |used| used.counters.cpu_seconds.into()),
-        ("cpu_throttled_seconds_total", "Time throttled by CPU limits.", |used| {
+        ("sonde_namespace_cpu_usage_seconds_total", "CPU time.", |used| used.counters.cpu_seconds.into()),
+        ("sonde_namespace_cpu_throttled_seconds_total", "Time throttled by CPU limits.", |used| {
             used.counters.throttled_seconds.into()
         }),
-        ("oom_kills_total", "Processes killed for want of memory.", |used| used.counters.oom_kills.into()),
-        ("network_receive_bytes_total", "Bytes received.", |used| used.receive.bytes.into()),
-        ("network_receive_packets_total", "Packets received.", |used| used.receive.packets.into()),
-        ("network_receive_errors_total", "Receive errors.", |used| used.receive.errors.into()),
-        ("network_receive_dropped_total", "Packets dropped on receipt.", |used| used.receive.dropped.into()),
-        ("network_transmit_bytes_total", "Bytes sent.", |used| used.transmit.bytes.into()),
-        ("network_transmit_packets_total", "Packets sent.", |used| used.transmit.packets.into()),
-        ("network_transmit_errors_total", "Transmit errors.", |used| used.transmit.errors.into()),
-        ("network_transmit_dropped_total", "Packets dropped on sending.", |used| {
+        ("sonde_namespace_oom_kills_total", "Processes killed for want of memory.", |used| {
+            used.counters.oom_kills.into()
+        }),
+        ("sonde_namespace_network_receive_bytes_total", "Bytes received.", |used| used.receive.bytes.into()),
+        ("sonde_namespace_network_receive_packets_total", "Packets received.", |used| {
+            used.receive.packets.into()
+        }),
+        ("sonde_namespace_network_receive_errors_total", "Receive errors.", |used| {
+            used.receive.errors.into()
+        }),
+        ("sonde_namespace_network_receive_dropped_total", "Packets dropped on receipt.", |used| {
+            used.receive.dropped.into()
+        }),
+        ("sonde_namespace_network_transmit_bytes_total", "Bytes sent.", |used| used.transmit.bytes.into()),
+        ("sonde_namespace_network_transmit_packets_total", "Packets sent.", |used| {
+            used.transmit.packets.into()
+        }),
+        ("sonde_namespace_network_transmit_errors_total", "Transmit errors.", |used| {
+            used.transmit.errors.into()
+        }),
+        ("sonde_namespace_network_transmit_dropped_total", "Packets dropped on sending.", |used| {
             used.transmit.dropped.into()
         }),
     ];
     for (name, help, value) in FAMILIES {
         let help = format!("{help} Pods of this namespace on this node, since the agent's start.");
-        let mut family = out.counter(&format!("sonde_namespace_{name}"), &help);
+        let mut family = out.counter(name, &help);
         for (namespace, used) in namespaces {
             family.row([("namespace", namespace.as_str())], value(used));
         }
@@ -329,19 +341,19 @@ fn show_used(namespaces: &BTreeMap<String, Used>, out: &mut Sink) {
 fn show_now(namespaces: &BTreeMap<String, Now>, out: &mut Sink) {
     type Cell = fn(&Now) -> Value;
     const FAMILIES: [(&str, &str, Cell); 7] = [
-        ("memory_working_set_bytes", "Memory without inactive page cache.", |now| {
+        ("sonde_namespace_memory_working_set_bytes", "Memory without inactive page cache.", |now| {
             now.working_set_bytes.into()
         }),
-        ("memory_rss_bytes", "Anonymous memory.", |now| now.rss_bytes.into()),
-        ("containers", "Running containers.", |now| now.containers.into()),
-        ("cpu_request_cores", "CPU requested.", |now| now.cpu_request_cores.into()),
-        ("cpu_limit_cores", "CPU limits.", |now| now.cpu_limit_cores.into()),
-        ("memory_request_bytes", "Memory requested.", |now| now.memory_request_bytes.into()),
-        ("memory_limit_bytes", "Memory limits.", |now| now.memory_limit_bytes.into()),
+        ("sonde_namespace_memory_rss_bytes", "Anonymous memory.", |now| now.rss_bytes.into()),
+        ("sonde_namespace_containers", "Running containers.", |now| now.containers.into()),
+        ("sonde_namespace_cpu_request_cores", "CPU requested.", |now| now.cpu_request_cores.into()),
+        ("sonde_namespace_cpu_limit_cores", "CPU limits.", |now| now.cpu_limit_cores.into()),
+        ("sonde_namespace_memory_request_bytes", "Memory requested.", |now| now.memory_request_bytes.into()),
+        ("sonde_namespace_memory_limit_bytes", "Memory limits.", |now| now.memory_limit_bytes.into()),
     ];
     for (name, help, value) in FAMILIES {
         let help = format!("{help} Sum over the pods of this namespace on this node.");
-        let mut family = out.gauge(&format!("sonde_namespace_{name}"), &help);
+        let mut family = out.gauge(name, &help);
         for (namespace, now) in namespaces {
             family.row([("namespace", namespace.as_str())], value(now));
         }

@@ -144,6 +144,13 @@ impl Sink {
         Rows { family }
     }
 
+    /// Leaves out the families whose name `keep` refuses.
+    pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        self.families.retain(|family| keep(&family.name));
+        self.by_name =
+            self.families.iter().enumerate().map(|(at, family)| (family.name.clone(), at)).collect();
+    }
+
     /// Adds all that `other` has.
     pub(super) fn absorb(&mut self, other: Self) {
         self.refused.extend(other.refused);

@@ -29,6 +29,8 @@ fn every_mistake_is_reported_with_its_key() {
         ("logs: {multiline: [{preset: cobol}]}", "logs.multiline[0].preset"),
         ("logs: {multiline: [{preset: java, start: x}]}", "logs.multiline[0]"),
         ("metrics: {interval: 1ms}", "metrics.interval"),
+        ("metrics: {drop: [ok, '(']}", "metrics.drop[1]"),
+        ("metrics: {node: {fs_exclude: '[a'}}", "metrics.node.fs_exclude"),
         ("canary: {interval: 1ms}", "canary.interval"),
         ("export: {endpoint: 'collector:4317'}", "export.endpoint"),
         ("export: {in_flight: 0}", "export.in_flight"),

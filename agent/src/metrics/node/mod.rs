@@ -21,6 +21,7 @@ mod sockstat;
 mod stat;
 mod textfile;
 mod time;
+mod timex;
 mod uname;
 mod vmstat;
 
@@ -33,10 +34,16 @@ use crate::host::HostPaths;
 
 /// Why the collectors cannot be made.
 #[derive(Debug, thiserror::Error)]
-#[error("metrics.node.{key}: {error}")]
+#[error("{key}: {error}")]
 pub struct PatternError {
     key: &'static str,
     error: Box<regex::Error>,
+}
+
+impl PatternError {
+    pub(super) fn new(key: &'static str, error: regex::Error) -> Self {
+        Self { key, error: Box::new(error) }
+    }
 }
 
 /// What is left out: a pattern, where there is one.
@@ -48,8 +55,7 @@ impl Exclude {
         if pattern.is_empty() {
             return Ok(Self(None));
         }
-        let error = |error| PatternError { key, error: Box::new(error) };
-        Regex::new(pattern).map(|regex| Self(Some(regex))).map_err(error)
+        Regex::new(pattern).map(|regex| Self(Some(regex))).map_err(|error| PatternError::new(key, error))
     }
 
     fn is_match(&self, name: &str) -> bool {
@@ -67,10 +73,10 @@ pub(super) fn sources(
     node: &str,
 ) -> Result<Vec<Box<dyn Source>>, PatternError> {
     let (proc, sys) = (&paths.proc, &paths.sys);
-    let disks = Exclude::new("disk_exclude", &config.disk_exclude)?;
-    let devices = Exclude::new("netdev_exclude", &config.netdev_exclude)?;
-    let mounts = Exclude::new("mount_exclude", &config.mount_exclude)?;
-    let types = Exclude::new("fs_exclude", &config.fs_exclude)?;
+    let disks = Exclude::new("metrics.node.disk_exclude", &config.disk_exclude)?;
+    let devices = Exclude::new("metrics.node.netdev_exclude", &config.netdev_exclude)?;
+    let mounts = Exclude::new("metrics.node.mount_exclude", &config.mount_exclude)?;
+    let types = Exclude::new("metrics.node.fs_exclude", &config.fs_exclude)?;
     let mut all = vec![
         bonding::collector(sys),
         conntrack::collector(proc),
@@ -89,6 +95,7 @@ pub(super) fn sources(
         sockstat::collector(proc),
         stat::collector(proc),
         time::collector(),
+        timex::collector(),
         uname::collector(paths, node),
         vmstat::collector(proc),
         Box::new(textfile::Textfile::new(&config.textfile_dir)),

@@ -13,7 +13,7 @@ fn the_recorded_nodes_page_is_as_written() {
     let (_dir, paths) = recorded();
     let mut config = Config::default().metrics.node;
     // What tells of the machine that runs the test.
-    config.disable = ["time", "uname", "filesystem"].map(str::to_owned).to_vec();
+    config.disable = ["time", "timex", "uname", "filesystem"].map(str::to_owned).to_vec();
     let section = Section::new(None, sources(&config, &paths, "lab-node-1").unwrap());
     let text = Page::new(vec![section], false).render(Format::Classic);
     if let Ok(path) = std::env::var("SONDE_WRITE_GOLDEN") {
