@@ -12,9 +12,7 @@ use anyhow::bail;
 pub fn verify(trees: &[PathBuf], http_port: u16) -> anyhow::Result<String> {
     let mut command = Command::new("python3");
     command.arg(crate::root().join("tests/verify.py"));
-    for tree in trees {
-        command.arg("--logs").arg(tree);
-    }
+    command.arg("--logs").args(trees).args(["--unfinished", "require"]);
     command.arg("--export").arg(format!("http://127.0.0.1:{http_port}/api/v1/logs?limit=0"));
     let out = command.output()?;
     let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
