@@ -6,7 +6,7 @@ import urllib.request
 
 BASE = 1_795_000_000_000_000_000
 WORDS = ["plain", "ünïcödé ✓", "tab\tand \"quotes\"", "", "line\nbreak", "x" * 5000]
-NAMES = {1: "trace", 5: "debug", 9: "info", 13: "warn", 17: "error", 21: "fatal"}
+NAMES = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"]  # log data model, "Displaying Severity"
 
 
 def nanoseconds(stamp):
@@ -30,7 +30,8 @@ def main():
                 "time": BASE + number * 1001, "body": f"record {number} {WORDS[number % len(WORDS)]}",
                 "namespace": f"sdk-{transport}", "pod": "python", "container": "sdk", "node": "elsewhere",
                 "number": number, "half": number / 2, "even": number % 2 == 0, "list": [number, number + 1],
-                "service.name": "interop", "severity": f"LEVEL{number % 24 + 1}",
+                "service.name": "interop", "severity": NAMES[number % 24 // 4] + (str(number % 4 + 1) if number % 4 else ""),
+                "severity_text": f"LEVEL{number % 24 + 1}",
                 "trace_id": f"{(number + 1) << 64 | 7:032x}", "span_id": f"{number + 1:016x}",
             }
             got = {
@@ -38,7 +39,7 @@ def main():
                 "pod": record["pod"], "container": record["container"], "node": record["node"],
                 "number": attributes.get("number"), "half": attributes.get("half"), "even": attributes.get("even"),
                 "list": attributes.get("list"), "service.name": attributes.get("service.name"),
-                "severity": record["severity"],
+                "severity": record["severity"], "severity_text": attributes.get("severity_text"),
                 "trace_id": record.get("trace_id", attributes.get("trace_id")),
                 "span_id": record.get("span_id", attributes.get("span_id")),
             }
