@@ -148,7 +148,8 @@ fn a_full_state_disk_is_said_survived_and_recovered_from() {
     let ballast = dir.path().join("agent-state/ballast");
     stack.start().unwrap();
     let _ = fs::write(&ballast, vec![1; 2 << 20]);
-    corpus::write(&stack.pod_logs, 10, 5_000, 200).unwrap();
+    // More files than fit in what is left of the state file's last page.
+    corpus::write(&stack.pod_logs, 200, 250, 200).unwrap();
     wait_until("lines to flow past a full state disk", Duration::from_secs(60), || {
         stack.stored().unwrap() == 50_000
     })

@@ -435,7 +435,7 @@ impl<F: LogFs> Core<F> {
         id: LineageId,
         named: &[FileId],
         suffix: Option<&str>,
-        _now: Now,
+        now: Now,
     ) -> Option<FileId> {
         let lineage = self.lineages.get(&id)?;
         let candidates: Vec<FileId> = lineage
@@ -455,6 +455,10 @@ impl<F: LogFs> Core<F> {
         let file = Arc::new(self.fs.open(&path).ok()?);
         let hash = self.hash_of_gz(FileId(u32::MAX), &file, (&key.0, &key.1, key.2))?;
         candidates.into_iter().find(|candidate| {
+            // Found when it was empty, and not visited since (every slot was taken): its first entry is there by now.
+            if self.files.get(candidate).is_some_and(|file| file.identity.is_none()) {
+                let _ = self.identify(*candidate, true, now);
+            }
             self.files
                 .get(candidate)
                 .and_then(|file| file.identity)

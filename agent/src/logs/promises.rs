@@ -466,3 +466,28 @@ fn a_rotated_file_that_was_removed_between_two_looks_is_read_before_its_successo
     assert_eq!(world.bodies("pod", "stdout"), ["one", "two", "three", "four"]);
     assert_eq!(world.lost(), 0);
 }
+
+#[test]
+fn a_file_that_was_found_empty_and_compressed_while_every_slot_was_taken_is_read_once() {
+    let mut world = world();
+    // Every slot is taken by another container.
+    for line in 0..100 {
+        world.disk.append("ns_busy_uid0/app/0.log", full(line % 60, &"b".repeat(100)).as_bytes());
+    }
+    for _ in 0..20 {
+        world.turn(50);
+    }
+    world.disk.append(LIVE, b"");
+    world.turn(1100);
+    world.disk.append(LIVE, format!("{}{}", full(1, "one"), entry(2, "stdout", "P", "ab")).as_bytes());
+    let old = format!("{LIVE}.20261120-163502");
+    world.disk.rename(LIVE, &old);
+    world.disk.gzip(&old);
+    world.disk.remove(&old);
+    world.disk.append(LIVE, entry(3, "stdout", "F", "cd").as_bytes());
+    world.turn(1100);
+    world.drain();
+    assert_eq!(world.bodies("pod", "stdout"), ["one", "abcd"]);
+    let sent = world.order.iter().filter(|uid| world.got[*uid].pod == "pod").count();
+    assert_eq!(sent, 2, "each record was sent once");
+}
