@@ -89,8 +89,11 @@ impl Campaign {
         options.churn = Some(Duration::from_secs(2));
         let mut node = SimNode::start(options)?;
         node.pause_deletions(true);
-        let settings =
-            Settings { http: self.http, kubelet: format!("http://{}", node.kubelet_address()), ..Settings::default() };
+        let settings = Settings {
+            http: self.http,
+            kubelet: format!("http://{}", node.kubelet_address()),
+            ..Settings::default()
+        };
         let mut stack = Stack::with_logs(dir, &node.pod_logs(), &settings)?;
         let start = Instant::now();
         stack.start()?;

@@ -33,12 +33,15 @@ fn the_recorded_node_gives_exactly_the_records_of_its_ground_truth() {
     eprintln!("{verdict}");
 
     // Each container's logical lines, and one more where the last line never got its end (shipped as it stands).
-    let truth: Value = serde_json::from_slice(&fs::read(fixtures.join("ground-truth.json")).unwrap()).unwrap();
+    let truth: Value =
+        serde_json::from_slice(&fs::read(fixtures.join("ground-truth.json")).unwrap()).unwrap();
     let mut stored: BTreeMap<String, u64> = BTreeMap::new();
     for line in http::text(stack.collector_http, "/api/v1/logs?limit=0").unwrap().lines() {
         let record: Value = serde_json::from_str(line).unwrap();
         let field = |name: &str| record[name].as_str().unwrap().to_owned();
-        *stored.entry(format!("{}_{}/{}", field("namespace"), field("pod"), field("container"))).or_default() += 1;
+        *stored
+            .entry(format!("{}_{}/{}", field("namespace"), field("pod"), field("container")))
+            .or_default() += 1;
     }
     let mut expected: BTreeMap<String, u64> = BTreeMap::new();
     for (directory, container) in truth.as_object().unwrap() {

@@ -38,7 +38,9 @@ fn main() -> anyhow::Result<()> {
     let dir = tempfile::Builder::new().prefix("sonde-campaign-").disable_cleanup(true).tempdir()?;
     println!("seed {}, in {}", campaign.seed, dir.path().display());
     let report = campaign.run(dir.path())?;
-    println!("| seed | lines | rotations | .gz | kills agent/collector | resent and absorbed | seconds | verdict |");
+    println!(
+        "| seed | lines | rotations | .gz | kills agent/collector | resent and absorbed | seconds | verdict |"
+    );
     println!("|---:|---:|---:|---:|---:|---:|---:|---|");
     println!(
         "| {} | {} | {} | {} | {}/{} | {} | {:.0} | agrees |",
