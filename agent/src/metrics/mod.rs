@@ -83,7 +83,7 @@ impl Sources {
         node: &str,
         index: &PodIndex,
     ) -> Result<Self, PatternError> {
-        let sampler = Arc::new(Sampler::new(paths.cgroup.clone(), paths.proc.clone(), index.clone()));
+        let sampler = Arc::new(Sampler::new(paths, index.clone()));
         let drop = RegexSet::new(config.drop.iter().map(|pattern| whole(pattern)))
             .map_err(|error| PatternError::new("metrics.drop", error))?;
         let section = |prefix: &str, label: &str, mut sources: Vec<Box<dyn Source>>| {

@@ -5,20 +5,27 @@
 //! for a while rather than shown without a name.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use rustix::process::{Resource, getrlimit};
+
 use super::cgroup::{Cgroup, Kind, Reader};
 use super::pod_network::{self, Interface};
+use crate::host::HostPaths;
 use crate::pods::{PodIndex, v1};
 
 /// How long one sample serves.
 const SHARED_FOR: Duration = Duration::from_secs(1);
 /// How long a container without a name is held back: longer than the kubelet's period.
 const HELD_BACK: Duration = Duration::from_secs(15);
-/// Handles of cgroup files that are kept open.
+/// Handles of cgroup files that are kept open, and the part of all files that may be open: the log reader needs
+/// most of them.
 const HANDLES: usize = 8192;
+const PART_OF_FILES: u64 = 4;
+/// Most pods that are named by their log directories.
+const MOST_LOG_PODS: usize = 10_000;
 
 /// Everything at one instant.
 #[derive(Clone, Debug)]
@@ -77,6 +84,7 @@ pub struct PodNetwork {
 /// Makes samples.
 pub struct Sampler {
     proc: PathBuf,
+    pod_logs: PathBuf,
     index: PodIndex,
     state: Mutex<State>,
 }
@@ -85,8 +93,13 @@ struct State {
     reader: Reader,
     /// When a container was first seen without a name.
     nameless: HashMap<String, Instant>,
+    /// Pods that the kubelet does not tell of, by uid.
+    log_pods: LogPods,
     last: Option<(Instant, Arc<Sample>)>,
 }
+
+/// Namespace and name of pods by uid, from the names of their log directories.
+type LogPods = HashMap<String, (String, String)>;
 
 /// A container's names and start, by its id.
 struct Known<'a> {
@@ -96,10 +109,14 @@ struct Known<'a> {
 }
 
 impl Sampler {
-    /// Reads the hierarchies under `cgroup` and the processes under `proc`.
-    pub fn new(cgroup: PathBuf, proc: PathBuf, index: PodIndex) -> Self {
-        let state = State { reader: Reader::new(cgroup, HANDLES), nameless: HashMap::new(), last: None };
-        Self { proc, index, state: Mutex::new(state) }
+    /// Reads this host's cgroups and processes, and names them by the pods of `index`.
+    pub fn new(paths: &HostPaths, index: PodIndex) -> Self {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / PART_OF_FILES;
+        let handles = usize::try_from(limit).unwrap_or(HANDLES).min(HANDLES);
+        let reader = Reader::new(paths.cgroup.clone(), handles);
+        let state = State { reader, nameless: HashMap::new(), log_pods: LogPods::new(), last: None };
+        let (proc, pod_logs) = (paths.proc.clone(), paths.pod_logs.clone());
+        Self { proc, pod_logs, index, state: Mutex::new(state) }
     }
 
     /// The sample of this second.
@@ -117,7 +134,12 @@ impl Sampler {
         let cgroups = state.reader.read()?;
         let at = SystemTime::now();
         let pods = self.index.states();
-        let named = Naming::new(&pods).name(cgroups, &mut state.nameless, now);
+        let state = &mut *state;
+        let naming = Naming::new(&pods);
+        if naming.misses(&cgroups, &state.log_pods) {
+            state.log_pods = log_pods(&self.pod_logs);
+        }
+        let named = naming.name(cgroups, &state.log_pods, &mut state.nameless, now);
         if named.wanted {
             self.index.want();
         }
@@ -224,7 +246,21 @@ impl<'a> Naming<'a> {
         Self { pods: pods.iter().map(|pod| (pod.metadata.uid.as_str(), pod)).collect(), containers }
     }
 
-    fn name(&self, cgroups: Vec<Cgroup>, nameless: &mut HashMap<String, Instant>, now: Instant) -> Named {
+    /// Whether there is a pod that nobody knows.
+    fn misses(&self, cgroups: &[Cgroup], log_pods: &LogPods) -> bool {
+        cgroups.iter().any(|cgroup| match &cgroup.kind {
+            Kind::Pod { uid } => !self.pods.contains_key(uid.as_str()) && !log_pods.contains_key(uid),
+            _ => false,
+        })
+    }
+
+    fn name(
+        &self,
+        cgroups: Vec<Cgroup>,
+        log_pods: &LogPods,
+        nameless: &mut HashMap<String, Instant>,
+        now: Instant,
+    ) -> Named {
         let sandboxes = self.sandboxes(&cgroups);
         let mut still = HashMap::new();
         let mut wanted = false;
@@ -234,9 +270,14 @@ impl<'a> Naming<'a> {
             let mut known = true;
             match &cgroup.kind {
                 Kind::Root | Kind::Slice => {}
-                Kind::Pod { uid } => known = self.name_pod(uid, &mut names),
+                Kind::Pod { uid } => {
+                    known = self.name_pod(uid, &mut names) || name_by_logs(log_pods, uid, &mut names);
+                }
                 Kind::Container { uid, id } => {
                     known = self.name_pod(uid, &mut names);
+                    if !known {
+                        name_by_logs(log_pods, uid, &mut names);
+                    }
                     id.clone_into(&mut names.name);
                     if let Some(container) = self.containers.get(id.as_str()) {
                         container.container.clone_into(&mut names.container);
@@ -299,6 +340,27 @@ impl<'a> Naming<'a> {
         }
         oldest.into_values().map(|(_, id)| id.to_owned()).collect()
     }
+}
+
+fn name_by_logs(log_pods: &LogPods, uid: &str, names: &mut Names) -> bool {
+    let Some((namespace, pod)) = log_pods.get(uid) else { return false };
+    namespace.clone_into(&mut names.namespace);
+    pod.clone_into(&mut names.pod);
+    true
+}
+
+/// `<namespace>_<pod>_<uid>`; neither name can have a `_`.
+fn log_pods(directory: &Path) -> LogPods {
+    let Ok(entries) = std::fs::read_dir(directory) else { return LogPods::new() };
+    let names =
+        entries.flatten().take(MOST_LOG_PODS).filter_map(|entry| entry.file_name().into_string().ok());
+    names
+        .filter_map(|name| {
+            let mut parts = name.splitn(3, '_').map(str::to_owned);
+            let (namespace, pod, uid) = (parts.next()?, parts.next()?, parts.next()?);
+            Some((uid, (namespace, pod)))
+        })
+        .collect()
 }
 
 #[cfg(test)]

@@ -42,6 +42,7 @@ pub(super) fn recorded() -> (tempfile::TempDir, HostPaths) {
         sys: dir.path().join("sys"),
         cgroup: dir.path().join("cgroup"),
         root: dir.path().to_owned(),
+        pod_logs: dir.path().join("logs"),
         ..HostPaths::new(&Config::default().host)
     };
     (dir, paths)

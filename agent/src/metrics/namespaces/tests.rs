@@ -103,7 +103,7 @@ fn the_same_sample_counts_once() {
 #[test]
 fn the_recorded_nodes_namespaces_add_up_to_its_pods() {
     let (_dir, paths) = recorded();
-    let sampler = Arc::new(Sampler::new(paths.cgroup, paths.proc, recorded_pods()));
+    let sampler = Arc::new(Sampler::new(&paths, recorded_pods()));
     let sample = sampler.sample().unwrap();
     let pods: u64 = sample
         .rows

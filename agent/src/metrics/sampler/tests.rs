@@ -5,7 +5,7 @@ use crate::metrics::tests::{recorded, recorded_pods};
 
 fn sampler(index: PodIndex) -> (tempfile::TempDir, Sampler) {
     let (dir, paths) = recorded();
-    (dir, Sampler::new(paths.cgroup, paths.proc, index))
+    (dir, Sampler::new(&paths, index))
 }
 
 fn uid(name: &str) -> String {
@@ -71,7 +71,7 @@ fn a_container_without_a_name_is_held_back_and_the_kubelet_asked() {
 #[test]
 fn a_new_container_beside_older_ones_is_not_taken_for_a_sandbox() {
     let (_dir, paths) = recorded();
-    let sampler = Sampler::new(paths.cgroup.clone(), paths.proc, recorded_pods());
+    let sampler = Sampler::new(&paths, recorded_pods());
     let sample = sampler.sample().unwrap();
     let pod = sample.rows.iter().find(|row| row.names.pod == "db-0" && row.names.name.is_empty()).unwrap();
     let new =
@@ -83,4 +83,16 @@ fn a_new_container_beside_older_ones_is_not_taken_for_a_sandbox() {
     let row = then.rows.iter().find(|row| row.cgroup.id.contains(&"ab".repeat(32))).unwrap();
     assert!(!row.shown);
     assert_eq!(row.names.pod, "db-0");
+}
+
+#[test]
+fn without_a_kubelet_pods_are_named_by_their_log_directories() {
+    let (_dir, paths) = recorded();
+    fs::create_dir_all(paths.pod_logs.join(format!("data_db-0_{}", uid("db-0")))).unwrap();
+    fs::create_dir_all(paths.pod_logs.join("odd")).unwrap();
+    let sample = Sampler::new(&paths, PodIndex::default()).sample().unwrap();
+    let named: Vec<&Row> = sample.rows.iter().filter(|row| row.names.pod == "db-0").collect();
+    assert_eq!(named.len(), 3, "the pod and what is in it");
+    let shown: Vec<_> = named.iter().filter(|row| row.shown).collect();
+    assert!(matches!(shown[..], [row] if row.names.namespace == "data" && row.names.name.is_empty()));
 }
