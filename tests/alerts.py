@@ -329,6 +329,7 @@ HEALTHY = {
     'sonde_agent_source_success{source="kubelet"}': 1,
     "sonde_agent_log_gaps_total": 0,
     "sonde_agent_log_state_failing": 0,
+    "sonde_agent_log_unreadable_files": 0,
     'sonde_agent_log_observed_bytes_total{node="n5",namespace="shop",pod="web-1",container="app"}': 1000,
     'sonde_agent_log_acked_bytes_total{node="n5",namespace="shop",pod="web-1",container="app"}': 1000,
     'sonde_agent_log_pending_bytes{node="n5",namespace="shop",pod="web-1",container="app"}': 0,
@@ -452,6 +453,7 @@ def acts(folder, run):
     agent.grow('sonde_agent_log_shed_bytes_total{namespace="shop",pod="web-1",container="app",reason="rate_limit"}', 100, 50)
     agent.set("sonde_agent_log_gaps_total", 1)
     agent.set("sonde_agent_log_state_failing", 1)
+    agent.set("sonde_agent_log_unreadable_files", 2)
     agent.set('sonde_agent_log_observed_bytes_total{node="n5",namespace="shop",pod="web-1",container="app"}', 1001)
     agent.set('sonde_agent_log_observed_bytes_total{node="n6",namespace="shop",pod="web-2",container="app"}', 1500)
     agent.set('sonde_agent_log_pending_bytes{node="n6",namespace="shop",pod="web-2",container="app"}', 500)
@@ -475,6 +477,7 @@ def acts(folder, run):
         agent.set('sonde_agent_source_success{source="kubelet"}', 1)
         agent.set('sonde_agent_log_shed_bytes_total{namespace="shop",pod="web-1",container="app",reason="rate_limit"}', 5000)
         agent.set("sonde_agent_log_state_failing", 0)
+        agent.set("sonde_agent_log_unreadable_files", 0)
         agent.set('sonde_agent_log_acked_bytes_total{node="n5",namespace="shop",pod="web-1",container="app"}', 1001)
         agent.set('sonde_agent_log_acked_bytes_total{node="n6",namespace="shop",pod="web-2",container="app"}', 1500)
         agent.set('sonde_agent_log_pending_bytes{node="n6",namespace="shop",pod="web-2",container="app"}', 0)
@@ -494,6 +497,7 @@ def acts(folder, run):
         ("SondeLedgerUnbalanced", "on n5", "does not add up"),
         ("SondeExportBlocked", "on n4", "UNAUTHENTICATED"),
         ("SondeLogsStuck", "on n6", "500B of logs of node n6"),
+        ("SondeFilesUnreadable", "on n1", "2 log files"),
         ("SondeStateNotWritten", "on n1", "cannot write its positions"),
         ("SondeQueueOld", "", "Sink "),
         ("SondeQueueFilling", "", "4 hours"),
