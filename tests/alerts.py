@@ -32,7 +32,7 @@ VERBOSE = "-v" in sys.argv[1:]
 if not (SERVERS / "venv/bin/python").exists():
     sys.exit("alerts: run tests/servers/install first")
 if not sys.prefix.startswith(str(SERVERS)):
-    os.execv(SERVERS / "venv/bin/python", [str(SERVERS / "venv/bin/python"), __file__, *sys.argv[1:]])
+    os.execv(SERVERS / "venv/bin/python", [str(SERVERS / "venv/bin/python"), *sys.argv])
 
 import yaml  # noqa: E402  (from the environment that was just entered)
 
@@ -277,6 +277,17 @@ def local_alertmanager(into, slack, mail):
     (into / "alertmanager.yaml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
 
+def command(name):
+    """How a server of Debian's packages is started from where tests/servers/install unpacked it."""
+    root = SERVERS / "root"
+    binary = str(root / "usr/bin" / name)
+    if name != "prometheus-alertmanager" or pathlib.Path("/usr/share/prometheus/alertmanager").exists():
+        return [binary]
+    # Debian's build reads its default templates from /usr/share: shown to it there, in a mount namespace of its own.
+    show = f'mount --bind "{root}/usr/share" /usr/share && exec "$@"'
+    return ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", show, "sh", binary]
+
+
 class Run:
     """Starts what it needs and ends exactly that."""
 
@@ -284,15 +295,8 @@ class Run:
         self.folder, self.children = folder, []
 
     def start(self, name, *args):
-        root = SERVERS / "root"
-        command = [str(root / "usr/bin" / name), *args]
-        share = "/usr/share/prometheus/alertmanager"
-        if name == "prometheus-alertmanager" and not pathlib.Path(share).exists():
-            # Debian's build reads its default templates from /usr/share: shown to it there, in a mount namespace of its own.
-            show = f'mount --bind "{root}/usr/share" /usr/share && exec "$@"'
-            command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", show, "sh", *command]
         log = open(self.folder / f"{name}.log", "wb")
-        self.children.append(subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log))
+        self.children.append(subprocess.Popen([*command(name), *args], cwd=self.folder, stdout=log, stderr=log))
 
     def alive(self):
         for child in self.children:

@@ -34,7 +34,7 @@ OTHER_USER = 1000
 if not (SERVERS / "venv/bin/python").exists():
     sys.exit("pages: run tests/servers/install first")
 if not sys.prefix.startswith(str(SERVERS)):
-    os.execv(SERVERS / "venv/bin/python", [str(SERVERS / "venv/bin/python"), __file__, *sys.argv[1:]])
+    os.execv(SERVERS / "venv/bin/python", [str(SERVERS / "venv/bin/python"), *sys.argv])
 
 import yaml  # noqa: E402  (from the environment that was just entered)
 
