@@ -99,6 +99,12 @@ impl App {
     pub fn build(config: Config) -> Result<Self, AppError> {
         let lock = Lock::take(&config.data_dir, PROGRAM)?;
         warn_volatile(&config.data_dir);
+        if !config.cluster.is_empty() {
+            tracing::warn!(
+                cluster = config.cluster,
+                "`cluster` has no effect yet: records keep the name that they came with"
+            );
+        }
         let tls = server_tls(&config.tls)?;
         let senders = tokens("auth.otlp.token_file", &config.auth.otlp.token_file)?;
         let readers = tokens("auth.http.token_file", &config.auth.http.token_file)?;
@@ -133,6 +139,7 @@ impl App {
         let StoreSink { name, store, writer } = self.sink;
         let options = DeliverOptions {
             dead_letter_dir: self.config.data_dir.join("dead-letter").join(&name),
+            dead_letter_bytes: self.config.dead_letter.max_bytes.0,
             sink: name.clone(),
             request_bytes: request_bytes(&self.config),
         };

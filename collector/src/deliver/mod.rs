@@ -10,7 +10,7 @@ mod decode;
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -21,7 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::queue::{Cursor, Entry, Position, Queue, Reader, Signal};
-use crate::store::Writer;
+use crate::store::{StoreError, Writer};
 use decode::Decoder;
 
 /// How often time is looked at while nothing comes.
@@ -29,8 +29,12 @@ const TICK: Duration = Duration::from_millis(500);
 /// Pauses between tries to commit.
 const PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Bytes of unreadable frames that are kept as files.
-const DEAD_LETTER_BYTES: u64 = 64 << 20;
+/// Bytes of records that a step of a commit takes on at least, and for each byte of a request taken meanwhile: the
+/// newest records never wait for a whole commit, and a commit ends however fast they come.
+const COMMIT_STEP_BYTES: usize = 256 << 10;
+const COMMIT_SHARE: usize = 3;
+/// While a commit is under way, how long a step waits for the queue.
+const BETWEEN_STEPS: Duration = Duration::from_millis(5);
 
 /// What a delivery needs to know.
 #[derive(Clone, Debug)]
@@ -39,6 +43,8 @@ pub struct DeliverOptions {
     pub sink: String,
     /// `data_dir/dead-letter/<sink>`; made when it is needed.
     pub dead_letter_dir: PathBuf,
+    /// Bytes of unreadable frames that are kept there.
+    pub dead_letter_bytes: u64,
     /// Largest request after decompression, bytes: what `receive` lets through.
     pub request_bytes: usize,
 }
@@ -135,30 +141,41 @@ impl Loop {
         let mut ticked_ms = 0;
         loop {
             let full = self.store.is_full();
+            let patience = match self.store.is_committing() {
+                true if full => Duration::ZERO,
+                true => BETWEEN_STEPS,
+                false => TICK,
+            };
             let reader = &mut self.reader;
             let came = runtime.block_on(async {
                 tokio::select! {
                     biased;
                     _ = stop.wait_for(|stop| *stop) => Came::Stop,
                     entry = reader.next(), if !full => entry.map_or(Came::Stop, Came::Entry),
-                    () = tokio::time::sleep(TICK) => Came::Nothing,
+                    () = tokio::time::sleep(patience) => Came::Nothing,
                 }
             });
+            let mut step_bytes = COMMIT_STEP_BYTES;
             match came {
-                Came::Entry(entry) => self.take(&entry),
+                Came::Entry(entry) => {
+                    step_bytes = step_bytes.max(COMMIT_SHARE * entry.frame.uncompressed_len as usize);
+                    self.take(&entry);
+                }
                 Came::Nothing => {}
                 Came::Stop => break,
             }
             let now = now_ms();
             if self.store.is_due(now) && now >= self.retry_ms {
-                self.commit(now);
+                let result = self.store.commit_step(step_bytes, now);
+                self.on_commit(result);
             }
             if now.saturating_sub(ticked_ms) >= 1000 {
                 self.store.tick(now);
                 ticked_ms = now;
             }
         }
-        self.commit(now_ms());
+        let result = self.store.commit(now_ms()).map(Some);
+        self.on_commit(result);
     }
 
     fn take(&mut self, entry: &Entry) {
@@ -173,7 +190,7 @@ impl Loop {
                 self.numbers.dead_letters.fetch_add(u64::from(frame.records), Ordering::Relaxed);
                 let Position { segment, offset } = entry.position;
                 tracing::error!(segment, offset, records = frame.records, %error, "a frame cannot be read; set aside");
-                set_aside(&self.options.dead_letter_dir, entry);
+                set_aside(&self.options, entry);
                 self.store.skip(next, now);
             }
         }
@@ -182,9 +199,10 @@ impl Loop {
         self.numbers.delivered_unix_nano.store(now * 1_000_000, Ordering::Relaxed);
     }
 
-    fn commit(&mut self, now: u64) {
-        match self.store.commit(now) {
-            Ok(committed) => {
+    fn on_commit(&mut self, result: Result<Option<Position>, StoreError>) {
+        match result {
+            Ok(None) => {}
+            Ok(Some(committed)) => {
                 if self.pause > PAUSE {
                     tracing::info!("the store commits again");
                 }
@@ -202,14 +220,15 @@ impl Loop {
 }
 
 /// Keeps an unreadable frame's payload as a file, within a bound.
-fn set_aside(dir: &Path, entry: &Entry) {
+fn set_aside(options: &DeliverOptions, entry: &Entry) {
+    let dir = &options.dead_letter_dir;
     let kept: u64 = fs::read_dir(dir)
         .into_iter()
         .flatten()
         .flatten()
         .filter_map(|e| Some(e.metadata().ok()?.len()))
         .sum();
-    if kept + entry.frame.payload.len() as u64 > DEAD_LETTER_BYTES {
+    if kept + entry.frame.payload.len() as u64 > options.dead_letter_bytes {
         return tracing::warn!("the frame is not kept: there are {kept} bytes of such frames already");
     }
     let Position { segment, offset } = entry.position;

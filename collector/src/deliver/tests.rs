@@ -40,6 +40,7 @@ async fn what_is_in_the_queue_comes_into_the_store_once_and_across_restarts() {
     let deliver = DeliverOptions {
         sink: "store".to_owned(),
         dead_letter_dir: dir.path().join("dead-letter/store"),
+        dead_letter_bytes: 1 << 20,
         request_bytes: 1 << 20,
     };
     for round in 0..3_u64 {

@@ -19,6 +19,10 @@
 //!    commit before says and the frames are read again; after it, they are not.
 //! 3. The index directory is fsynced; the snapshot is swapped; only then the queue may forget.
 //!
+//! It is made in steps ([`Writer::commit_step`]), a few blocks at a time, and intake goes on between them: what is
+//! taken after its beginning is left for the next one. Its end, which waits for the index and for the fsyncs, is made
+//! on a thread of its own.
+//!
 //! After an error the writer lets go of the slice, opens it again at its last commit and tries anew from memory.
 //!
 //! # Memory
@@ -26,14 +30,16 @@
 //!
 //! | what | bytes |
 //! |---|---|
-//! | uncommitted records | `commit_bytes` (32 MiB); while commits fail twice that, and one request |
-//! | a commit | 16 MB index writer, 40 bytes a record of one container, one block's tokens (under 1 MiB) |
+//! | uncommitted records | `commit_bytes` (32 MiB); while commits last or fail up to twice that, and one request |
+//! | a commit | 16 MB index writer, 8 bytes a record of one container (40 while they are sorted), tokens of the blocks that wait for the index (under 1 MiB each) |
 //! | a merge of index segments | a few MiB |
 //! | known files, offsets of decoded blocks | 15 MB + 8 MiB + 16 MB ([`seen`]); only what re-sent data makes necessary |
 //! | followers | 16 MiB together ([`tail`]), only while there are some |
 //! | a query | 16 MiB, one block, 100 bytes a block of the slices that it is in, and while it lasts the uncommitted records of its beginning |
 
+mod active;
 mod block;
+mod cutting;
 pub mod json;
 mod open;
 mod origin;
@@ -50,6 +56,7 @@ mod tail;
 pub(crate) mod tests;
 mod text;
 pub mod time;
+mod words;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -75,7 +82,8 @@ pub struct StoreOptions {
     pub retention: Duration,
     /// Bytes on disk above which the oldest slices go.
     pub max_bytes: u64,
-    /// Bytes of uncommitted records at which they are committed. While commits fail, intake goes on to twice this.
+    /// Bytes of uncommitted records at which they are committed. While a commit lasts, or fails, intake goes on to
+    /// twice this.
     pub commit_bytes: usize,
     /// Age of the oldest uncommitted record at which they are committed.
     pub commit_interval: Duration,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::origin::Origin;
-use super::row::{self, Row};
+use super::row::Row;
 
 /// Bytes that a chunk and a group are counted as beyond their rows.
 const CHUNK_BYTES: usize = 160;
@@ -100,16 +100,4 @@ impl Pending {
             }
         }
     }
-}
-
-/// A group's records in (time, uid) order, each as its bytes; equal ones as they came.
-pub fn sorted(chunks: &[Arc<Chunk>]) -> Vec<&[u8]> {
-    let mut records = Vec::new();
-    for chunk in chunks {
-        for (at, row) in row::rows(&chunk.rows) {
-            records.push((row.key(), &chunk.rows[at..at + row.size()]));
-        }
-    }
-    records.sort_by_key(|(key, _)| *key);
-    records.into_iter().map(|(_, bytes)| bytes).collect()
 }

@@ -18,7 +18,7 @@ pub struct Counters {
     pub commits: AtomicU64,
     /// Tries to commit that failed.
     pub commit_errors: AtomicU64,
-    /// What the last commit took.
+    /// What the last commit took from its beginning to its end.
     pub last_commit_micros: AtomicU64,
     /// What all commits took.
     pub commit_micros: AtomicU64,
@@ -55,7 +55,7 @@ pub struct Status {
     pub commits: u64,
     /// Failed tries since then.
     pub commit_errors: u64,
-    /// What the last commit took.
+    /// What the last commit took from its beginning to its end.
     pub last_commit: Duration,
     /// What all commits since then took.
     pub commit_time: Duration,

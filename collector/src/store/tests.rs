@@ -421,6 +421,49 @@ fn a_disk_that_fails_at_any_step_is_recovered_from_without_a_restart() {
     }
 }
 
+/// Frames come between the steps of commits, some of them twice; the process dies at any time.
+#[test]
+fn what_is_taken_while_a_commit_lasts_is_found_at_once_and_is_in_the_next() {
+    for dies_at in 0..30 {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut store, mut writer) = Store::open(dir.path(), options()).unwrap();
+        let mut all_lines: Vec<Line> = (0..4).flat_map(|file| lines(file, 300)).collect();
+        all_lines.sort_by_key(|line| line.uid.map(|(_, offset)| offset));
+        let frames: Vec<&[Line]> = all_lines.chunks(40).collect();
+        let (mut at, mut turn, mut ended) = (0, 0, 0);
+        while at < frames.len() {
+            ingest(&mut writer, frames[at], at as u64 + 1, 1000);
+            at += 1;
+            turn += 1;
+            if turn % 3 == 0 || writer.is_committing() {
+                // A block a step.
+                let mut done = writer.commit_step(1, 1000).unwrap();
+                assert_eq!(done.is_none(), writer.is_committing());
+                while done.is_none() && turn % 7 == 0 {
+                    std::thread::sleep(Duration::from_millis(1));
+                    done = writer.commit_step(1, 1000).unwrap();
+                }
+                assert!(done.is_none_or(|done| done == writer.committed() && done.offset <= at as u64));
+                ended += usize::from(done.is_some());
+                let sent: Vec<Line> = frames[..at].concat();
+                assert!(all(&store) == listed(&sent), "each once, {dies_at} {at}");
+            }
+            if turn == dies_at {
+                drop((store, writer));
+                (store, writer) = Store::open(dir.path(), options()).unwrap();
+                at = usize::try_from(writer.committed().offset).unwrap();
+            }
+        }
+        assert!(ended > 0, "{ended}");
+        writer.commit(1000).unwrap();
+        assert_eq!((writer.committed().offset, writer.is_committing()), (frames.len() as u64, false));
+        assert_eq!(store.status().pending_records, 0);
+        drop((store, writer));
+        let (store, _writer) = Store::open(dir.path(), options()).unwrap();
+        assert!(all(&store) == listed(&all_lines), "{dies_at}");
+    }
+}
+
 #[test]
 fn a_query_sees_each_record_once_while_a_commit_moves_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -494,6 +537,30 @@ fn retention_by_size_and_by_age_frees_the_disk_and_keeps_the_cursor() {
     drop((store, writer));
     let (_, writer) = Store::open(dir.path(), options).unwrap();
     assert_eq!(writer.committed(), Position { segment: 1, offset: 1500 });
+}
+
+#[test]
+fn what_was_set_aside_counts_as_the_stores_and_goes_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options();
+    options.max_bytes = 400 << 10;
+    for n in 0..5 {
+        let slice = dir.path().join(format!("damaged/slice-000000000{n}.0"));
+        fs::create_dir_all(slice.join("index")).unwrap();
+        fs::write(slice.join("blocks"), vec![0; 100 << 10]).unwrap();
+        let then = std::time::UNIX_EPOCH + Duration::from_secs(1000 - n);
+        fs::File::open(&slice).unwrap().set_modified(then).unwrap();
+    }
+    let (store, mut writer) = Store::open(dir.path(), options).unwrap();
+    ingest(&mut writer, &lines(1, 100), 1, 1000);
+    writer.commit(1000).unwrap();
+    writer.tick(20_000);
+    let mut left: Vec<_> =
+        fs::read_dir(dir.path().join("damaged")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["slice-0000000000.0", "slice-0000000001.0", "slice-0000000002.0"]);
+    assert!(slice::disk_bytes(dir.path()) <= 400 << 10);
+    assert_eq!(all(&store).len(), 100);
 }
 
 #[test]
@@ -647,17 +714,20 @@ fn rate() {
         })
         .collect();
     let bytes: usize = frames.iter().map(Vec::len).sum();
-    let started = std::time::Instant::now();
+    let (started, mut longest) = (std::time::Instant::now(), Duration::ZERO);
     for (n, frame) in frames.iter().enumerate() {
         let (request, _) = LogsRequest::check(frame, &ViewLimits::default()).unwrap();
         writer.ingest(request, 1, Position { segment: 1, offset: n as u64 + 1 }, 1000);
         if writer.is_due(1000) {
-            writer.commit(1000).unwrap();
+            let pause = std::time::Instant::now();
+            writer.commit_step(3 * frame.len(), 1000).unwrap();
+            longest = longest.max(pause.elapsed());
         }
     }
     writer.commit(1000).unwrap();
     let took = started.elapsed();
     let status = store.status();
+    println!("longest pause of intake {longest:?}");
     println!(
         "{} records, {bytes} bytes in {took:?}: {:.0}/s; {status:?}",
         status.records,

@@ -1,28 +1,27 @@
 //! The store's only writer.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File, OpenOptions};
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, atomic::AtomicBool};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use sonde_wire::view::LogsRequest;
-use tantivy::indexer::{IndexWriterOptions, LogMergePolicy};
-use tantivy::{Index, IndexWriter, TantivyDocument};
+use tantivy::Index;
 
-use super::block::{self, Packer};
+use super::active::{Active, BlockMaker};
+use super::block;
+use super::cutting::Cutting;
 use super::origin::Origin;
-use super::pending::{self, Chunk, GroupKey};
-use super::row::{self, Row};
+use super::pending::{Chunk, GroupKey};
+use super::row;
 use super::seen::Seen;
-use super::slice::{self, Commit, Fields, Slice};
-use super::{Shared, StoreError, StoreOptions, record, text};
+use super::slice::{self, Commit, Slice};
+use super::{Shared, StoreError, StoreOptions, record};
 use crate::queue::Position;
 
-/// tantivy's least is 15 MB; it grows to this only while a commit is made.
-const INDEX_HEAP_BYTES: usize = 16_000_000;
 /// How often retention looks, beside each commit.
 const RETENTION_PERIOD_MS: u64 = 10_000;
 
@@ -31,14 +30,21 @@ pub struct Writer {
     shared: Arc<Shared>,
     dir: PathBuf,
     options: StoreOptions,
-    packer: Packer,
+    maker: BlockMaker,
     seen: Seen,
     /// Origins of the uncommitted records, each once.
     origins: HashSet<Arc<Origin>>,
     /// The newest slice, which commits go to; `None` before the first.
     newest: Option<(u64, PathBuf)>,
-    /// It, opened for writing; `None` after an error.
+    /// It, opened for writing; `None` after an error, and while a commit is under way, which has it.
     active: Option<Active>,
+    /// The commit under way, up to its last block; and its end.
+    round: Option<Round>,
+    finishing: Option<JoinHandle<Result<Active, StoreError>>>,
+    /// When it was begun, Unix milliseconds.
+    begun_ms: u64,
+    /// The same, by the clock that does not jump.
+    begun: Instant,
     next_id: u64,
     commits: u64,
     /// All before it has been taken.
@@ -51,14 +57,15 @@ pub struct Writer {
     retained_ms: u64,
 }
 
-struct Active {
-    dir: PathBuf,
-    index: Index,
-    writer: IndexWriter,
-    fields: Fields,
-    blocks: Arc<File>,
+/// A commit under way: what was uncommitted when it began, block by block.
+struct Round {
+    active: Active,
+    /// What it will say.
     commit: Commit,
-    suspect: Arc<AtomicBool>,
+    /// That has happened already: an earlier try reached the disk although its answer was an error.
+    written: bool,
+    groups: std::vec::IntoIter<(GroupKey, Vec<Arc<Chunk>>)>,
+    cutting: Option<Cutting>,
 }
 
 impl Writer {
@@ -68,7 +75,7 @@ impl Writer {
         options: StoreOptions,
         newest_on_disk: u64,
     ) -> Result<Self, StoreError> {
-        let packer = Packer::new().map_err(|e| StoreError::io(&dir, e))?;
+        let maker = BlockMaker::new().map_err(|e| StoreError::io(&dir, e))?;
         let slices = Arc::clone(&shared.state().slices);
         let newest = slices.last().map(|slice| (slice.id, slice.dir.clone()));
         let last = slices.iter().map(|slice| &slice.commit).max_by_key(|commit| commit.number);
@@ -77,11 +84,15 @@ impl Writer {
             shared,
             dir,
             options,
-            packer,
+            maker,
             seen: Seen::default(),
             origins: HashSet::new(),
             newest,
             active: None,
+            round: None,
+            finishing: None,
+            begun_ms: 0,
+            begun: Instant::now(),
             next_id: newest_on_disk + 1,
             commits: last.map_or(0, |commit| commit.number),
             cursor: committed,
@@ -156,13 +167,19 @@ impl Writer {
         self.oldest_pending_ms.get_or_insert(now_ms);
     }
 
-    /// Whether it is time to commit.
+    /// Whether it is time to commit, or to go on with that.
     pub fn is_due(&self, now_ms: u64) -> bool {
         let bytes = self.shared.state().pending.bytes();
         let age =
             Duration::from_millis(self.oldest_pending_ms.map_or(0, |since| now_ms.saturating_sub(since)));
-        self.cursor != self.committed
-            && (bytes >= self.options.commit_bytes || age >= self.options.commit_interval)
+        self.is_committing()
+            || self.cursor != self.committed
+                && (bytes >= self.options.commit_bytes || age >= self.options.commit_interval)
+    }
+
+    /// Whether a commit is under way.
+    pub fn is_committing(&self) -> bool {
+        self.round.is_some() || self.finishing.is_some()
     }
 
     /// Whether so much is uncommitted that nothing more may be taken.
@@ -170,89 +187,150 @@ impl Writer {
         self.shared.state().pending.bytes() >= 2 * self.options.commit_bytes
     }
 
-    /// Commits what was taken; gives the queue's position up to which all is on disk. After an error nothing has
-    /// changed for readers, and the next call tries anew.
+    /// Commits all that was taken; gives the queue's position up to which all is on disk. After an error nothing
+    /// has changed for readers, and the next call tries anew.
     pub fn commit(&mut self, now_ms: u64) -> Result<Position, StoreError> {
-        if self.cursor == self.committed {
-            return Ok(self.committed);
-        }
-        let started = Instant::now();
-        // Twice only where an earlier try turns out to have reached the disk.
+        // Twice where a commit was under way, or where an earlier try turns out to have reached the disk.
         while self.cursor != self.committed {
-            if let Err(error) = self.try_commit(now_ms) {
-                // Whatever state the index writer is in, it is let go; the slice is opened again at its last commit.
-                self.active = None;
-                self.shared.counters.commit_errors.fetch_add(1, Ordering::Relaxed);
-                return Err(error);
-            }
+            let result = self.go_on(usize::MAX, Wait::ForTheEnd, now_ms);
+            self.on_step(result, now_ms)?;
         }
-        self.shared.counters.on_commit(started.elapsed());
-        self.retain(now_ms);
         Ok(self.committed)
     }
 
-    fn try_commit(&mut self, now_ms: u64) -> Result<(), StoreError> {
-        let number = self.commits + 1;
-        self.open_active(now_ms)?;
-        let Some((id, _)) = self.newest.clone() else { return Ok(()) };
-        let Some(mut active) = self.active.take() else { return Ok(()) };
-        // An earlier try may have reached the disk although its answer was an error: then what it wrote is done, and
-        // what was taken since is left.
-        if active.commit.number != number {
-            let groups: Vec<(GroupKey, Vec<Arc<Chunk>>)> = {
-                let state = self.shared.state();
-                state.pending.groups().map(|(key, chunks)| (key.clone(), chunks.clone())).collect()
-            };
-            let cursor = self.cursor;
-            self.tried = groups.iter().map(|(key, chunks)| (key.clone(), chunks.len())).collect();
-            active.write(&mut self.packer, &groups, number, cursor, now_ms)?;
+    /// Goes on with a commit for about `bytes` of records, or begins one with what was taken so far; intake may go on
+    /// between two steps. The end, which waits for the index and for the disk, is made on a thread of its own. `Some`
+    /// when that is done: the queue's position up to which all is on disk. After an error nothing has changed for
+    /// readers, and the next call tries anew.
+    pub fn commit_step(&mut self, bytes: usize, now_ms: u64) -> Result<Option<Position>, StoreError> {
+        if self.cursor == self.committed {
+            return Ok(Some(self.committed));
         }
-        slice::sync_dir(&active.dir.join("index")).map_err(|e| StoreError::io(&active.dir, e))?;
-        let slice = active.slice(id)?;
-        {
-            let mut state = self.shared.state();
-            let others = state.slices.iter().filter(|other| other.id != id).cloned();
-            state.slices = others.chain([Arc::new(slice)]).collect();
-            state.pending.remove(&self.tried);
-            self.seen.on_commit(state.pending.groups());
-            if state.pending.records() == 0 {
-                self.origins = HashSet::new();
+        let result = self.go_on(bytes, Wait::Never, now_ms);
+        self.on_step(result, now_ms)
+    }
+
+    fn on_step(
+        &mut self,
+        result: Result<Option<Active>, StoreError>,
+        now_ms: u64,
+    ) -> Result<Option<Position>, StoreError> {
+        match result.and_then(|done| done.map(|active| self.on_durable(active)).transpose()) {
+            Ok(None) => Ok(None),
+            Ok(Some(())) => {
+                self.shared.counters.on_commit(self.begun.elapsed());
+                self.retain(now_ms);
+                Ok(Some(self.committed))
+            }
+            Err(error) => {
+                // The round is gone and with it the index writer, in whatever state it is; the slice is opened again
+                // at its last commit.
+                self.shared.counters.commit_errors.fetch_add(1, Ordering::Relaxed);
+                Err(error)
             }
         }
+    }
+
+    /// One step; gives the slice when the commit is durable.
+    fn go_on(&mut self, bytes: usize, wait: Wait, now_ms: u64) -> Result<Option<Active>, StoreError> {
+        if let Some(thread) = self.finishing.take() {
+            if wait == Wait::Never && !thread.is_finished() {
+                self.finishing = Some(thread);
+                return Ok(None);
+            }
+            let died = |_| StoreError::io(&self.dir, std::io::Error::other("the end of a commit panicked"));
+            return thread.join().map_err(died)?.map(Some);
+        }
+        let mut round = match self.round.take() {
+            Some(round) => round,
+            None => self.begin_round(now_ms)?,
+        };
+        let mut done = 0;
+        while let Some(added) = round.add_block(&mut self.maker)? {
+            done += added;
+            if done >= bytes {
+                self.round = Some(round);
+                return Ok(None);
+            }
+        }
+        if wait == Wait::ForTheEnd {
+            return round.finish().map(Some);
+        }
+        let thread = thread::Builder::new().name("store commit".to_owned()).spawn(move || round.finish());
+        self.finishing = Some(thread.map_err(|e| StoreError::io(&self.dir, e))?);
+        Ok(None)
+    }
+
+    /// Shows readers what a commit made durable.
+    fn on_durable(&mut self, active: Active) -> Result<(), StoreError> {
+        let slice = Arc::new(active.slice()?);
+        {
+            let mut state = self.shared.state();
+            let others = state.slices.iter().filter(|other| other.id != slice.id).cloned();
+            state.slices = others.chain([Arc::clone(&slice)]).collect();
+            state.pending.remove(&self.tried);
+            self.seen.on_commit(state.pending.groups());
+        }
         self.tried.clear();
+        // What nobody else holds is of no uncommitted record.
+        self.origins.retain(|origin| Arc::strong_count(origin) > 1);
+        self.origins.shrink_to(2 * self.origins.len());
         self.committed = active.commit.cursor();
-        self.commits = number;
-        self.oldest_pending_ms = (self.cursor != self.committed).then_some(now_ms);
+        self.commits = active.commit.number;
+        self.oldest_pending_ms = (self.cursor != self.committed).then_some(self.begun_ms);
         self.active = Some(active);
         Ok(())
     }
 
-    /// Makes the slice that the next commit goes to ready: the newest, or a new one when that is large or old.
-    fn open_active(&mut self, now_ms: u64) -> Result<(), StoreError> {
-        if self.active.is_none()
-            && let Some((_, dir)) = &self.newest
-        {
-            self.active = Some(Active::open(dir)?);
-        }
+    fn begin_round(&mut self, now_ms: u64) -> Result<Round, StoreError> {
+        (self.begun_ms, self.begun) = (now_ms, Instant::now());
+        let number = self.commits + 1;
+        let active = self.open_active(now_ms)?;
+        // Then what it wrote is done, and what was taken since is left.
+        let written = active.commit.number == number;
+        let mut groups = Vec::new();
+        let commit = if written {
+            active.commit.clone()
+        } else {
+            let state = self.shared.state();
+            groups.extend(state.pending.groups().map(|(key, chunks)| (key.clone(), chunks.clone())));
+            drop(state);
+            self.tried = groups.iter().map(|(key, chunks)| (key.clone(), chunks.len())).collect();
+            active.begin(number, self.cursor, now_ms)?
+        };
+        let groups = groups.into_iter();
+        Ok(Round { active, commit, written, groups, cutting: None })
+    }
+
+    /// The slice that the next commit goes to: the newest, or a new one when that is large or old.
+    fn open_active(&mut self, now_ms: u64) -> Result<Active, StoreError> {
+        let newest = self.open_newest()?;
         let slice_age = u64::try_from(self.options.slice_age.as_millis()).unwrap_or(u64::MAX);
-        let stays = self.active.as_ref().is_some_and(|active| {
+        let stays = |active: &Active| {
             let age = now_ms.saturating_sub(active.commit.begun_ms);
             let bytes = active.commit.blocks_bytes + slice::disk_bytes(&active.dir.join("index"));
             // A try that reached the disk must be seen by the commit that repeats it.
             active.commit.number > self.commits
                 || active.commit.records == 0
                 || (age < slice_age && bytes < self.options.slice_bytes)
-        });
-        if !stays {
-            self.begin_slice(now_ms)?;
+        };
+        match newest {
+            Some(active) if stays(&active) => Ok(active),
+            ended => self.begin_slice(ended, now_ms),
         }
-        Ok(())
     }
 
-    /// Ends the newest slice and begins another.
-    fn begin_slice(&mut self, now_ms: u64) -> Result<(), StoreError> {
-        if let (Some(active), Some((id, dir))) = (self.active.take(), self.newest.clone()) {
-            let Active { index, writer, blocks, suspect, .. } = active;
+    /// The newest slice, if there is one.
+    fn open_newest(&mut self) -> Result<Option<Active>, StoreError> {
+        match (self.active.take(), &self.newest) {
+            (None, Some((id, dir))) => Active::open(*id, dir).map(Some),
+            (active, _) => Ok(active),
+        }
+    }
+
+    /// Ends a slice, the newest, and begins another.
+    fn begin_slice(&mut self, ended: Option<Active>, now_ms: u64) -> Result<Active, StoreError> {
+        if let Some(Active { id, dir, index, writer, blocks, suspect, .. }) = ended {
             // Merges that are under way would leave their files behind in a slice that is never written again.
             if let Err(error) = writer.wait_merging_threads() {
                 tracing::warn!(dir = %dir.display(), %error, "merging an ended slice failed; it stays as it is");
@@ -288,15 +366,18 @@ impl Writer {
         fs::rename(&new, &dir).map_err(io_error)?;
         reached("slice named").map_err(io_error)?;
         slice::sync_dir(&self.dir).map_err(|e| StoreError::io(&self.dir, e))?;
-        let mut active = Active::open(&dir)?;
+        let mut active = Active::open(id, &dir)?;
         active.commit.begun_ms = now_ms;
         self.newest = Some((id, dir));
-        self.active = Some(active);
-        Ok(())
+        Ok(active)
     }
 
-    /// Housekeeping: retention, and slices that readers found damaged. To be called every second or so.
+    /// Housekeeping: retention, and slices that readers found damaged. To be called every second or so; does nothing
+    /// while a commit is under way.
     pub fn tick(&mut self, now_ms: u64) {
+        if self.is_committing() {
+            return;
+        }
         let suspects: Vec<Arc<Slice>> = {
             let state = self.shared.state();
             state.slices.iter().filter(|slice| slice.suspect.load(Ordering::Relaxed)).cloned().collect()
@@ -315,10 +396,11 @@ impl Writer {
     fn retain(&mut self, now_ms: u64) {
         self.retained_ms = now_ms;
         let retention = u64::try_from(self.options.retention.as_millis()).unwrap_or(u64::MAX);
+        let damaged_bytes = self.retain_damaged();
         loop {
             let slices = Arc::clone(&self.shared.state().slices);
             let Some(oldest) = slices.first() else { return };
-            let bytes: u64 = slices.iter().map(|slice| slice.bytes).sum();
+            let bytes = slices.iter().map(|slice| slice.bytes).sum::<u64>() + damaged_bytes;
             let too_old = now_ms.saturating_sub(oldest.commit.committed_ms) > retention;
             let newest = self.newest.as_ref().is_some_and(|(id, _)| *id == oldest.id);
             if newest && too_old && oldest.commit.records > 0 {
@@ -339,31 +421,47 @@ impl Writer {
         }
     }
 
+    /// Deletes the oldest slices that were set aside while they and the others are too many; gives the bytes that are
+    /// left of them. What people may want to look at goes before what is searched.
+    fn retain_damaged(&self) -> u64 {
+        let mut damaged: Vec<_> = fs::read_dir(self.dir.join(DAMAGED))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| (entry.metadata().and_then(|meta| meta.modified()).ok(), entry.path()))
+            .map(|(modified, path)| (modified, slice::disk_bytes(&path), path))
+            .collect();
+        damaged.sort();
+        let mut left: u64 = damaged.iter().map(|(_, bytes, _)| bytes).sum();
+        let whole: u64 = self.shared.state().slices.iter().map(|slice| slice.bytes).sum();
+        for (_, bytes, path) in damaged {
+            if whole + left <= self.options.max_bytes {
+                break;
+            }
+            tracing::warn!(slice = %path.display(), bytes, "damaged slice deleted: the store is over its max_bytes");
+            if remove(&self.dir, &path) {
+                left -= bytes;
+            }
+        }
+        left
+    }
+
     /// Begins a slice that holds nothing but the cursor.
     fn move_on(&mut self, now_ms: u64) -> Result<(), StoreError> {
-        if self.active.is_none()
-            && let Some((_, dir)) = &self.newest
-        {
-            self.active = Some(Active::open(dir)?);
-        }
-        let committed = self.committed;
         let number = self.commits + 1;
         self.tried.clear();
-        let result = self.begin_slice(now_ms).and_then(|()| {
-            let (Some(active), Some((id, _))) = (&mut self.active, &self.newest) else { return Ok(()) };
-            active.write(&mut self.packer, &[], number, committed, now_ms)?;
-            slice::sync_dir(&active.dir.join("index")).map_err(|e| StoreError::io(&active.dir, e))?;
-            let slice = active.slice(*id)?;
-            let mut state = self.shared.state();
-            state.slices = state.slices.iter().cloned().chain([Arc::new(slice)]).collect();
-            Ok(())
-        });
-        if result.is_ok() {
-            self.commits = number;
-        } else {
-            self.active = None;
-        }
-        result
+        let newest = self.open_newest()?;
+        let mut active = self.begin_slice(newest, now_ms)?;
+        let commit = active.begin(number, self.committed, now_ms)?;
+        active.finish(commit)?;
+        active.sync()?;
+        let slice = active.slice()?;
+        let mut state = self.shared.state();
+        state.slices = state.slices.iter().cloned().chain([Arc::new(slice)]).collect();
+        drop(state);
+        self.commits = number;
+        self.active = Some(active);
+        Ok(())
     }
 
     /// Takes a slice out of what readers see.
@@ -379,195 +477,61 @@ impl Writer {
     }
 }
 
-impl Active {
-    /// Opens the slice in `dir` for writing, at its last commit.
-    fn open(dir: &Path) -> Result<Self, StoreError> {
-        let index_error = |e| StoreError::index(dir, e);
-        let io_error = |e| StoreError::io(dir, e);
-        let index = Index::open_in_dir(dir.join("index")).map_err(index_error)?;
-        let payload = index.load_metas().map_err(index_error)?.payload;
-        let commit = match payload {
-            Some(payload) => serde_json::from_str(&payload).map_err(|e| StoreError::Damaged {
-                dir: dir.to_owned(),
-                what: format!("its commit is unreadable: {e}"),
-            })?,
-            None => Commit { min_time: u64::MAX, ..Commit::default() },
-        };
-        let options = IndexWriterOptions::builder()
-            .num_worker_threads(1)
-            .memory_budget_per_thread(INDEX_HEAP_BYTES)
-            .num_merge_threads(1)
-            .build();
-        let writer: IndexWriter = index.writer_with_options(options).map_err(index_error)?;
-        let mut policy = LogMergePolicy::default();
-        // Documents are blocks: a few hundred a commit.
-        policy.set_min_layer_size(256);
-        writer.set_merge_policy(Box::new(policy));
-        let blocks = OpenOptions::new().read(true).write(true).open(dir.join("blocks")).map_err(io_error)?;
-        let (_, fields) = slice::schema();
-        let (dir, blocks) = (dir.to_owned(), Arc::new(blocks));
-        Ok(Self { dir, index, writer, fields, blocks, commit, suspect: Arc::default() })
+/// What a step may wait for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    Never,
+    ForTheEnd,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // It holds the slice's lock; its outcome is on disk, where the next writer finds it.
+        drop(self.finishing.take().map(JoinHandle::join));
+    }
+}
+
+impl Round {
+    /// Makes all that was added durable.
+    fn finish(self) -> Result<Active, StoreError> {
+        let Self { mut active, commit, written, .. } = self;
+        if !written {
+            active.finish(commit)?;
+        }
+        active.sync()?;
+        Ok(active)
     }
 
-    /// Writes the groups as blocks and commits them with the cursor. `self.commit` moves when that is done.
-    fn write(
-        &mut self,
-        packer: &mut Packer,
-        groups: &[(GroupKey, Vec<Arc<Chunk>>)],
-        number: u64,
-        cursor: Position,
-        now_ms: u64,
-    ) -> Result<(), StoreError> {
-        let dir = self.dir.clone();
-        let io_error = |e| StoreError::io(&dir, e);
-        let index_error = |e| StoreError::index(&dir, e);
-        let mut commit = self.commit.clone();
-        if commit.begun_ms == 0 {
-            commit.begun_ms = now_ms;
-        }
-        (commit.number, commit.committed_ms) = (number, now_ms);
-        (commit.segment, commit.offset) = (cursor.segment, cursor.offset);
-        // What an earlier try left behind the last commit is overwritten.
-        self.blocks.set_len(commit.blocks_bytes).map_err(io_error)?;
-        let mut file = &*self.blocks;
-        file.seek(SeekFrom::Start(commit.blocks_bytes)).map_err(io_error)?;
-        let mut out = BufWriter::with_capacity(256 << 10, file);
-        let mut packed = Vec::new();
-        let mut words = Words::default();
-        for (key, chunks) in groups {
-            let records = pending::sorted(chunks);
-            for records in cut(&records) {
-                packer.pack(&key.origin, records.iter().copied(), &mut packed).map_err(io_error)?;
-                out.write_all(&packed).map_err(io_error)?;
-                let document = self.document(key, records, &packed, &mut commit, &mut words);
-                self.writer.add_document(document).map_err(index_error)?;
+    /// Adds the next block; gives the bytes of its records, `None` when all blocks are added.
+    fn add_block(&mut self, maker: &mut BlockMaker) -> Result<Option<usize>, StoreError> {
+        loop {
+            let cutting = match &mut self.cutting {
+                Some(cutting) => cutting,
+                None => match self.groups.next() {
+                    Some((key, chunks)) => self.cutting.insert(Cutting::new(key, chunks)),
+                    None => return Ok(None),
+                },
+            };
+            let (key, records) = cutting.next_block();
+            if !records.is_empty() {
+                self.active.add(maker, key, &records, &mut self.commit)?;
+                return Ok(Some(records.iter().map(|record| record.len()).sum()));
             }
+            self.cutting = None;
         }
-        out.flush().map_err(io_error)?;
-        drop(out);
-        reached("blocks written").map_err(io_error)?;
-        self.blocks.sync_data().map_err(io_error)?;
-        reached("blocks durable").map_err(io_error)?;
-        let payload = serde_json::to_string(&commit).map_err(|e| io_error(e.into()))?;
-        let mut prepared = self.writer.prepare_commit().map_err(index_error)?;
-        prepared.set_payload(&payload);
-        reached("index prepared").map_err(io_error)?;
-        prepared.commit().map_err(index_error)?;
-        reached("index committed").map_err(io_error)?;
-        self.commit = commit;
-        Ok(())
-    }
-
-    /// The index document of one block; counts the block into `commit`.
-    fn document(
-        &self,
-        key: &GroupKey,
-        records: &[&[u8]],
-        packed: &[u8],
-        commit: &mut Commit,
-        words: &mut Words,
-    ) -> TantivyDocument {
-        let (mut min_time, mut max_time, mut severity) = (u64::MAX, 0, 0);
-        let (mut min_offset, mut max_offset) = (u64::MAX, 0);
-        words.clear();
-        for (row, _) in records.iter().filter_map(|bytes| Row::decode(bytes)) {
-            (min_time, max_time) = (min_time.min(row.time), max_time.max(row.time));
-            severity = severity.max(row.severity);
-            let offset = row::uid_offset(&row.uid);
-            (min_offset, max_offset) = (min_offset.min(offset), max_offset.max(offset));
-            words.add(row.body);
-        }
-        let fields = &self.fields;
-        let mut document = TantivyDocument::new();
-        for (field, name) in fields.names.iter().zip(&key.origin.names) {
-            if let Some(name) = name {
-                document.add_text(*field, slice::name_term(name));
-            }
-        }
-        if let Some(file) = &key.file {
-            document.add_text(fields.file, slice::file_term(file));
-        }
-        document.add_text(fields.tokens, words.distinct());
-        document.add_u64(fields.at, commit.blocks_bytes);
-        document.add_u64(fields.len, packed.len() as u64);
-        document.add_u64(fields.records, records.len() as u64);
-        document.add_u64(fields.min_time, min_time);
-        document.add_u64(fields.max_time, max_time);
-        document.add_u64(fields.severity, u64::from(severity));
-        document.add_u64(fields.min_offset, min_offset);
-        document.add_u64(fields.max_offset, max_offset);
-        commit.blocks_bytes += packed.len() as u64;
-        commit.blocks += 1;
-        commit.records += records.len() as u64;
-        (commit.min_time, commit.max_time) = (commit.min_time.min(min_time), commit.max_time.max(max_time));
-        document
-    }
-
-    fn slice(&self, id: u64) -> Result<Slice, StoreError> {
-        let (blocks, suspect) = (Arc::clone(&self.blocks), Arc::clone(&self.suspect));
-        Slice::at_commit(id, &self.dir, &self.index, blocks, suspect)?.ok_or_else(|| StoreError::Damaged {
-            dir: self.dir.clone(),
-            what: "its commit is gone".to_owned(),
-        })
     }
 }
 
 /// A step at which the process may die or the disk may fail; tests stop here.
 #[cfg(not(test))]
-fn reached(_: &'static str) -> std::io::Result<()> {
+pub fn reached(_: &'static str) -> std::io::Result<()> {
     Ok(())
 }
 #[cfg(test)]
-use super::tests::reached;
+pub use super::tests::reached;
 
-/// The distinct tokens of a block's bodies.
-#[derive(Default)]
-struct Words {
-    folded: String,
-    distinct: HashSet<Box<str>>,
-}
-
-impl Words {
-    fn clear(&mut self) {
-        self.distinct.clear();
-    }
-
-    fn add(&mut self, body: &[u8]) {
-        let Ok(body) = std::str::from_utf8(body) else { return };
-        self.folded.clear();
-        text::fold_into(body, &mut self.folded);
-        for token in text::tokens(&self.folded) {
-            let token = text::cut(token);
-            if !self.distinct.contains(token) {
-                self.distinct.insert(token.into());
-            }
-        }
-    }
-
-    fn distinct(&self) -> String {
-        let mut joined = String::with_capacity(self.distinct.iter().map(|word| word.len() + 1).sum());
-        for word in &self.distinct {
-            joined.push_str(word);
-            joined.push(' ');
-        }
-        joined
-    }
-}
-
-/// Cuts sorted records into blocks.
-fn cut<'a, 'r>(records: &'a [&'r [u8]]) -> impl Iterator<Item = &'a [&'r [u8]]> {
-    let mut rest = records;
-    std::iter::from_fn(move || {
-        let mut bytes = 0;
-        let fits = rest.iter().take_while(|record| {
-            bytes += record.len();
-            bytes <= block::ROWS_BYTES
-        });
-        let (block, after) = rest.split_at(fits.count().max(1).min(rest.len()));
-        rest = after;
-        (!block.is_empty()).then_some(block)
-    })
-}
+/// Where slices that cannot be used are kept.
+const DAMAGED: &str = "damaged";
 
 /// The directory of a slice.
 pub fn slice_name(id: u64) -> String {
@@ -576,7 +540,7 @@ pub fn slice_name(id: u64) -> String {
 
 /// Moves a slice that cannot be used to `damaged/`, where people can look at it.
 pub fn set_aside(store: &Path, slice: &Path, what: &str) {
-    let damaged = store.join("damaged");
+    let damaged = store.join(DAMAGED);
     let name = slice.file_name().unwrap_or_default();
     let to = (0..1000)
         .map(|n| damaged.join(format!("{}.{n}", name.to_string_lossy())))
@@ -593,13 +557,15 @@ pub fn set_aside(store: &Path, slice: &Path, what: &str) {
     }
 }
 
-/// Deletes a slice's directory; a crash in between leaves `drop-…`, which the next start deletes.
-fn remove(store: &Path, slice: &Path) {
+/// Deletes a slice's directory; a crash in between leaves `drop-…`, which the next start deletes. False where it
+/// could not be.
+fn remove(store: &Path, slice: &Path) -> bool {
     let gone = store.join(format!("drop-{}", slice.file_name().unwrap_or_default().to_string_lossy()));
     let removed = fs::rename(slice, &gone)
         .and_then(|()| reached("slice unnamed"))
         .and_then(|()| fs::remove_dir_all(&gone));
-    if let Err(error) = removed {
+    if let Err(error) = &removed {
         tracing::error!(slice = %slice.display(), %error, "cannot delete a slice");
     }
+    removed.is_ok()
 }
