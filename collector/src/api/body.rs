@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
+use hyper::HeaderMap;
 use hyper::body::Frame;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -16,7 +17,7 @@ const AHEAD: usize = 2;
 
 /// The making end. Dropped, the body is complete.
 pub struct Sender {
-    pieces: mpsc::Sender<io::Result<Bytes>>,
+    pieces: mpsc::Sender<Frame<Bytes>>,
     stall: Duration,
     runtime: Handle,
 }
@@ -36,7 +37,17 @@ impl Sender {
 
     /// Hands over a piece; false when nobody takes it.
     pub async fn send(&self, piece: Bytes) -> bool {
-        matches!(tokio::time::timeout(self.stall, self.pieces.send(Ok(piece))).await, Ok(Ok(())))
+        self.frame(Frame::data(piece)).await
+    }
+
+    /// Ends the body with trailers (RFC 9110 section 6.5), from a thread that may block; HTTP/1 sends them to whoever
+    /// asked with `TE: trailers`.
+    pub fn end_blocking(self, trailers: HeaderMap) {
+        self.runtime.block_on(self.frame(Frame::trailers(trailers)));
+    }
+
+    async fn frame(&self, frame: Frame<Bytes>) -> bool {
+        matches!(tokio::time::timeout(self.stall, self.pieces.send(frame)).await, Ok(Ok(())))
     }
 
     /// Whether the client is gone.
@@ -50,7 +61,7 @@ impl Sender {
     }
 }
 
-struct Pieces(mpsc::Receiver<io::Result<Bytes>>);
+struct Pieces(mpsc::Receiver<Frame<Bytes>>);
 
 impl hyper::body::Body for Pieces {
     type Data = Bytes;
@@ -60,6 +71,6 @@ impl hyper::body::Body for Pieces {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        self.0.poll_recv(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+        self.0.poll_recv(context).map(|frame| frame.map(Ok))
     }
 }

@@ -9,6 +9,10 @@
 //! All take the parameters of [`params`]. What is wrong with them is answered with 400 and
 //! `{"errors": [{"parameter": …, "problem": …}]}`, all problems at once.
 //!
+//! Where a part of the store cannot be read (it is damaged), the rest answers, and `sonde-incomplete: N` says how many
+//! parts are missing: a header of a count, a trailer of the records (to `TE: trailers`). The collector's log names
+//! them.
+//!
 //! A query runs on a blocking thread and hands over 64 KiB at a time; it ends when the client goes away or takes
 //! nothing for [`STALL`]. At most [`QUERIES`] run at a time and [`FOLLOWERS`] follow; more are answered with 503.
 
@@ -25,7 +29,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use axum::routing::get;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -44,6 +48,8 @@ const TURN: Duration = Duration::from_secs(10);
 const STALL: Duration = Duration::from_secs(30);
 /// Bytes that are handed over at a time.
 const PIECE_BYTES: usize = 64 << 10;
+/// How many blocks or slices an answer lacks because they cannot be read.
+const INCOMPLETE: HeaderName = HeaderName::from_static("sonde-incomplete");
 
 /// How long found records wait for more, so as to be handed over together.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -78,15 +84,17 @@ async fn logs(State(api): State<Api>, RawQuery(query): RawQuery) -> Response {
     let (sender, body) = body::channel(STALL);
     let run = move || {
         let query = api.store.query(params.filter, params.order);
-        stream(query, params.limit, &sender);
+        stream(query, params.limit, sender);
         drop(turn);
     };
     tokio::task::spawn_blocking(run);
-    answer(StatusCode::OK, "application/x-ndjson", body)
+    let mut response = answer(StatusCode::OK, "application/x-ndjson", body);
+    response.headers_mut().insert(header::TRAILER, HeaderValue::from_static("sonde-incomplete"));
+    response
 }
 
 /// Writes a query's records until there are no more, the limit is reached or nobody takes them.
-fn stream(mut query: Query, limit: u64, sender: &Sender) {
+fn stream(mut query: Query, limit: u64, sender: Sender) {
     let mut left = if limit == 0 { u64::MAX } else { limit };
     let mut piece = Vec::with_capacity(PIECE_BYTES + 4096);
     let mut sent = Instant::now();
@@ -109,8 +117,11 @@ fn stream(mut query: Query, limit: u64, sender: &Sender) {
             }
         }
     }
-    if !piece.is_empty() {
-        sender.send_blocking(piece.into());
+    if !piece.is_empty() && !sender.send_blocking(piece.into()) {
+        return;
+    }
+    if query.errors() > 0 {
+        sender.end_blocking(HeaderMap::from_iter([(INCOMPLETE, query.errors().into())]));
     }
 }
 
@@ -129,7 +140,11 @@ async fn count(State(api): State<Api>, RawQuery(query): RawQuery) -> Response {
     match answered.await {
         Ok(Some(count)) => {
             let json = format!("{{\"count\": {}}}\n", count.records);
-            answer(StatusCode::OK, "application/json", json.into())
+            let mut response = answer(StatusCode::OK, "application/json", json.into());
+            if count.errors > 0 {
+                response.headers_mut().insert(INCOMPLETE, count.errors.into());
+            }
+            response
         }
         _ => problem(StatusCode::INTERNAL_SERVER_ERROR, "the query ended early"),
     }
@@ -161,10 +176,10 @@ fn answer(status: StatusCode, kind: &'static str, body: Body) -> Response {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
-    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(header::RETRY_AFTER, header::HeaderValue::from_static("5"));
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
     }
     response
 }

@@ -133,6 +133,38 @@ async fn records_are_shown_with_all_that_was_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_lacks_what_is_damaged_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, mut writer) = Store::open(dir.path(), StoreOptions::default()).unwrap();
+    for (n, pod) in ["web-0", "web-1", "web-2"].into_iter().enumerate() {
+        ingest(&mut writer, &request(pod, &[("a line", n as u64)]), n as u64 + 1);
+    }
+    writer.commit(1000).unwrap();
+    let address = serve(store).await;
+    let whole = async |path: &str| {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\nte: trailers\r\nconnection: close, te\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    assert!(whole("/api/v1/logs").await.ends_with("\r\n0\r\n\r\n"), "nothing lacks");
+    assert!(!whole("/api/v1/logs/count?q=line").await.contains("sonde-incomplete"));
+    let blocks = dir.path().join("slice-0000000001/blocks");
+    let mut bytes = std::fs::read(&blocks).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&blocks, bytes).unwrap();
+    let answer = whole("/api/v1/logs").await;
+    assert!(answer.contains("trailer: sonde-incomplete\r\n"), "{answer}");
+    assert!(answer.ends_with("\r\n0\r\nsonde-incomplete: 1\r\n\r\n"), "{answer}");
+    assert_eq!(answer.matches("\"a line\"").count(), 2, "{answer}");
+    let answer = whole("/api/v1/logs/count?q=line").await;
+    assert!(answer.contains("sonde-incomplete: 1\r\n") && answer.ends_with("{\"count\": 2}\n"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_tail_shows_what_comes_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let (store, mut writer) = Store::open(dir.path(), StoreOptions::default()).unwrap();
