@@ -24,13 +24,16 @@ use std::process::ExitCode;
 use sonde_daemon::args::{Args, FAILED};
 use sonde_daemon::lock::Lock;
 use sonde_daemon::shutdown::{self, Signals};
-use sonde_daemon::{http as daemon_http, log, memory, panic, tls};
+use sonde_daemon::{http as daemon_http, log, memory, panic, telemetry, tls};
 
 use crate::app::App;
 use crate::config::Config;
 
 /// What `--help` says the program is.
 pub const ABOUT: &str = "Sonde's node agent: ships container logs as OTLP and serves Prometheus pages";
+
+/// What the last of our own telemetry may take at a stop.
+const TELEMETRY_END: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// The program `sonde-agent`, from its command line to its exit code: 0 after a clean stop, 1 after a run-time
 /// failure, 2 for a bad configuration. Call it once, before the process has other threads.
@@ -72,6 +75,7 @@ fn serve(config: Config) -> anyhow::Result<()> {
     let grace = config.shutdown_grace.0;
     let app = App::build(config, bound)?;
     app.announce();
+    let own = telemetry::start("sonde-agent", env!("CARGO_PKG_VERSION"), |name| std::env::var(name).ok())?;
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
@@ -83,5 +87,8 @@ fn serve(config: Config) -> anyhow::Result<()> {
     });
     // A name server or a disk that hangs must not keep a process that is done.
     runtime.shutdown_background();
+    if let Some(own) = own {
+        own.stop(TELEMETRY_END);
+    }
     result
 }

@@ -14,16 +14,20 @@ pub mod store;
 mod validate;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use sonde_daemon::args::{Args, FAILED};
 use sonde_daemon::shutdown::{self, Signals};
-use sonde_daemon::{log, memory, panic, tls};
+use sonde_daemon::{log, memory, panic, telemetry, tls};
 
 use crate::app::{App, AppError};
 use crate::config::Config;
 
 /// What `--version` and `--help` say.
 pub const ABOUT: &str = "Sonde's collector: receives OTLP logs, keeps them, searches them";
+
+/// What threads that hang, and the last of our own telemetry, may take at a stop.
+const END: Duration = Duration::from_millis(500);
 
 /// Runs a collector as `args` say, until SIGTERM or SIGINT: 0 after a clean stop, 1 after a failure, 2 for a bad
 /// configuration. Call it first thing in main.
@@ -58,6 +62,7 @@ fn serve(config: Config) -> Result<(), AppError> {
     }
     let grace = config.shutdown_grace.0;
     let app = App::build(config)?;
+    let own = telemetry::start(app::PROGRAM, env!("CARGO_PKG_VERSION"), |name| std::env::var(name).ok())?;
     // Two threads: what takes long runs beside them, and memory is a sum that does not grow with the machine.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -70,6 +75,9 @@ fn serve(config: Config) -> Result<(), AppError> {
         tokio::spawn(Signals::new()?.drive(trigger, grace));
         app.run(shutdown).await
     });
-    runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+    runtime.shutdown_timeout(END);
+    if let Some(own) = own {
+        own.stop(END);
+    }
     result
 }

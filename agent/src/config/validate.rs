@@ -70,6 +70,35 @@ impl Config {
         if self.canary.interval.0 != Duration::ZERO {
             at_least(problems, "canary.interval", self.canary.interval, Interval::secs(1));
         }
+        self.check_not_there(problems);
+    }
+
+    /// Keys whose part is not there yet: said, rather than accepted without an effect.
+    fn check_not_there(&self, problems: &mut Problems) {
+        let defaults = Self::default();
+        let (logs, metrics) = (&self.logs, &self.metrics);
+        for (key, set, expected) in [
+            (
+                "pods.source",
+                matches!(self.pods.source, PodSource::Socket | PodSource::Api),
+                "`auto`, `kubelet` or `paths`",
+            ),
+            ("host.docker_logs", self.host.docker_logs.is_some(), "no value"),
+            ("logs.multiline", !logs.multiline.is_empty(), "`[]`"),
+            ("logs.limits.per_container", logs.limits.per_container.0 > 0, "0"),
+            ("logs.limits.per_namespace", logs.limits.per_namespace.0 > 0, "0"),
+            (
+                "metrics.interval",
+                metrics.interval != defaults.metrics.interval,
+                "no value: nothing is pushed yet",
+            ),
+            ("metrics.drop", !metrics.drop.is_empty(), "`[]`"),
+            ("canary.interval", self.canary.interval.0 != Duration::ZERO, "0s"),
+        ] {
+            if set {
+                problems.add(key, "is not there yet", expected);
+            }
+        }
     }
 }
 
