@@ -141,20 +141,17 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
-    use sonde_daemon::config::load;
+    use sonde_daemon::config::{Problem, load};
 
     use super::*;
 
-    fn problems(text: &str) -> Vec<String> {
-        match load::<Config>(text, "c.yaml", |_| None) {
-            Ok(_) => Vec::new(),
-            Err(problems) => problems.iter().map(ToString::to_string).collect(),
-        }
+    fn problems(text: &str) -> Vec<Problem> {
+        load::<Config>(text, "c.yaml", |_| None).err().unwrap_or_default()
     }
 
     #[test]
     fn defaults_and_the_contracts_example_are_valid() {
-        assert_eq!(problems(""), Vec::<String>::new());
+        assert_eq!(problems(""), []);
         let example = "
 cluster: east
 listen: {otlp_grpc: \"[::]:4317\", otlp_http: \":4318\", http: \"localhost:0\"}
@@ -164,7 +161,7 @@ queue: {max_bytes: 10GiB, min_free: 0B}
 sinks:
   - {name: store, type: store, retention: 7d, max_bytes: 20GiB}
 ";
-        assert_eq!(problems(example), Vec::<String>::new());
+        assert_eq!(problems(example), []);
     }
 
     #[test]
@@ -183,14 +180,52 @@ sinks:
             ("limits: {connections: 0}", "limits.connections", "0 would"),
             ("queue: {min_free: much}", "queue.min_free", "much"),
             ("queue: {min_free: 100%}", "queue.min_free", "100%"),
-            ("sinks: [{name: a}, {name: a}]", "sinks[1].name", "another sink"),
             ("sinks: [{name: a}, {name: b}]", "sinks[1].type", "second store"),
             ("sinks: [{name: \"../x\"}]", "sinks[0].name", "../x"),
             ("sinks: [{name: a, retention: 0s}]", "sinks[0].retention", "0s would"),
-            ("sinks: [{name: a, type: elastic}]", "sinks", "store"),
+            ("sinks: [{name: a, type: elastic}]", "sinks[0].type", "store"),
         ] {
             let found = problems(text);
-            assert!(found.iter().any(|line| line.contains(path) || line.contains(what)), "{text}: {found:?}");
+            assert_eq!(found.len(), 1, "{text}: {found:?}");
+            assert_eq!((found[0].path.as_str(), found[0].line), (path, 1), "{text}: {found:?}");
+            assert!(found[0].to_string().contains(what), "{text}: {found:?}");
         }
+    }
+
+    #[test]
+    fn two_sinks_of_one_name_are_two_mistakes_where_both_are_stores() {
+        let found = problems("sinks: [{name: a}, {name: a}]");
+        let paths: Vec<&str> = found.iter().map(|problem| problem.path.as_str()).collect();
+        assert_eq!(paths, ["sinks[1].name", "sinks[1].type"]);
+    }
+
+    #[test]
+    fn all_mistakes_of_a_file_are_said_each_with_its_line() {
+        let text = "
+listen:
+  http: nonsense
+limits:
+  request: 100MiB
+  in_flight: 10MiB
+ack: delivered
+queue:
+  min_fre: 10%
+sinks:
+  - name: a
+    retention: 0s
+";
+        let found: Vec<String> = problems(text).iter().map(ToString::to_string).collect();
+        let starts = [
+            "c.yaml:3: listen.http: ",
+            "c.yaml:6: limits.in_flight: 10MiB is less",
+            "c.yaml:7: ack: ",
+            "c.yaml:9: queue.min_fre: ",
+            "c.yaml:12: sinks[0].retention: ",
+        ];
+        assert_eq!(found.len(), starts.len(), "{found:#?}");
+        for (line, start) in found.iter().zip(starts) {
+            assert!(line.starts_with(start), "{line:?} {start:?}");
+        }
+        assert!(found[3].contains("min_free"), "the nearest key is named: {found:?}");
     }
 }

@@ -336,14 +336,27 @@ fn the_second_collector_on_a_directory_names_the_first_and_a_bad_file_exits_2() 
     assert!(text.contains(&format!("pid {}", collector.child.id())), "{text}");
     let (code, _, effective) = run(&["check", "--config", config.to_str().unwrap()]);
     assert_eq!(code, Some(0));
-    assert!(
-        effective.contains("otlp_grpc: 127.0.0.1:0") || effective.contains("otlp_grpc: \"127.0.0.1:0\""),
-        "{effective}"
-    );
-    std::fs::write(&config, "limits: {request: 1GiB, in_flight: 1MiB}\nack: delivered\n").unwrap();
-    let (code, text, _) = run(&["check", "--config", config.to_str().unwrap()]);
-    assert_eq!(code, Some(2));
-    assert!(text.contains("1MiB is less") && text.contains("delivered"), "{text}");
+    assert!(effective.contains("\n  otlp_grpc: 127.0.0.1:0\n"), "{effective}");
+    let mistakes = "limits:\n  request: 1GiB\n  in_flight: 1MiB\nack: delivered\nqueue: {max_byte: 1GiB}\nlisten:\n  http: here\ndata_dir: \"\"\n";
+    std::fs::write(&config, mistakes).unwrap();
+    let file = config.to_str().unwrap();
+    for words in [&["check", "--config", file][..], &["--config", file]] {
+        let (code, text, _) = run(words);
+        assert_eq!(code, Some(2));
+        let lines: Vec<&str> = text.lines().collect();
+        let starts = [
+            "3: limits.in_flight: 1MiB is less",
+            "4: ack: `delivered`",
+            "5: queue.max_byte: ",
+            "7: listen.http: `here`",
+            "8: data_dir: is empty",
+        ];
+        assert_eq!(lines.len(), starts.len(), "{text}");
+        for (line, start) in lines.iter().zip(starts) {
+            assert!(line.starts_with(&format!("{file}:{start}")), "{line}");
+        }
+        assert!(lines[2].contains("max_bytes"), "the nearest key is named: {text}");
+    }
     assert_eq!(collector.get("/readyz").0, 200);
     assert_eq!(collector.get("/nothing").0, 404);
 }
