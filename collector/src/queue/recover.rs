@@ -77,6 +77,11 @@ fn recover_segment(fs: &dyn Filesystem, dir: &Path, number: u64, damaged: &mut D
         return Ok(if is_zero(&*file, SEGMENT_HEADER, size)? { Found::Nothing } else { Found::Damage });
     };
     if let Some((end, vouched)) = sealed_end(&*file, &stamp, size)? {
+        // The process before may not have known its length durable (a failed fsync): a loss of power would bring the
+        // space back that is given away here.
+        if let Err(error) = file.truncate(size).and_then(|()| file.sync()) {
+            tracing::warn!(segment = number, %error, "queue segment not known to be cut");
+        }
         return Ok(Found::Frames(Segment::sealed(stamp, end, vouched)));
     }
     walk(&file, &stamp, size, damaged)

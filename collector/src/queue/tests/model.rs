@@ -261,3 +261,26 @@ proptest! {
         prop_assert!(answers[0].is_ok(), "{answers:?}");
     }
 }
+
+/// The fsync that seals a segment fails, the process is restarted, then the power fails: the space that the segment
+/// had reserved comes back.
+#[test]
+fn space_that_a_failed_fsync_did_not_free_is_not_given_away() {
+    let mut model = Model::new(5_378_948_198_658_923_698);
+    for op in [
+        Op::Append(vec![4879, 5029, 6658]),
+        Op::Restart,
+        Op::Fault(10, Fault::Io),
+        Op::Append(vec![4101, 3014, 5111, 2519, 7748]),
+        Op::Crash,
+        Op::Append(vec![4591, 7538]),
+        Op::Fault(3, Fault::Io),
+        Op::Append(vec![5019]),
+        Op::Append(vec![6994, 2422, 181, 3670, 3367]),
+        Op::Restart,
+        Op::Append(vec![0]),
+        Op::Crash,
+    ] {
+        model.run(&op);
+    }
+}
