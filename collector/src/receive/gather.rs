@@ -37,6 +37,14 @@ impl Default for Patience {
     }
 }
 
+impl Patience {
+    /// How long a body that expands unusually waits for its turn: it is our delay and not the sender's, and the rest of
+    /// the time is left for what has not arrived.
+    pub fn turn(&self) -> Duration {
+        self.whole / 2
+    }
+}
+
 /// What a body's content is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {

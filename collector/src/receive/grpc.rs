@@ -127,7 +127,7 @@ where
             None => start(&prefix, codec, limit, receiver)?,
         };
         message.push(&piece[take..])?;
-        gather = Some(message.probe(&shared.decoders, shared.settings.patience.idle).await?);
+        gather = Some(message.probe(&shared.decoders, shared.settings.patience.turn()).await?);
     }
     gather.ok_or_else(|| Refusal::malformed("the request has no message"))?.finish()
 }

@@ -87,7 +87,7 @@ where
     let mut gather = Gather::new(codec, format, known, shared.settings.request_bytes, &shared.admission)?;
     while let Some(piece) = next_piece(body, shared.settings.patience.idle, deadline).await? {
         gather.push(&piece)?;
-        gather = gather.probe(&shared.decoders, shared.settings.patience.idle).await?;
+        gather = gather.probe(&shared.decoders, shared.settings.patience.turn()).await?;
     }
     gather.finish()
 }
