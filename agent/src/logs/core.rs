@@ -207,7 +207,8 @@ impl<F: LogFs> Core<F> {
     /// When the next turn has something to do; none = now.
     pub fn next_turn(&self) -> Option<Instant> {
         let blocked = !self.outbox.has_slot() && (self.outbox.is_full() || !self.redo.is_empty());
-        if !self.stopping && !blocked && (!self.ready.is_empty() || !self.dirty_places.is_empty()) {
+        let has_work = !self.ready.is_empty() || !self.dirty_places.is_empty() || !self.cuts_due.is_empty();
+        if !self.stopping && !blocked && has_work {
             return None;
         }
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);

@@ -40,6 +40,14 @@ pub struct Joined {
     pub cut: bool,
 }
 
+impl Joined {
+    /// Bytes of its entries, headers included.
+    pub fn bytes(&self) -> usize {
+        let bytes = self.extents.iter().map(|extent| extent.end - extent.start).sum::<u64>();
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    }
+}
+
 /// What an entry leads to.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {

@@ -172,6 +172,12 @@ impl Outbox {
         self.unsettled.len() < self.slots
     }
 
+    /// Bytes that can be added before every slot is taken and the open request is full.
+    pub fn room(&self) -> usize {
+        let free = self.slots.saturating_sub(self.unsettled.len());
+        ((free + 1) * self.bytes).saturating_sub(self.encoder.len())
+    }
+
     /// Uncompressed bytes of the open request.
     pub fn len(&self) -> usize {
         self.encoder.len()

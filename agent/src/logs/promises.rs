@@ -491,3 +491,31 @@ fn a_file_that_was_found_empty_and_compressed_while_every_slot_was_taken_is_read
     let sent = world.order.iter().filter(|uid| world.got[*uid].pod == "pod").count();
     assert_eq!(sent, 2, "each record was sent once");
 }
+
+#[test]
+fn many_lines_that_the_clock_ends_at_once_go_in_requests_of_the_usual_size() {
+    let mut world = world();
+    let bodies: Vec<String> = (0..40).map(|pod| format!("{pod:02}").repeat(500)).collect();
+    for (pod, body) in bodies.iter().enumerate() {
+        let text = entry(1, "stdout", "P", body);
+        world.disk.append(&format!("ns_pod-{pod}_uid-{pod}/app/0.log"), text.as_bytes());
+    }
+    for _ in 0..200 {
+        world.turn(50);
+    }
+    assert_eq!(world.unsettled.len(), 4, "every slot is taken");
+    for _ in 0..100 {
+        for batch in &world.unsettled {
+            // 1500 bytes, and a record that began below: a thousand and its resource.
+            assert!(batch.payload.len() < 3000, "{} bytes", batch.payload.len());
+        }
+        if !world.unsettled.is_empty() {
+            world.accept(0, true);
+        }
+        world.turn(50);
+    }
+    for (pod, body) in bodies.iter().enumerate() {
+        assert_eq!(world.bodies(&format!("pod-{pod}"), "stdout"), [body.as_str()]);
+    }
+    assert_eq!((world.got.len(), world.lost()), (40, 0));
+}

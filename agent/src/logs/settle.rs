@@ -213,12 +213,15 @@ impl<F: LogFs> Core<F> {
         }
     }
 
-    /// Ends what the clock ends: the cuts are on disk before their records are sent, one write for all of them.
+    /// Ends what the clock ends: the cuts are on disk before their records are sent, one write for as many as requests
+    /// have room for. The rest stays due: hundreds of lines of a mebibyte may end in the same instant.
     pub(super) fn run_cuts(&mut self, now: Now) {
-        if self.cuts_due.is_empty() {
+        if self.cuts_due.is_empty() || (self.outbox.is_full() && !self.outbox.seal()) {
             return;
         }
-        let due = std::mem::take(&mut self.cuts_due);
+        let mut due = std::mem::take(&mut self.cuts_due);
+        due.sort_unstable();
+        due.dedup();
         if !self.checkpoints.may_write(now.mono) {
             for id in due {
                 self.look_again(id, now.mono + FIRST_LOOK);
@@ -227,13 +230,20 @@ impl<F: LogFs> Core<F> {
         }
         let mut lines: Vec<(LineageId, FileId, Cut)> = Vec::new();
         let mut joins: Vec<(LineageId, FileId, Cut)> = Vec::new();
+        let mut room = self.outbox.room();
+        let mut fitting = 0;
         for id in &due {
+            if room == 0 {
+                break;
+            }
+            fitting += 1;
             let Some(lineage) = self.lineages.get(id) else { continue };
             for stream in [Stream::Stdout, Stream::Stderr] {
                 if let Some(open) = lineage.joiner.open(stream)
                     && now.mono.saturating_duration_since(open.touched) >= MAX_WAIT
                     && let Some(last) = open.extents.last()
                 {
+                    room = room.saturating_sub(open.bytes().min(self.settings.max_line));
                     joins.push((*id, last.file, Cut { offset: last.end, stream: Some(stream) }));
                 }
             }
@@ -250,6 +260,7 @@ impl<F: LogFs> Core<F> {
                 }
             }
         }
+        self.cuts_due = due.split_off(fitting);
         for (_, file, cut) in lines.iter().chain(&joins) {
             if let Some(file) = self.files.get_mut(file)
                 && !file.cuts.contains(cut)
@@ -286,6 +297,8 @@ impl<F: LogFs> Core<F> {
         let Some(first) = joined.extents.first() else { return };
         let hash = self.files.get(&first.file).and_then(|file| file.identity).map(|identity| identity.hash);
         let (Some(set), Some(hash)) = (self.attributes_of(id), hash) else { return };
+        // Sealed if it is full; the room was counted before, so what does not fit is one record.
+        self.outbox.accepts(&set);
         self.outbox.open(&set);
         let context =
             Context { observed_nanos: now.wall_nanos, parse: self.settings.parse == Parse::Auto, hash };
