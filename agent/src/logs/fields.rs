@@ -3,10 +3,6 @@
 //! A body is looked at only if it can be one of the two: `{…}`, or text with `level=`, `lvl=`, `severity=` or
 //! `trace_id=` in it. What is not well-formed gives what was found up to there.
 
-use std::sync::LazyLock;
-
-use memchr::memmem::Finder;
-
 /// What a body says about itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fields<'a> {
@@ -20,10 +16,6 @@ pub struct Fields<'a> {
     pub span_id: Option<[u8; 8]>,
 }
 
-static EQUALS: LazyLock<[Finder<'static>; 4]> = LazyLock::new(|| {
-    [Finder::new("level="), Finder::new("lvl="), Finder::new("severity="), Finder::new("trace_id=")]
-});
-
 /// Takes the fields out of a body.
 pub fn parse(body: &str) -> Fields<'_> {
     let bytes = body.as_bytes();
@@ -31,17 +23,30 @@ pub fn parse(body: &str) -> Fields<'_> {
         let end = bytes.trim_ascii_end();
         return if end.last() == Some(&b'}') { json(body) } else { Fields::default() };
     }
-    if bytes.len() < 6
-        || memchr::memchr(b'=', bytes).is_none()
-        || !EQUALS.iter().any(|finder| finder.find(bytes).is_some())
-    {
-        return Fields::default();
-    }
-    logfmt(body)
+    let has_key = memchr::memchr_iter(b'=', bytes).any(|equals| {
+        let before = &bytes[..equals];
+        before.ends_with(b"level")
+            || before.ends_with(b"lvl")
+            || before.ends_with(b"severity")
+            || before.ends_with(b"trace_id")
+    });
+    if has_key { logfmt(body) } else { Fields::default() }
 }
 
 impl<'a> Fields<'a> {
+    /// Whether there is nothing more to be found.
+    fn is_complete(&self) -> bool {
+        self.severity_number != 0 && self.trace_id.is_some() && self.span_id.is_some()
+    }
+
+    #[inline]
     fn set(&mut self, key: &[u8], value: &'a str) {
+        // What all names begin with and how long they are; nearly all keys end here.
+        if !matches!(key.first(), Some(b'l' | b's' | b't' | b'L' | b'S' | b'T'))
+            || !(3..=13).contains(&key.len())
+        {
+            return;
+        }
         match key {
             b"level" | b"severity" | b"lvl" | b"log.level" | b"loglevel" | b"severity_text"
             | b"SeverityText" | b"Level" | b"Severity" => {
@@ -89,21 +94,29 @@ fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     if text.len() != 2 * N {
         return None;
     }
-    let mut out = [0u8; N];
+    // Looked at once for the whole text: a branch a digit cannot be predicted.
+    let (mut out, mut seen, mut any) = ([0u8; N], 0, 0);
     for (byte, pair) in out.iter_mut().zip(text.chunks_exact(2)) {
-        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+        let (high, low) = (NIBBLES[usize::from(pair[0])], NIBBLES[usize::from(pair[1])]);
+        seen |= high | low;
+        *byte = high << 4 | low & 0xf;
+        any |= *byte;
     }
-    out.iter().any(|byte| *byte != 0).then_some(out)
+    (seen <= 0xf && any != 0).then_some(out)
 }
 
-fn nibble(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
+/// The value of each hexadecimal digit; above 15 for what is none.
+const NIBBLES: [u8; 256] = {
+    let mut table = [0xff; 256];
+    let mut value = 0u8;
+    while value < 16 {
+        let digit = b"0123456789abcdef"[value as usize];
+        table[digit as usize] = value;
+        table[digit.to_ascii_uppercase() as usize] = value;
+        value += 1;
     }
-}
+    table
+};
 
 fn json(body: &str) -> Fields<'_> {
     let mut fields = Fields::default();
@@ -134,6 +147,9 @@ impl<'a> Json<'a> {
             self.at += 1;
             let value = self.value()?;
             fields.set(key.as_bytes(), value);
+            if fields.is_complete() {
+                return None;
+            }
             if self.peek()? != b',' {
                 return None;
             }
@@ -158,7 +174,7 @@ impl<'a> Json<'a> {
         let start = self.at + 1;
         let mut at = start;
         loop {
-            at += memchr::memchr2(b'"', b'\\', self.body.as_bytes().get(at..)?)?;
+            at += quote_or_backslash(self.body.as_bytes().get(at..)?)?;
             if self.body.as_bytes()[at] == b'"' {
                 self.at = at + 1;
                 return self.body.get(start..at);
@@ -207,6 +223,35 @@ impl<'a> Json<'a> {
         }
     }
 }
+
+/// Where the first quote or backslash is. Eight bytes at a time: most strings are shorter than what a vector search
+/// costs to begin.
+#[inline]
+fn quote_or_backslash(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = ONES << 7;
+    const QUOTES: u64 = ONES * b'"' as u64;
+    const BACKSLASHES: u64 = ONES * b'\\' as u64;
+    // The lowest byte that is zero has its high bit set, and none below it has (S. E. Anderson, "Bit Twiddling Hacks").
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGHS;
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    for (at, chunk) in chunks.iter().enumerate().take(SHORT / 8) {
+        let word = u64::from_le_bytes(*chunk);
+        let found = zeros(word ^ QUOTES) | zeros(word ^ BACKSLASHES);
+        if found != 0 {
+            return Some(at * 8 + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let from = bytes.len().min(SHORT);
+    if chunks.len() < SHORT / 8 {
+        let at = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+        return Some(chunks.len() * 8 + at);
+    }
+    memchr::memchr2(b'"', b'\\', &bytes[from..]).map(|at| from + at)
+}
+
+/// Strings up to here are searched without vectors, bytes.
+const SHORT: usize = 64;
 
 fn logfmt(body: &str) -> Fields<'_> {
     let mut fields = Fields::default();
@@ -284,6 +329,21 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_end_of_a_string_is_found_wherever_it_is(text in "[a\"\\\\é]{0,4}[a-zé\u{80}-\u{fff}]{0,90}[\"\\\\a]{0,3}") {
+            let bytes = text.as_bytes();
+            let expected = bytes.iter().position(|byte| matches!(byte, b'"' | b'\\'));
+            prop_assert_eq!(quote_or_backslash(bytes), expected);
+        }
+
+        #[test]
+        fn hexadecimal_digits_are_read_as_the_standard_library_does(text in "[0-9a-fA-F]{16}", wrong in "[0-9a-fg-z\\PC]{8}") {
+            let value = u64::from_str_radix(&text, 16).unwrap();
+            prop_assert_eq!(hex::<8>(&text), (value != 0).then_some(value.to_be_bytes()));
+            let is_hex = wrong.len() == 8 && wrong.bytes().all(|byte| byte.is_ascii_hexdigit());
+            prop_assert!(is_hex || hex::<4>(&wrong).is_none());
+        }
+
         #[test]
         fn no_text_can_make_it_fail(body in "[{\"\\\\a:,\\[\\]}= é]{0,40}") {
             let _ = parse(&body);
