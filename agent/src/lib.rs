@@ -7,6 +7,7 @@
 
 pub mod app;
 pub mod batch;
+pub mod buffers;
 pub mod config;
 pub mod dial;
 pub mod endpoint;

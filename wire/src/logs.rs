@@ -347,8 +347,14 @@ impl LogEncoder {
     /// The request, complete, with its buffer; the next one gets a new buffer of the first capacity.
     #[must_use]
     pub fn take(&mut self) -> Vec<u8> {
+        self.replace(Vec::new())
+    }
+
+    /// The request, complete, with its buffer; the next one goes into `next`, whose contents are dropped.
+    #[must_use]
+    pub fn replace(&mut self, next: Vec<u8>) -> Vec<u8> {
         self.close();
-        let request = std::mem::take(&mut self.buf);
+        let request = std::mem::replace(&mut self.buf, next);
         self.clear();
         request
     }

@@ -3,8 +3,6 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
-use http::Request;
 use sonde_daemon::backoff::Backoff;
 use sonde_daemon::log::RateLimit;
 use sonde_wire::answer::Answer;
@@ -135,8 +133,8 @@ impl Delivery {
 
     async fn send(&mut self, packed: &Packed) -> Result<Verdict, CallError> {
         let shared = &self.shared;
-        let request: Request<Bytes> = shared.target.request(packed, self.resend);
-        shared.metrics.sent(packed.encoding, packed.body.len());
+        let request = shared.target.request(packed, self.resend);
+        shared.metrics.sent(packed.encoding, packed.body_bytes());
         let (address, reply) = match shared.pool.call(&request, shared.deadline).await {
             Ok(answered) => answered,
             Err(error) => {

@@ -1,7 +1,8 @@
 //! Request bytes as they go on the wire: compressed once, sent as they are, sent again as they are.
 //!
 //! One zstd context at level 1 serves every request; the frame carries the content size, from which a receiver
-//! reserves its memory. The result is one exact allocation, so a request in flight costs its compressed size.
+//! reserves its memory. The result is one exact allocation, so a request in flight costs its compressed size; uncompressed it
+//! is the encoded request itself, and nothing is copied.
 
 use std::io::{self, Read, Write};
 
@@ -51,10 +52,19 @@ impl Encoding {
 pub struct Packed {
     /// How it is compressed.
     pub encoding: Encoding,
-    /// The body: for gRPC with the length prefix.
-    pub body: Bytes,
+    /// gRPC's length prefix; nothing for HTTP.
+    pub prefix: Bytes,
+    /// The message.
+    pub message: Bytes,
     /// Bytes before compression.
     pub raw_bytes: usize,
+}
+
+impl Packed {
+    /// Bytes of the body: prefix and message.
+    pub fn body_bytes(&self) -> usize {
+        self.prefix.len() + self.message.len()
+    }
 }
 
 /// Why a body could not be made.
@@ -83,45 +93,47 @@ impl Packer {
     }
 
     /// Compresses an encoded request.
-    pub fn pack(&mut self, raw: &[u8], encoding: Encoding) -> Result<Packed, PackError> {
+    pub fn pack(&mut self, raw: &Bytes, encoding: Encoding) -> Result<Packed, PackError> {
         let failed = |error| PackError::Compress(raw.len(), error);
-        let start = if self.framed { PREFIX } else { 0 };
         self.scratch.clear();
-        self.scratch.resize(start, 0);
-        match encoding {
-            Encoding::Identity => self.scratch.extend_from_slice(raw),
+        let message = match encoding {
+            Encoding::Identity => raw.clone(),
             Encoding::Gzip => {
                 let mut gzip = GzEncoder::new(&mut self.scratch, flate2::Compression::fast());
                 gzip.write_all(raw).and_then(|()| gzip.try_finish()).map_err(failed)?;
+                drop(gzip);
+                Bytes::copy_from_slice(&self.scratch)
             }
             Encoding::Zstd => {
-                self.scratch.resize(start + zstd::zstd_safe::compress_bound(raw.len()), 0);
-                let written =
-                    self.zstd.compress_to_buffer(raw, &mut self.scratch[start..]).map_err(failed)?;
-                self.scratch.truncate(start + written);
+                self.scratch.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+                self.zstd.compress_to_buffer(&raw[..], &mut self.scratch).map_err(failed)?;
+                Bytes::copy_from_slice(&self.scratch)
             }
-        }
+        };
+        let mut prefix = Bytes::new();
         if self.framed {
-            let length = self.scratch.len() - PREFIX;
-            let length = u32::try_from(length).map_err(|_| PackError::TooLong(length))?;
-            self.scratch[0] = u8::from(encoding != Encoding::Identity);
-            self.scratch[1..PREFIX].copy_from_slice(&length.to_be_bytes());
+            let length = u32::try_from(message.len()).map_err(|_| PackError::TooLong(message.len()))?;
+            let mut framed = [u8::from(encoding != Encoding::Identity); PREFIX];
+            framed[1..].copy_from_slice(&length.to_be_bytes());
+            prefix = Bytes::copy_from_slice(&framed);
         }
-        Ok(Packed { encoding, body: Bytes::copy_from_slice(&self.scratch), raw_bytes: raw.len() })
+        Ok(Packed { encoding, prefix, message, raw_bytes: raw.len() })
     }
 
     /// The same request in another encoding, for a receiver that refuses this one.
     pub fn repack(&mut self, packed: &Packed, encoding: Encoding) -> Result<Packed, PackError> {
         let failed = |error| PackError::Compress(packed.raw_bytes, error);
-        let body = &packed.body[if self.framed { PREFIX } else { 0 }..];
-        let mut raw = Vec::with_capacity(packed.raw_bytes);
-        match packed.encoding {
-            Encoding::Identity => raw.extend_from_slice(body),
+        let raw = match packed.encoding {
+            Encoding::Identity => packed.message.clone(),
             Encoding::Gzip => {
-                GzDecoder::new(body).read_to_end(&mut raw).map_err(failed)?;
+                let mut raw = Vec::with_capacity(packed.raw_bytes);
+                GzDecoder::new(&packed.message[..]).read_to_end(&mut raw).map_err(failed)?;
+                raw.into()
             }
-            Encoding::Zstd => raw = zstd::bulk::decompress(body, packed.raw_bytes).map_err(failed)?,
-        }
+            Encoding::Zstd => {
+                zstd::bulk::decompress(&packed.message, packed.raw_bytes).map_err(failed)?.into()
+            }
+        };
         self.pack(&raw, encoding)
     }
 }
@@ -133,14 +145,12 @@ mod tests {
     use super::*;
 
     fn unpacked(packed: &Packed, framed: bool) -> Vec<u8> {
-        let body = if framed {
-            let (prefix, body) = packed.body.split_at(PREFIX);
+        let (prefix, body) = (&packed.prefix, &packed.message[..]);
+        assert_eq!(prefix.len(), if framed { PREFIX } else { 0 });
+        if framed {
             assert_eq!(prefix[0] == 1, packed.encoding != Encoding::Identity);
             assert_eq!(u32::from_be_bytes(prefix[1..].try_into().unwrap()) as usize, body.len());
-            body
-        } else {
-            &packed.body[..]
-        };
+        }
         let mut raw = Vec::new();
         match packed.encoding {
             Encoding::Identity => raw.extend_from_slice(body),
@@ -152,10 +162,10 @@ mod tests {
 
     #[test]
     fn a_zstd_body_says_its_content_size() {
-        let raw = vec![7; 100_000];
+        let raw = Bytes::from(vec![7; 100_000]);
         let packed = Packer::new(false).unwrap().pack(&raw, Encoding::Zstd).unwrap();
-        assert_eq!(zstd::zstd_safe::get_frame_content_size(&packed.body).unwrap(), Some(100_000));
-        assert!(packed.body.len() < 1000);
+        assert_eq!(zstd::zstd_safe::get_frame_content_size(&packed.message).unwrap(), Some(100_000));
+        assert!(packed.message.len() < 1000);
     }
 
     proptest! {
@@ -163,11 +173,12 @@ mod tests {
         fn every_encoding_gives_the_bytes_back(
             raw in prop::collection::vec(0u8..4, 0..5000), framed: bool, first in 0usize..3, second in 0usize..3,
         ) {
+            let raw = Bytes::from(raw);
             let mut packer = Packer::new(framed).unwrap();
             let packed = packer.pack(&raw, Encoding::ALL[first]).unwrap();
-            prop_assert_eq!(&unpacked(&packed, framed), &raw);
+            prop_assert_eq!(&unpacked(&packed, framed), &raw[..]);
             let again = packer.repack(&packed, Encoding::ALL[second]).unwrap();
-            prop_assert_eq!(&unpacked(&again, framed), &raw);
+            prop_assert_eq!(&unpacked(&again, framed), &raw[..]);
             prop_assert_eq!(again.raw_bytes, raw.len());
         }
     }

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::buf::Chain;
+use bytes::{Buf, Bytes};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -18,6 +19,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use sonde_daemon::backoff::Backoff;
 
+use super::packer::Packed;
 use crate::dial::{DialError, Dialer};
 
 const CONNECT: Duration = Duration::from_secs(5);
@@ -29,8 +31,8 @@ const LAST_CHANCES: usize = 3;
 const ANSWER_BYTES: usize = 64 << 10;
 const HEADER_BYTES: u32 = 64 << 10;
 
-/// A request without its body; the body is cheap to clone.
-pub type Body = Full<Bytes>;
+/// Prefix and message of a request.
+pub type Body = Full<Chain<Bytes, Bytes>>;
 
 /// The protocol on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +123,7 @@ impl Pool {
     /// Sends a request and reads the answer, within `deadline` from the moment it is sent.
     pub async fn call(
         self: &Arc<Self>,
-        request: &Request<Bytes>,
+        request: &Request<Packed>,
         deadline: Duration,
     ) -> Result<(SocketAddr, Reply), CallError> {
         let mut last = "no address".to_owned();
@@ -338,8 +340,8 @@ fn shuffled(n: usize) -> usize {
     usize::try_from(RandomState::new().hash_one(n) % (n as u64)).unwrap_or(0)
 }
 
-fn outgoing(request: &Request<Bytes>) -> Request<Body> {
-    request.clone().map(Full::new)
+fn outgoing(request: &Request<Packed>) -> Request<Body> {
+    request.clone().map(|packed| Full::new(packed.prefix.chain(packed.message)))
 }
 
 struct Broken {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{
     AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE, USER_AGENT,
 };
@@ -84,8 +83,8 @@ impl Target {
     }
 
     /// A request; `resend` = it may hold records that were sent before.
-    pub fn request(&self, packed: &Packed, resend: bool) -> Request<Bytes> {
-        let mut request = Request::new(packed.body.clone());
+    pub fn request(&self, packed: &Packed, resend: bool) -> Request<Packed> {
+        let mut request = Request::new(packed.clone());
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
         let headers = request.headers_mut();

@@ -17,20 +17,27 @@
 //! `visit` reads a window and cuts it into lines, `cri` and `join` make them whole, `record`, `fields` and `resource`
 //! dress them, `outbox` fills the request; `settle` hears what became of it, `ledger` and `persist` write it down.
 //!
-//! Memory, with the defaults (1 MiB requests, `max_line` 1 MiB, 4 in flight):
+//! Memory of the whole agent, with the defaults (1 MiB requests, `max_line` 1 MiB, 4 in flight). A request is sealed by
+//! the record that fills it, so it may hold one line more than its size: 2 MiB at most, 1 MiB where lines are short.
 //!
 //! | what | bytes |
 //! |---|---|
+//! | code, stacks, runtimes, the page server | about 8 MiB |
 //! | the read buffer | 128 KiB |
 //! | one line read again (`joined`, and the room to read into) | at most 2 x `max_line` = 2 MiB |
-//! | the open request | `batch.bytes` + one record = at most 2 MiB |
-//! | requests on their way to the exporter, before it has compressed them | at most `in_flight` x the same |
+//! | the open request | 1 to 2 MiB |
+//! | two spare buffers for the next ones ([`crate::buffers`]) | 2 x the same |
+//! | requests that the exporter has not compressed yet | normally one, at most `in_flight` = 4 x the same |
+//! | requests in flight | `in_flight` x their compressed size, about 250 KiB; with `compression: none` these are the line above |
+//! | the compressor: its context, and room for the result | 1 MiB, and as much as the largest request |
 //! | decoders of compressed files | 2 x (576 KiB of window and about 100 KiB) |
 //! | a file: its entry, name and ranges | about 600 |
 //! | a lineage: its entry, names, attributes | about 1.5 KiB |
 //! | an unfinished line | 24 an extent, at most 256 extents, normally one: 200 containers in the middle of a 900 KiB line are about 20 KiB |
+//! | what `/metrics/self` and `/debug/files` show of a container, and the page while it is made | about 2 KiB |
 //!
-//! So 1,000 containers and any backlog take about 3 MiB beside the fixed 6 MiB and what is in flight.
+//! So 1,000 containers and any backlog take about 20 MiB with short lines. Were every request filled by a line of a
+//! mebibyte and none of them compressed yet, it would be 8 + 2 + 2 + 4 + 8 + 3 + 1.4 + 4 = 33 MiB.
 
 use std::path::PathBuf;
 

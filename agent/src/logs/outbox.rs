@@ -10,6 +10,10 @@ use tokio::sync::mpsc;
 use super::join::Extent;
 use super::tail::FileId;
 use crate::batch::{Batch, BatchId};
+use crate::buffers::Buffers;
+
+/// A request is full when it has reached its size; most records that take it there fit in this.
+const HEADROOM: usize = 64 << 10;
 
 /// How old the oldest record may get while a slot is free.
 const EAGER: Duration = Duration::from_millis(200);
@@ -50,6 +54,7 @@ pub struct Outbox {
     next: u64,
     unsettled: HashMap<BatchId, Unsettled>,
     sender: mpsc::Sender<Batch>,
+    buffers: Buffers,
     sent: u64,
 }
 
@@ -65,7 +70,7 @@ impl Outbox {
     /// Requests of `bytes` at most `age` old, `slots` of them unsettled.
     pub fn new(bytes: usize, age: Duration, slots: usize, sender: mpsc::Sender<Batch>) -> Self {
         Self {
-            encoder: LogEncoder::with_capacity(bytes + (64 << 10)),
+            encoder: LogEncoder::with_capacity(bytes + HEADROOM),
             ranges: Vec::new(),
             oldest: None,
             resend: false,
@@ -75,6 +80,8 @@ impl Outbox {
             next: 0,
             unsettled: HashMap::new(),
             sender,
+            // Two may come back at once; a line of a mebibyte may have made one grow.
+            buffers: Buffers::new(2, 2 * (bytes + HEADROOM)),
             sent: 0,
         }
     }
@@ -139,7 +146,7 @@ impl Outbox {
         let id = BatchId(self.next);
         self.next += 1;
         let records = self.encoder.records();
-        let payload = bytes::Bytes::from(self.encoder.take());
+        let payload = self.buffers.lend(self.encoder.replace(self.buffers.take()));
         let ranges = std::mem::take(&mut self.ranges);
         self.unsettled.insert(id, Unsettled { ranges, records, bytes: payload.len() });
         self.sent += u64::from(records);
