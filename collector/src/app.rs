@@ -24,7 +24,7 @@ use crate::front::Front;
 use crate::queue::{MinFree, Queue, QueueError, QueueOptions, RealFilesystem};
 use crate::receive::{self, Patience, Receiver, Reply, Settings};
 use crate::store::{Store, StoreError, StoreOptions, Writer};
-use crate::{api, deliver, stats};
+use crate::{api, deliver, page, stats};
 
 /// The name in locks and on the command line.
 pub const PROGRAM: &str = "sonde-collector";
@@ -151,9 +151,10 @@ impl App {
             stats::queue_source(self.queue.clone()),
             stats::store_source(name, store.clone(), Arc::clone(delivery.numbers())),
         ];
-        let page = Page::new(vec![Section::new(None, sources)], true);
+        let metrics = Page::new(vec![Section::new(None, sources)], true);
         let anonymous = self.config.auth.http.anonymous;
-        let front = Front::new(health.clone(), page, self.readers, anonymous, api::router(store));
+        let routes = page::router().merge(api::router(store));
+        let front = Front::new(health.clone(), metrics, self.readers, anonymous, routes);
         // Readers are served until all else has ended.
         let (stop_pages, pages_stop) = shutdown::channel();
         let answer = move |request| Arc::clone(&front).answer(request);

@@ -14,6 +14,8 @@ use sonde_daemon::http::{self, Peer};
 use sonde_daemon::page::Page;
 use sonde_daemon::secret::Tokens;
 
+use crate::page::is_document;
+
 /// Answers requests of the HTTP listener.
 pub struct Front {
     health: Health,
@@ -72,6 +74,8 @@ impl Front {
     }
 
     fn may_read<B>(&self, request: &Request<B>) -> bool {
+        // Where there is a token to type, there must be a page to type it into; it holds no data.
+        let typing = self.tokens.is_some() && is_document(request.uri().path());
         let local =
             request.extensions().get::<Peer>().is_some_and(|peer| peer.0.ip().to_canonical().is_loopback());
         let token = || {
@@ -79,7 +83,7 @@ impl Front {
                 .as_ref()
                 .is_some_and(|tokens| tokens.accept_header(request.headers().get(AUTHORIZATION)))
         };
-        self.anonymous || local || token()
+        self.anonymous || local || typing || token()
     }
 }
 
@@ -94,7 +98,11 @@ mod tests {
     }
 
     fn from(peer: &str, authorization: &str) -> Request<()> {
-        let mut request = Request::get("/api/v1/logs").header(AUTHORIZATION, authorization).body(()).unwrap();
+        to("/api/v1/logs", peer, authorization)
+    }
+
+    fn to(path: &str, peer: &str, authorization: &str) -> Request<()> {
+        let mut request = Request::get(path).header(AUTHORIZATION, authorization).body(()).unwrap();
         request.extensions_mut().insert(Peer(peer.parse::<SocketAddr>().unwrap()));
         request
     }
@@ -122,5 +130,10 @@ mod tests {
                 "{peer} {authorization} {token} {anonymous}"
             );
         }
+        assert!(with_token.may_read(&to("/", "10.0.0.1:1", "")), "a token must be typed somewhere");
+        assert!(
+            !front(None, false).may_read(&to("/", "10.0.0.1:1", "")),
+            "without one there is nothing to type"
+        );
     }
 }

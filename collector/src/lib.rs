@@ -7,6 +7,7 @@ pub mod app;
 pub mod config;
 pub mod deliver;
 mod front;
+mod page;
 pub mod queue;
 pub mod receive;
 mod stats;
