@@ -93,6 +93,24 @@ async function until(what, test) {
   }
 }
 
+check('it fits a laptop and a phone', async (view) => {
+  for (const [width, height, scheme, query, name] of [
+    [1280, 800, 'light', '?live=off', 'wide'], [1280, 800, 'dark', '?live=off&namespace=shop', 'wide-dark'],
+    [380, 780, 'light', '?live=off', 'phone'], [380, 780, 'dark', '?live=off&namespace=hostile', 'phone-dark'],
+  ]) {
+    await view.setViewportSize({ width, height });
+    await view.emulateMedia({ colorScheme: scheme });
+    await open(view, query);
+    await sleep(300);
+    assert(await view.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${name} is too wide`);
+    if (shots) await view.screenshot({ path: join(shots, `${name}.png`) });
+    await view.keyboard.press('j');
+    await view.keyboard.press('Enter');
+    if (shots) await view.screenshot({ path: join(shots, `${name}-open.png`) });
+    assert(await view.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${name} is too wide when open`);
+  }
+});
+
 check('a line is found by its text', async (view) => {
   await open(view);
   await view.fill('#q', '"connection refused"');
@@ -241,6 +259,9 @@ check('a token is asked for, kept for the tab and sent, also to the tail', async
   });
   await view.goto(page);
   await appears($(view, '#login'));
+  await view.fill('#token', 'wrong');
+  await view.keyboard.press('Enter');
+  await appears(view.getByText('The token was not accepted'));
   await view.fill('#token', 'open sesame');
   await view.keyboard.press('Enter');
   await appears(row(view, 'GET /cart'));
@@ -257,21 +278,27 @@ check('the page is the only thing its policy lets in', async (view, context) => 
   assert.equal(again.status(), 304);
 });
 
-check('it fits a laptop and a phone', async (view) => {
-  for (const [width, height, scheme, query, name] of [
-    [1280, 800, 'light', '?live=off', 'wide'], [1280, 800, 'dark', '?live=off&namespace=shop', 'wide-dark'],
-    [380, 780, 'light', '?live=off', 'phone'], [380, 780, 'dark', '?live=off&namespace=hostile', 'phone-dark'],
-  ]) {
-    await view.setViewportSize({ width, height });
-    await view.emulateMedia({ colorScheme: scheme });
-    await open(view, query);
-    await sleep(300);
-    assert(await view.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${name} is too wide`);
-    if (shots) await view.screenshot({ path: join(shots, `${name}.png`) });
-    await view.keyboard.press('j');
-    await view.keyboard.press('Enter');
-    if (shots) await view.screenshot({ path: join(shots, `${name}-open.png`) });
-    assert(await view.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${name} is too wide when open`);
+check('every severity can be read, also none, in light and dark', async (view) => {
+  for (const colorScheme of ['light', 'dark']) {
+    await view.emulateMedia({ colorScheme });
+    await open(view, '?live=off&namespace=levels');
+    const worst = await view.evaluate(() => {
+      const luminance = (colour) => {
+        const [r, g, b] = colour.match(/[\d.]+/g).map((part) => part / 255).map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+      };
+      const ground = (node) => {
+        const colour = getComputedStyle(node).backgroundColor;
+        return colour === 'rgba(0, 0, 0, 0)' && node.parentElement ? ground(node.parentElement) : colour;
+      };
+      // WCAG 2.2, contrast ratio.
+      return Math.min(...[...document.querySelectorAll('.body, .row:not(.trace, .debug, .none) .level, .source .name')].map((node) => {
+        const [a, b] = [luminance(getComputedStyle(node).color), luminance(ground(node))].sort((x, y) => y - x);
+        return (a + 0.05) / (b + 0.05);
+      }));
+    });
+    assert.equal(await $(view, '.row').count(), 7);
+    assert(worst >= 4.5, `${colorScheme}: ${worst}`);
   }
 });
 
@@ -311,6 +338,7 @@ try {
     { namespace: 'hostile', pod: 'evil-0', body: 'x'.repeat(300_000) },
     { namespace: 'hostile', pod: '"><b>x', body: 'a pod that cannot be', more: { '<b>key</b>': '<i onclick=1>' } },
   ].map((record) => ({ ...record, ago: 120_000 })));
+  await send([0, 1, 5, 9, 13, 17, 21].map((level) => ({ namespace: 'levels', pod: 'levels-0', body: `level ${level}`, level, ago: 700_000 })));
   // Many of one time: a page's border falls among them.
   const time = Date.now() - 600_000;
   for (let i = 0; i < 450; i += 150) {

@@ -16,6 +16,8 @@ export function keepToken(token) {
   else sessionStorage.removeItem(TOKEN);
 }
 
+export const hasToken = () => Boolean(sessionStorage.getItem(TOKEN));
+
 async function ask(path, signal) {
   const token = sessionStorage.getItem(TOKEN);
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
@@ -81,9 +83,11 @@ export async function* records(parameters, signal) {
   }
 }
 
-/** The number of records that a query finds. */
+/** The number of records that a query finds, and of the store's parts that could not be read for it. */
 export async function count(parameters, signal) {
-  return (await (await ask(`/api/v1/logs/count?${parameters}`, signal)).json()).count;
+  const response = await ask(`/api/v1/logs/count?${parameters}`, signal);
+  const lacking = Number(response.headers.get('sonde-incomplete')) || 0;
+  return { count: (await response.json()).count, lacking };
 }
 
 /** Follows what comes: `opened()` once connected, `came(texts, missed)` with the records' JSON, unread. */

@@ -9,8 +9,8 @@ const FIELDS = [...NAMES, 'severity', 'q', 'since', 'until'];
 /** Records of a page. */
 const PAGE = 200;
 /** Rows kept while following, lines shown of those that came between two looks, and lines kept for later. */
-const LIVE_ROWS = 1000;
-const SHOWN = 50;
+const LIVE_ROWS = 500;
+const SHOWN = 25;
 const HELD = 500;
 const LOOK_MILLIS = 250;
 /** Names kept of each kind. */
@@ -27,6 +27,8 @@ let more = false; // Older records may exist.
 let loading = false;
 let stilled = 0; // Until when the list keeps still under the pointer.
 let link = 'off'; // off | connecting | open | broken
+let broken = ''; // Why.
+let torn = false; // Lines came while the connection was broken.
 
 // ---- The address
 
@@ -114,7 +116,7 @@ async function search() {
   run?.abort();
   run = new AbortController();
   const { signal } = run;
-  [arrived, passed, more, loading] = [[], 0, false, false];
+  [arrived, passed, more, loading, torn] = [[], 0, false, false, false];
   rows.wanted = needles(state.filters.q ?? '');
   $('rows').classList.add('stale');
   $('count').hidden = true;
@@ -211,18 +213,16 @@ async function follow(signal) {
       throw new api.Refused(0, 'The connection to the collector ended.');
     } catch (error) {
       if (error.name === 'AbortError' || signal.aborted) return;
-      link = 'broken';
+      [link, broken] = ['broken', error.message];
       tell();
       // The search says it; it ends this by starting anew.
       if (error.status === 401 || error.status === 400) return;
       await new Promise((resolve) => setTimeout(resolve, Math.max(wait, (error.after ?? 0) * 1000)));
       wait = Math.min(wait * 2, 15_000);
-      if (!signal.aborted && await answers()) return search();
+      torn = true;
     }
   }
 }
-
-const answers = () => api.stored().then(() => true, () => false);
 
 function came(texts, missed) {
   arrived.push(...texts);
@@ -240,11 +240,15 @@ let speed = [];
 /** Shows what came, unless someone reads. */
 function look(all = false) {
   if (loading || !state.live) return;
-  if (arrived.length && !all && still()) {
-    $('fresh').textContent = arrived.length + passed > HELD ? `More than ${HELD} new lines` : `${arrived.length} new ${arrived.length === 1 ? 'line' : 'lines'}`;
+  const lost = torn && link === 'open';
+  if ((arrived.length || passed || lost) && !all && still()) {
+    const count = arrived.length + passed;
+    const exact = `${count.toLocaleString()} new ${count === 1 ? 'line' : 'lines'}`;
+    $('fresh').textContent = lost ? 'New lines' : exact;
     $('fresh').hidden = false;
     return;
   }
+  if (lost) return search();
   $('fresh').hidden = true;
   const texts = all ? arrived : arrived.slice(-SHOWN);
   const skipped = passed + arrived.length - texts.length;
@@ -275,7 +279,7 @@ function tell() {
   if (state.live && link === 'open' && skipped) {
     const rate = Math.round(speed.reduce((sum, [, all]) => sum + all, 0) / 3);
     said = `About ${rate.toLocaleString()} lines a second come, more than can be read: some pass by. Filter, or pause to see all of the newest.`;
-  } else if (state.live && link === 'broken') said += ' · the connection broke, trying again';
+  } else if (state.live && link === 'broken') said += ` · not live: ${broken.replace(/\.$/, '')}; trying again`;
   $('status').textContent = said;
   const button = $('live');
   button.setAttribute('aria-pressed', String(state.live));
@@ -314,6 +318,7 @@ function explain() {
 function complain(error, again) {
   if (error.status === 401) {
     $('login').hidden = false;
+    $('login').querySelector('label').textContent = api.hasToken() ? 'The token was not accepted' : 'This collector asks for a token';
     $('token').focus();
     return;
   }
@@ -346,9 +351,9 @@ function learn(record) {
     learnt = true;
   }
   const { namespace, pod } = record;
-  if (!namespace || !pod) return;
+  if (!known.namespace.has(namespace) || !known.pod.has(pod)) return;
   if (!pods.has(namespace)) pods.set(namespace, new Set());
-  if (pods.get(namespace).has(pod) || pods.get(namespace).size >= KNOWN) return;
+  if (pods.get(namespace).has(pod)) return;
   pods.get(namespace).add(pod);
   learnt = true;
 }
@@ -382,6 +387,7 @@ async function survey() {
   try {
     const limits = new URLSearchParams({ order: 'desc', limit: 1000 });
     for await (const group of api.records(limits, new AbortController().signal)) group.forEach(learn);
+    tree();
   } catch {
     // The search says what is wrong.
   }
@@ -418,11 +424,10 @@ function turn() {
   const gaps = speed.some(([, , skip]) => skip);
   speed = [];
   reflect();
-  if (state.live || gaps || arrived.length) {
+  if (state.live || gaps || arrived.length || loading) {
     search();
   } else {
-    const { signal } = run;
-    if (!signal.aborted && !loading) run.abort();
+    run.abort();
     run = new AbortController();
     link = 'off';
     tell();
@@ -457,7 +462,7 @@ $('live').addEventListener('click', turn);
 $('fresh').addEventListener('click', () => {
   rows.unselect();
   scrollTo({ top: 0 });
-  if (passed) search();
+  if (passed || torn) search();
   else look(true);
 });
 $('older').addEventListener('click', () => load(run.signal, false));
@@ -467,7 +472,9 @@ new IntersectionObserver((entries) => {
 $('count').addEventListener('click', async () => {
   $('count').textContent = 'Counting …';
   try {
-    $('count').textContent = `${(await api.count(asked(), run.signal)).toLocaleString()} match`;
+    const { count, lacking } = await api.count(asked(), run.signal);
+    const damage = lacking ? `, not counting ${lacking} parts of the store that are damaged` : '';
+    $('count').textContent = `${count.toLocaleString()} match${damage}`;
   } catch (error) {
     if (error.name !== 'AbortError') $('count').textContent = error.message;
   }
