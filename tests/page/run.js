@@ -32,7 +32,8 @@ const [grpc, http, web] = [await freePort(), await freePort(), await freePort()]
 writeFileSync(join(dir, 'collector.yaml'),
   `data_dir: ${dir}/data\nlisten: {otlp_grpc: "127.0.0.1:${grpc}", otlp_http: "127.0.0.1:${http}", http: "127.0.0.1:${web}"}\n`);
 const log = openSync(join(dir, 'log'), 'a');
-const collector = spawn(binary, ['--config', join(dir, 'collector.yaml')], { stdio: ['ignore', log, log] });
+const start = () => spawn(binary, ['--config', join(dir, 'collector.yaml')], { stdio: ['ignore', log, log] });
+let collector = start();
 const page = `http://127.0.0.1:${web}/`;
 
 // ---- Records
@@ -82,7 +83,7 @@ const $ = (view, selector, options) => view.locator(selector, options);
 const row = (view, text) => $(view, '.row').filter({ hasText: text });
 async function open(view, query = '?live=off') {
   await view.goto(page + query);
-  await view.waitForFunction(() => !/Searching/.test(document.querySelector('#status').textContent || 'Searching'));
+  await view.waitForFunction(() => document.querySelector('#rows').getAttribute('aria-busy') === 'false');
 }
 const appears = (locator, millis = 5000) => locator.first().waitFor({ timeout: millis });
 async function until(what, test) {
@@ -196,6 +197,7 @@ check('the keyboard is enough', async (view) => {
   assert.equal(await view.evaluate(() => document.activeElement.id), 'q');
   await view.keyboard.type('j/k');
   await view.keyboard.press('Escape');
+  assert.equal(await view.inputValue('#q'), 'j/k');
   await view.fill('#q', '');
   await view.keyboard.press('Escape');
   await appears(row(view, 'GET /cart'));
@@ -302,6 +304,33 @@ check('every severity can be read, also none, in light and dark', async (view) =
   }
 });
 
+check('a collector that goes away and comes back is followed on, and what is read stays', async (view) => {
+  await open(view, '');
+  await view.waitForSelector('#live[data-link=open]');
+  await view.keyboard.press('j');
+  await view.keyboard.press('Enter');
+  const gone = new Promise((done) => collector.once('exit', done));
+  collector.kill();
+  await gone;
+  await until('it says so', async () => /Not live/.test(await $(view, '#status').textContent()));
+  collector = start();
+  await ready();
+  const text = `meanwhile-${sent}`;
+  await send([{ body: text }]);
+  await view.waitForSelector('#live[data-link=open]', { timeout: 20_000 });
+  await appears($(view, '#fresh'));
+  assert.equal(await $(view, '.details').count(), 1);
+  await view.click('#fresh');
+  await appears(row(view, text));
+});
+
+async function ready() {
+  for (let tries = 0; !(await fetch(`${page}readyz`).then((answer) => answer.ok, () => false)); tries += 1) {
+    assert(tries < 300, `the collector does not start; see ${dir}/log`);
+    await sleep(100);
+  }
+}
+
 async function fromSource(context) {
   for (const name of ['index.html', 'page.css', 'page.js', 'api.js', 'rows.js', 'text.js']) {
     const path = name === 'index.html' ? '/' : `/${name}`;
@@ -316,12 +345,7 @@ async function fromSource(context) {
 
 let failed = 0;
 try {
-  for (let tries = 0; ; tries += 1) {
-    const ready = await fetch(`${page}readyz`).then((answer) => answer.ok, () => false);
-    if (ready) break;
-    assert(tries < 300, `the collector does not start; see ${dir}/log`);
-    await sleep(100);
-  }
+  await ready();
   if (shots) mkdirSync(shots, { recursive: true });
   const records = [];
   for (let i = 0; i < 6; i += 1) {

@@ -145,6 +145,7 @@ async function load(signal, first) {
     const wanted = limits.limit;
     tell();
     for await (const group of api.records(asked(limits), signal)) {
+      if (signal.aborted) return;
       if (first && fetched === 0) fresh();
       for (const record of group) {
         fetched += 1;
@@ -274,13 +275,14 @@ function look(all = false) {
 function tell() {
   const n = rows.items.length;
   const lines = `${n.toLocaleString()} ${n === 1 ? 'line' : 'lines'}`;
-  let said = loading ? (n && !$('rows').classList.contains('stale') ? `${lines}, looking for more …` : 'Searching …') : `${lines}${more ? ', newest first' : ''}`;
+  let said = loading ? (n && !$('rows').classList.contains('stale') ? `${lines}, looking for more …` : 'Searching …') : n ? `${lines}${more ? ', newest first' : ''}` : '';
   const skipped = speed.reduce((sum, [, , skip]) => sum + skip, 0);
   if (state.live && link === 'open' && skipped) {
     const rate = Math.round(speed.reduce((sum, [, all]) => sum + all, 0) / 3);
     said = `About ${rate.toLocaleString()} lines a second come, more than can be read: some pass by. Filter, or pause to see all of the newest.`;
-  } else if (state.live && link === 'broken') said += ` · not live: ${broken.replace(/\.$/, '')}; trying again`;
-  $('status').textContent = said;
+  } else if (state.live && link === 'broken') said = `${said && `${said} · `}Not live: ${broken.replace(/\.$/, '')}; trying again`;
+  if ($('status').textContent !== said) $('status').textContent = said;
+  $('rows').setAttribute('aria-busy', String(loading));
   const button = $('live');
   button.setAttribute('aria-pressed', String(state.live));
   button.dataset.link = state.live ? link : 'off';
@@ -298,7 +300,7 @@ function explain() {
       element('h2', '', 'No lines yet'),
       element('p', '', 'Nothing has been sent to this collector. Point an agent’s ', element('code', '', 'export.endpoint'), ' at its OTLP port, or any OTLP client:'),
       element('pre', '', `export: {endpoint: http://${location.hostname}:4317}`),
-      element('p', '', 'New lines appear here as they arrive.'));
+      state.live ? element('p', '', 'New lines appear here as they arrive.') : '');
     return;
   }
   const wider = element('button', '', 'Clear all filters');
@@ -505,6 +507,8 @@ document.addEventListener('keydown', (event) => {
   const { target, key } = event;
   const field = target.matches('input, select, textarea');
   if (key === 'Escape') {
+    // A search field would be emptied.
+    if (field) event.preventDefault();
     if (field) target.blur();
     else rows.unselect();
     return;
