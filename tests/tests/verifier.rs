@@ -9,7 +9,7 @@ use sonde_tests::{root, verify};
 #[test]
 fn every_kind_of_fault_is_found() {
     if !verify::python() {
-        eprintln!("skipped: no python3 on this machine");
+        eprintln!("SKIPPED every_kind_of_fault_is_found: no python3 on this machine");
         return;
     }
     let out =
@@ -33,7 +33,7 @@ print(len(lines) // 2)
 #[test]
 fn invalid_utf8_is_replaced_as_rust_replaces_it() {
     if !verify::python() {
-        eprintln!("skipped: no python3 on this machine");
+        eprintln!("SKIPPED invalid_utf8_is_replaced_as_rust_replaces_it: no python3 on this machine");
         return;
     }
     let mut child = Command::new("python3")
