@@ -64,7 +64,7 @@ impl Shutdown {
     }
 }
 
-/// SIGTERM and SIGINT, registered; see [`Signals::first`].
+/// SIGTERM and SIGINT, registered; see [`Signals::drive`].
 #[derive(Debug)]
 pub struct Signals {
     term: tokio::signal::unix::Signal,

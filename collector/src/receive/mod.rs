@@ -2,7 +2,7 @@
 //!
 //! A request passes these stations, and each may refuse it ([`refusal::Refusal`]):
 //! stopping? → allowed? → its head → its body within limits, in memory that was reserved first ([`gather`],
-//! [`admission`]) → decompressed and walked in full on one of a few threads ([`check`], [`decoders`]) → the queue
+//! [`admission`]) → decompressed and walked in full on one of a few threads ([`mod@check`], [`decoders`]) → the queue
 //! ([`Intake`]), whose answer comes after its fsync. Only then the sender is told that it was taken.
 //!
 //! # Memory

@@ -8,7 +8,7 @@
 //! - What [`Writer::commit`] returned is on disk; the queue may forget everything before that cursor.
 //!
 //! # Form
-//! Slices by arrival time (`slice-<number>/`, [`slice`]), each a file of compressed blocks and an index of them.
+//! Slices by arrival time (`slice-<number>/`, [`mod@slice`]), each a file of compressed blocks and an index of them.
 //! Retention deletes whole slices. One [`Writer`], owned by the delivery thread; any number of readers, which work
 //! on a snapshot: the slices at one commit and the uncommitted records of that moment.
 //!

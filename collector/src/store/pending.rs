@@ -15,7 +15,7 @@ const GROUP_BYTES: usize = 320;
 pub struct Chunk {
     /// What they have in common.
     pub origin: Arc<Origin>,
-    /// [`row::rows`].
+    /// `row::rows`.
     pub rows: Vec<u8>,
     /// How many.
     pub records: u32,
