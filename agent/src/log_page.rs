@@ -32,9 +32,13 @@ impl Source for LogPage {
         }
         let by_reason: [(&str, &str, &[&str], ByReason); 3] = [
             ("sonde_agent_log_shed_bytes_total", "Bytes left out by a limit.", &SHED, |row| &row.shed),
-            ("sonde_agent_log_lost_bytes_total", "Bytes that could not be delivered.", &LOST, |row| {
-                &row.lost
-            }),
+            (
+                "sonde_agent_log_lost_bytes_total",
+                "Bytes that could not be delivered. Of a request that the receiver took in part it does not say which \
+                 records it refused: reason rejected has their share of its bytes.",
+                &LOST,
+                |row| &row.lost,
+            ),
             ("sonde_agent_log_excluded_bytes_total", "Bytes left out on purpose.", &EXCLUDED, |row| {
                 &row.excluded
             }),

@@ -7,8 +7,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
+use sonde_wire::uid::FileHash;
+
 use super::core::{Core, LineageKey, Now, row_of};
 use super::fs::{LogFs, Place, Stat};
+use super::identity::fit;
 use super::join::Joiner;
 use super::ledger::{Account, Excluded, Lost, RowKey};
 use super::lineage::{FIRST_LOOK, Lineage, LineageId};
@@ -39,6 +42,11 @@ struct Listed {
 }
 
 type Listing = BTreeMap<u32, BTreeMap<Option<String>, Listed>>;
+
+/// The part of a path below a directory.
+fn below<'a>(path: &'a str, dir: &str) -> Option<&'a str> {
+    path.strip_prefix(dir)?.strip_prefix('/')
+}
 
 impl<F: LogFs> Core<F> {
     /// Everything is to be listed again.
@@ -100,7 +108,11 @@ impl<F: LogFs> Core<F> {
             self.root_mtime = self.mtime_of("");
         }
         let names = match self.fs.list("") {
-            Ok(names) => names,
+            Ok(names) => {
+                self.unreadable.remove("");
+                self.forget_unreadable("", &names);
+                names
+            }
             Err(error) => {
                 if self.unreadable.insert(String::new()) {
                     tracing::warn!(%error, "cannot list the pod log directory");
@@ -113,9 +125,6 @@ impl<F: LogFs> Core<F> {
                 }
             }
         };
-        if !names.is_empty() {
-            self.unreadable.remove("");
-        }
         for pod in self.dirs.keys() {
             if !names.iter().any(|name| **name == **pod) {
                 self.dirty_places.insert(Place::Pod(pod.clone()));
@@ -147,9 +156,14 @@ impl<F: LogFs> Core<F> {
         let names = match listed {
             Ok(names) => {
                 self.unreadable.remove(&**pod);
+                self.forget_unreadable(pod, &names);
                 names
             }
-            Err(_) if is_gone => Vec::new(),
+            Err(_) if is_gone => {
+                self.unreadable.remove(&**pod);
+                self.forget_unreadable(pod, &[]);
+                Vec::new()
+            }
             Err(error) => {
                 self.say_unreadable(pod, &error);
                 return;
@@ -204,6 +218,8 @@ impl<F: LogFs> Core<F> {
                 listing
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                self.unreadable.remove(&dir);
+                self.forget_unreadable(&dir, &[]);
                 if let Some(inner) = self.container_entry(pod, container) {
                     inner.watched = false;
                 }
@@ -239,7 +255,9 @@ impl<F: LogFs> Core<F> {
 
     fn list_container(&mut self, dir: &str) -> io::Result<Listing> {
         let mut listing = Listing::new();
-        for name in self.fs.list(dir)? {
+        let names = self.fs.list(dir)?;
+        self.forget_unreadable(dir, &names);
+        for name in names {
             let Some(parsed) = pod_path::log_name(&name) else { continue };
             // Gone since: the next event or listing will say so.
             let path = format!("{dir}/{name}");
@@ -261,6 +279,16 @@ impl<F: LogFs> Core<F> {
             }
         }
         Ok(listing)
+    }
+
+    /// Drops what could not be read below a directory and is no longer there.
+    fn forget_unreadable(&mut self, dir: &str, names: &[String]) {
+        self.unreadable.retain(|path| {
+            let below = if dir.is_empty() { Some(path.as_str()) } else { below(path, dir) };
+            let Some(below) = below.filter(|below| !below.is_empty()) else { return true };
+            let name = below.split('/').next().unwrap_or(below);
+            names.iter().any(|shown| shown == name)
+        });
     }
 
     fn say_unreadable(&mut self, path: &str, error: &io::Error) {
@@ -320,6 +348,11 @@ impl<F: LogFs> Core<F> {
                     grown || file.suffix != *suffix || file.plain != plain_node || file.gz != gz_node
                 });
                 self.set_names(found, suffix.as_deref(), plain_node, gz_node);
+                if !self.unreadable.is_empty()
+                    && let Some((lineage, file)) = self.lineages.get(&id).zip(self.files.get(&found))
+                {
+                    self.unreadable.remove(&lineage.path(&file.name));
+                }
                 named.push(found);
                 (listed.plain, listed.gz) = (None, None);
             }
@@ -338,7 +371,9 @@ impl<F: LogFs> Core<F> {
                 }
             }
         }
-        for (suffix, listed) in listing.iter() {
+        // The live file last: the state of an unfinished first line is an older file's before it is this one's.
+        let rotated = listing.iter().filter(|(suffix, _)| suffix.is_some());
+        for (suffix, listed) in rotated.chain(listing.iter().filter(|(suffix, _)| suffix.is_none())) {
             let Some(stat) = listed.plain.or(listed.gz) else { continue };
             changed = true;
             let gz_only = listed.plain.is_none();
@@ -453,17 +488,20 @@ impl<F: LogFs> Core<F> {
         let path = lineage.path(&lineage.file_name(suffix, true));
         let key = (lineage.pod.uid.clone(), lineage.container.clone(), lineage.restart);
         let file = Arc::new(self.fs.open(&path).ok()?);
-        let hash = self.hash_of_gz(FileId(u32::MAX), &file, (&key.0, &key.1, key.2))?;
-        candidates.into_iter().find(|candidate| {
+        let head = self.head_of_gz(FileId(u32::MAX), &file)?;
+        let fits = candidates.into_iter().rev().filter_map(|candidate| {
             // Found when it was empty, and not visited since (every slot was taken): its first entry is there by now.
-            if self.files.get(candidate).is_some_and(|file| file.identity.is_none()) {
-                let _ = self.identify(*candidate, true, now);
+            if self.files.get(&candidate).is_some_and(|file| file.identity.is_none()) {
+                let _ = self.identify(candidate, true, now);
             }
-            self.files
-                .get(candidate)
-                .and_then(|file| file.identity)
-                .is_some_and(|identity| identity.hash == hash)
-        })
+            let identity = self.files.get(&candidate)?.identity?;
+            let len = usize::from(identity.head_len);
+            let fit = fit(&head, len)?;
+            let is_same = FileHash::new(&key.0, &key.1, key.2, &head[..len]) == identity.hash;
+            is_same.then_some((fit, candidate))
+        });
+        // Of those that fit alike, the oldest.
+        fits.max_by_key(|(fit, _)| *fit).map(|(_, candidate)| candidate)
     }
 
     fn set_names(

@@ -16,6 +16,18 @@ use crate::config::ReadExisting;
 /// How long a file without a whole first entry stays quiet before what is there is taken for its first entry.
 pub const UNFINISHED_HEAD: std::time::Duration = std::time::Duration::from_secs(10);
 
+/// How well an identity over the first `head_len` bytes suits a file that begins with `head`; the best is the greatest,
+/// none = not at all. One over the whole first entry goes before one that was taken while the entry was unfinished:
+/// those few bytes may begin other files too.
+pub(super) fn fit(head: &[u8], head_len: usize) -> Option<(bool, usize)> {
+    if head.is_empty() {
+        return None;
+    }
+    let whole = uid::first_entry(head).unwrap_or(head).len();
+    let is_whole = head_len == whole;
+    (is_whole || (1..whole).contains(&head_len)).then_some((is_whole, head_len))
+}
+
 impl<F: LogFs> Core<F> {
     /// Reads a file's first entry and finds what is known of it; false if its first entry is not whole yet. With
     /// `force`, what is there is the first entry: nothing more will come, or has not for long.
@@ -63,17 +75,13 @@ impl<F: LogFs> Core<F> {
         Ok(true)
     }
 
-    /// The identity that a compressed file would have.
-    pub(super) fn hash_of_gz(
-        &mut self,
-        id: FileId,
-        file: &Arc<F::File>,
-        key: (&str, &str, u32),
-    ) -> Option<FileHash> {
-        let mut head = [0u8; FIRST_ENTRY_BYTES];
+    /// The beginning of a compressed file.
+    pub(super) fn head_of_gz(&mut self, id: FileId, file: &Arc<F::File>) -> Option<Vec<u8>> {
+        let mut head = vec![0u8; FIRST_ENTRY_BYTES];
         let len = self.gz.read_at(id, file, &mut head, 0).ok()?;
         self.gz.forget(id);
-        Some(FileHash::new(key.0, key.1, key.2, &head[..len]))
+        head.truncate(len);
+        Some(head)
     }
 
     /// Uncompressed size; of a compressed file, what it states.
@@ -96,10 +104,14 @@ impl<F: LogFs> Core<F> {
         hash_of: &dyn Fn(usize) -> FileHash,
     ) -> Option<(FileKey, FileState)> {
         let states = self.restored.get_mut(lineage)?;
-        let at = states.iter().position(|(key, state)| {
-            let len = usize::from(state.head_len);
-            len <= head.len() && hash_of(len) == key.hash
-        })?;
+        let (_, at) = states
+            .iter()
+            .enumerate()
+            .filter_map(|(at, (key, state))| {
+                let len = usize::from(state.head_len);
+                Some((fit(head, len)?, at)).filter(|_| hash_of(len) == key.hash)
+            })
+            .max()?;
         let found = states.swap_remove(at);
         if states.is_empty() {
             self.restored.remove(lineage);

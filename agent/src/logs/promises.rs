@@ -519,3 +519,189 @@ fn many_lines_that_the_clock_ends_at_once_go_in_requests_of_the_usual_size() {
     }
     assert_eq!((world.got.len(), world.lost()), (40, 0));
 }
+
+fn pending(world: &World) -> u64 {
+    world.core.ledger.rows().map(|(_, row)| row.pending()).sum()
+}
+
+#[test]
+fn a_large_record_among_small_ones_that_the_receiver_refuses_is_found_too() {
+    let mut world = world();
+    let huge = full(5, &"h".repeat(3000));
+    for line in 0..5 {
+        world.disk.append(LIVE, full(line, "tiny").as_bytes());
+    }
+    world.disk.append(LIVE, huge.as_bytes());
+    for _ in 0..200 {
+        world.turn(50);
+        while !world.unsettled.is_empty() {
+            let is_bad = super::simulation::decode(&world.unsettled[0].payload)
+                .iter()
+                .any(|(_, got)| got.body.starts_with('h'));
+            if is_bad {
+                world.settle(0, Outcome::Refused { code: "413".into() });
+            } else {
+                world.accept(0, true);
+            }
+        }
+    }
+    assert_eq!(world.bodies("pod", "stdout"), ["tiny"; 5]);
+    assert_eq!((world.lost(), pending(&world)), (huge.len() as u64, 0));
+}
+
+#[test]
+fn a_last_line_without_a_newline_in_a_compressed_file_is_shipped_once() {
+    let mut world = world();
+    let old = format!("{LIVE}.20261120-163502");
+    world.disk.append(&old, format!("{}2026-11-20T16:35:02.0Z stdout F torn", full(1, "one")).as_bytes());
+    world.disk.gzip(&old);
+    world.disk.remove(&old);
+    world.disk.append(LIVE, full(3, "three").as_bytes());
+    world.drain();
+    let mut bodies = world.bodies("pod", "stdout");
+    bodies.sort();
+    assert_eq!(bodies, ["one", "three", "torn"]);
+    assert_eq!((world.lost(), pending(&world)), (0, 0));
+    world.core.finish(world.now.mono);
+    world.restart();
+    world.drain();
+    assert_eq!(world.order.len(), 3);
+}
+
+#[test]
+fn a_compressed_file_that_is_shorter_than_its_file_was_costs_what_it_does_not_hold_and_no_more() {
+    let mut world = world();
+    let (one, torn) = (full(1, "one"), "2026-11-20T16:35:02.0Z stdout F torn");
+    world.disk.append(LIVE, one.as_bytes());
+    world.drain();
+    world.disk.append(LIVE, format!("{torn}{}", "-".repeat(100)).as_bytes());
+    world.turn(1100);
+    world.core.finish(world.now.mono);
+    let old = format!("{LIVE}.20261120-163502");
+    world.disk.append(&old, format!("{one}{torn}").as_bytes());
+    world.disk.gzip(&old);
+    world.disk.remove(&old);
+    world.disk.remove(LIVE);
+    world.restart();
+    world.drain();
+    assert_eq!(world.bodies("pod", "stdout"), ["one", "torn"]);
+    assert_eq!((world.lost(), pending(&world)), (100, 0));
+}
+
+#[test]
+fn a_file_that_starts_with_an_empty_line_does_not_take_another_files_state() {
+    let mut world = world();
+    let old = format!("{LIVE}.20261120-163502");
+    world.disk.append(&old, format!("\n{}", full(1, "one")).as_bytes());
+    world.drain();
+    world.disk.append(LIVE, format!("{}{}", full(2, "two"), full(3, "three")).as_bytes());
+    world.core.finish(world.now.mono);
+    world.restart();
+    world.drain();
+    let mut bodies: Vec<_> = world.got.values().map(|got| got.body.as_str()).collect();
+    bodies.sort_unstable();
+    assert_eq!(bodies, ["", "one", "three", "two"]);
+    assert_eq!((world.lost(), pending(&world), world.order.len()), (0, 0, 4));
+}
+
+#[test]
+fn an_unfinished_first_line_does_not_stand_for_the_next_file_that_begins_alike() {
+    let mut world = world();
+    world.disk.append(LIVE, b"2026-11-20T16:35:0");
+    world.drain();
+    world.drain();
+    world.core.finish(world.now.mono);
+    world.disk.rename(LIVE, &format!("{LIVE}.20261120-163502"));
+    world.disk.append(LIVE, full(3, "three").as_bytes());
+    world.restart();
+    world.drain();
+    let mut bodies: Vec<_> = world.got.values().map(|got| got.body.as_str()).collect();
+    bodies.sort_unstable();
+    assert_eq!(bodies, ["2026-11-20T16:35:0", "three"]);
+    assert_eq!((world.lost(), pending(&world), world.order.len()), (0, 0, 2));
+}
+
+#[test]
+fn a_file_known_by_an_unfinished_first_line_is_known_again_when_it_is_compressed() {
+    let mut world = world();
+    world.disk.append(LIVE, b"an unfinished first line");
+    world.drain();
+    world.disk.append(LIVE, b" and its end\n");
+    world.drain();
+    let old = format!("{LIVE}.20261120-163502");
+    world.disk.rename(LIVE, &old);
+    world.disk.gzip(&old);
+    world.disk.remove(&old);
+    world.disk.append(LIVE, full(3, "three").as_bytes());
+    world.drain();
+    let mut bodies: Vec<_> = world.got.values().map(|got| got.body.as_str()).collect();
+    bodies.sort_unstable();
+    assert_eq!(bodies, [" and its end", "an unfinished first line", "three"]);
+}
+
+#[test]
+fn a_long_fragment_that_the_clock_ended_ends_there_again_in_a_replay() {
+    let mut world = world();
+    let long = "l".repeat(400_000);
+    world.disk.append(LIVE, entry(1, "stdout", "P", &long).as_bytes());
+    for _ in 0..200 {
+        world.turn(50);
+    }
+    assert_eq!(world.unsettled.len(), 1);
+    world.accept(0, false);
+    world.disk.append(LIVE, format!("{}{}", entry(2, "stdout", "F", "end"), full(3, "three")).as_bytes());
+    world.restart();
+    world.drain();
+    assert_eq!(world.bodies("pod", "stdout"), [long[..4096].to_owned(), "end".into(), "three".into()]);
+}
+
+#[test]
+fn bytes_of_records_that_the_receiver_refused_in_part_are_counted_as_their_share() {
+    let mut world = world();
+    for line in 0..4 {
+        world.disk.append(LIVE, full(line, "same").as_bytes());
+    }
+    world.turn(10);
+    world.turn(300);
+    assert_eq!(world.unsettled[0].records, 4);
+    world.settle(0, Outcome::Accepted { rejected: 1, message: String::new() });
+    let len = full(0, "same").len() as u64;
+    assert_eq!((world.lost(), pending(&world)), (len, 0));
+    world.disk.append(LIVE, full(5, "none").as_bytes());
+    for _ in 0..20 {
+        world.turn(50);
+    }
+    world.settle(0, Outcome::Accepted { rejected: 9, message: String::new() });
+    assert_eq!((world.lost(), pending(&world)), (2 * len, 0));
+}
+
+#[test]
+fn refused_records_that_are_in_their_file_no_more_are_counted() {
+    let mut world = world();
+    world.disk.append(LIVE, format!("{}{}", full(1, "one"), full(2, "two")).as_bytes());
+    world.turn(10);
+    world.turn(300);
+    let old = format!("{LIVE}.20261120-163502");
+    world.disk.rename(LIVE, &old);
+    world.disk.append(LIVE, full(3, "three").as_bytes());
+    for _ in 0..400 {
+        world.turn(50);
+    }
+    world.disk.truncate(&old);
+    world.settle(0, Outcome::Refused { code: "413".into() });
+    world.drain();
+    assert_eq!(world.bodies("pod", "stdout"), ["three"]);
+    assert_eq!((world.lost(), pending(&world)), (2 * full(1, "one").len() as u64, 0));
+}
+
+#[test]
+fn what_could_not_be_read_is_forgotten_when_it_is_gone() {
+    let mut world = world();
+    world.disk.append(LIVE, full(1, "one").as_bytes());
+    world.drain();
+    for path in ["", "ns_gone_uid9/app", "ns_pod_uid/side", "ns_pod_uid/app/1.log"] {
+        world.core.unreadable.insert(path.to_owned());
+    }
+    world.drain();
+    assert!(world.core.unreadable.is_empty(), "{:?}", world.core.unreadable);
+}

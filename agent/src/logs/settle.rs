@@ -22,6 +22,8 @@ use crate::config::Parse;
 pub struct Redo {
     records: VecDeque<Vec<Extent>>,
     bytes: usize,
+    /// Records of the next batch: halved with each refusal, so that one record is found whatever their sizes.
+    count: u32,
 }
 
 impl<F: LogFs> Core<F> {
@@ -36,9 +38,7 @@ impl<F: LogFs> Core<F> {
                 let rejected = rejected.min(u64::from(batch.records));
                 self.records.rejected += rejected;
                 self.records.acked += u64::from(batch.records) - rejected;
-                for range in &batch.ranges {
-                    self.settle_range(range, Account::Acked);
-                }
+                self.settle_answered(&batch.ranges, rejected, u64::from(batch.records));
             }
             Outcome::Refused { code } => {
                 if batch.records <= 1 {
@@ -53,7 +53,7 @@ impl<F: LogFs> Core<F> {
                     }
                 } else {
                     let records = self.records_of(&batch.ranges, now.mono);
-                    self.redo.push_back(Redo { records, bytes: batch.bytes / 2 });
+                    self.redo.push_back(Redo { records, bytes: batch.bytes / 2, count: batch.records / 2 });
                 }
             }
             // Nothing moves: an earlier position is read again by the next process.
@@ -61,9 +61,34 @@ impl<F: LogFs> Core<F> {
         }
     }
 
+    /// Settles what the receiver took, but for `rejected` of `records`. It does not say which ones: their bytes are
+    /// counted as that share of the batch's.
+    fn settle_answered(&mut self, ranges: &[Range], rejected: u64, records: u64) {
+        let (mut bytes, mut lost) = (0u64, 0u64);
+        for range in ranges {
+            let Some((lineage, new)) = self.settle_uncut(range) else { continue };
+            bytes += new;
+            let share = u128::from(bytes) * u128::from(rejected) / u128::from(records.max(1));
+            let share = u64::try_from(share).unwrap_or(bytes) - lost;
+            lost += share;
+            if let Some(lineage) = self.lineages.get(&lineage) {
+                self.ledger.settle(&lineage.row, share, Account::Lost(Lost::Rejected));
+                self.ledger.settle(&lineage.row, new - share, Account::Acked);
+            }
+        }
+    }
+
     fn settle_range(&mut self, range: &Range, account: Account) {
+        let Some((lineage, bytes)) = self.settle_uncut(range) else { return };
+        if let Some(lineage) = self.lineages.get(&lineage) {
+            self.ledger.settle(&lineage.row, bytes, account);
+        }
+    }
+
+    /// Settles a range's bytes beyond `max_line`; gives the number of its other new ones, for the caller to settle.
+    fn settle_uncut(&mut self, range: &Range) -> Option<(LineageId, u64)> {
         let cut = range.cut.min(range.end - range.start);
-        let Some(file) = self.files.get_mut(&range.file) else { return };
+        let file = self.files.get_mut(&range.file)?;
         let new = file.settled.insert(range.start, range.end);
         if file.pending() == 0 {
             file.behind_since = None;
@@ -71,9 +96,9 @@ impl<F: LogFs> Core<F> {
         self.dirty_files.insert(range.file);
         let cut = cut.min(new);
         if let Some(lineage) = self.lineages.get(&file.lineage) {
-            self.ledger.settle(&lineage.row, new - cut, account);
             self.ledger.settle(&lineage.row, cut, Account::Excluded(Excluded::MaxLine));
         }
+        Some((file.lineage, new - cut))
     }
 
     /// Settles what of `start..end` is not settled yet.
@@ -105,7 +130,11 @@ impl<F: LogFs> Core<F> {
             let joiner = joiners.entry(file.lineage).or_default();
             let mut at = range.start;
             while at < range.end {
-                let Some((end, header)) = self.entry_at(range.file, at, range.end) else { break };
+                let Some((end, header)) = self.entry_at(range.file, at, range.end) else {
+                    // The file lost it since.
+                    self.settle(range.file, at, range.end, Account::Lost(Lost::Truncated));
+                    break;
+                };
                 let entry = Extent { file: range.file, start: at, end };
                 let step = header.map_or(Step::Single, |header| {
                     joiner.push(header.stream, header.partial, header.time_unix_nano, entry, now)
@@ -182,7 +211,8 @@ impl<F: LogFs> Core<F> {
                 self.redo.push_front(redo);
                 return;
             }
-            while let Some(record) = redo.records.pop_front() {
+            for _ in 0..redo.count.max(1) {
+                let Some(record) = redo.records.pop_front() else { break };
                 self.emit_again(&record, now);
                 if self.outbox.len() >= redo.bytes.max(1) {
                     break;
@@ -250,13 +280,13 @@ impl<F: LogFs> Core<F> {
             for file in &lineage.files {
                 let Some(known) = self.files.get(file) else { continue };
                 let is_quiet = now.mono.saturating_duration_since(known.grown) >= MAX_WAIT;
-                if known.aside.is_none()
-                    && known.identity.is_some()
-                    && known.handle.is_some()
-                    && known.read < known.seen
-                    && is_quiet
-                {
-                    lines.push((*id, *file, Cut { offset: known.seen, stream: None }));
+                if known.aside.is_none() && known.identity.is_some() && known.handle.is_some() && is_quiet {
+                    // What is settled beyond (a compressed file is shorter than it stated) is not part of the line.
+                    let settled = known.settled.next_after(known.read).map_or(u64::MAX, |(start, _)| start);
+                    let end = known.seen.min(settled);
+                    if known.read < end {
+                        lines.push((*id, *file, Cut { offset: end, stream: None }));
+                    }
                 }
             }
         }

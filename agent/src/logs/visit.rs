@@ -212,8 +212,8 @@ impl<F: LogFs> Core<F> {
         let read = *outcome.as_ref().map(|(_, read)| read).unwrap_or(&0);
         self.buffer = buffer;
         let (progress, _) = outcome?;
-        if progress == Progress::End && is_gz && read < QUANTUM {
-            self.end_of_gz(id);
+        if progress == Progress::End && is_gz && read < QUANTUM + CHECK_BYTES {
+            self.end_of_gz(id, base + read as u64);
         }
         Ok(progress)
     }
@@ -543,6 +543,7 @@ impl<F: LogFs> Core<F> {
         }
         self.outbox.open(&set);
         let (line_end, end) = (base + len as u64, base + step as u64);
+        let cuts = file.cuts.clone();
         let context =
             Context { observed_nanos: now.wall_nanos, parse: self.settings.parse == Parse::Auto, hash };
         let mut head = [0u8; MAX_HEADER];
@@ -560,7 +561,10 @@ impl<F: LogFs> Core<F> {
                 entry,
                 now.mono,
             ) {
-                Step::Held => None,
+                Step::Held => {
+                    let is_cut = cuts.contains(&Cut { offset: end, stream: Some(header.stream) });
+                    lineage.joiner.take_if(header.stream, is_cut)
+                }
                 Step::Single => Some(Joined {
                     extents: vec![entry],
                     time_unix_nano: header.time_unix_nano,
@@ -605,19 +609,18 @@ impl<F: LogFs> Core<F> {
         self.lineages.get(&lineage)?.attributes.as_ref().map(|(set, _)| set.clone())
     }
 
-    /// The end of a compressed file is known only when it is reached.
-    fn end_of_gz(&mut self, id: FileId) {
+    /// The end of a compressed file is known only when it is reached. A last line without a newline is left to the clock.
+    fn end_of_gz(&mut self, id: FileId, end: u64) {
         let Some(file) = self.files.get(&id) else { return };
-        let scanned = file.scanned.max(file.read);
-        if file.seen > scanned && file.read == scanned {
-            let (start, end) = (file.read, file.seen);
-            tracing::warn!(file = %file.name, bytes = end - start, "a compressed log file is shorter than it states");
-            self.settle(id, start, end, Account::Lost(Lost::Truncated));
-            if let Some(file) = self.files.get_mut(&id) {
-                (file.read, file.scanned) = (end, end);
-            }
+        let (start, seen) = (end.max(file.read), file.seen);
+        if start < seen && !file.settled.covers(start, seen) {
+            tracing::warn!(file = %file.name, bytes = seen - start, "a compressed log file is shorter than it states");
+            self.settle(id, start, seen, Account::Lost(Lost::Truncated));
         }
-        self.gz.forget(id);
+        self.skip_settled(id);
+        if self.files.get(&id).is_none_or(TailFile::is_drained) {
+            self.gz.forget(id);
+        }
     }
 
     /// A file that cannot be read: a damaged compression is given up, anything else is tried again.
