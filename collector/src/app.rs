@@ -3,12 +3,13 @@
 use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
-use sonde_daemon::health::Health;
+use sonde_daemon::health::{Health, Heartbeat};
 use sonde_daemon::http::{self, BindError, Bound, Limits};
 use sonde_daemon::lock::{Lock, LockError};
 use sonde_daemon::page::{Build, Page, Process, Section, Source};
@@ -143,7 +144,9 @@ impl App {
             sink: name.clone(),
             request_bytes: request_bytes(&self.config),
         };
-        let delivery = deliver::start(&self.queue, writer, options, delivery_stops)?;
+        let delivering = health.heartbeat("delivery", TURN);
+        let delivery = deliver::start(&self.queue, writer, options, delivery_stops, delivering.clone())?;
+        deliver::forget_all_but(&self.queue, &[&name]);
         let sources: Vec<Box<dyn Source>> = vec![
             Box::new(Build { prefix: "sonde_collector", version: env!("CARGO_PKG_VERSION") }),
             Box::new(Process),
@@ -180,7 +183,7 @@ impl App {
         let stopped = tokio::select! {
             _ = shutdown.wait() => Ok(()),
             Some(ended) = senders.join_next() => ended.map_err(std::io::Error::other).and_then(|result| result),
-            () = watch_over(&health, &delivery) => Err(std::io::Error::other("the delivery to the store ended")),
+            () = watch_over(&health, &self.queue, &delivery, &delivering) => Err(std::io::Error::other("the delivery to the store ended")),
         };
         ready.set(false);
         self.receiver.drain();
@@ -201,11 +204,26 @@ impl App {
     }
 }
 
-/// Turns liveness red when the runtime stands still; returns when the delivery has ended by itself.
-async fn watch_over(health: &Health, delivery: &Delivery) {
-    let heartbeat = health.heartbeat("runtime", Duration::from_secs(60));
+/// What the loops promise. Each comes around within a second where only its own work holds it up, so that a minute is
+/// a loop that stands still, on a node that is starved too.
+const TURN: Duration = Duration::from_secs(60);
+
+/// Turns liveness red when one of our own loops has ended or stands still; returns when the delivery has ended by
+/// itself. A disk never does: the queue's threads do nothing but wait for frames and for the disk (an fsync that hangs,
+/// a volume that is gone), so that they count as long as they run; the delivery's loop beats by itself, and for it is
+/// beaten while it is in the store. Neither is helped by a restart, which would hang at the same disk, and what hangs shows as
+/// refused requests and in the queue's age.
+async fn watch_over(health: &Health, queue: &Queue, delivery: &Delivery, delivering: &Heartbeat) {
+    let runtime = health.heartbeat("runtime", TURN);
+    let threads = health.heartbeat("queue", TURN);
     while !delivery.is_finished() {
-        heartbeat.beat();
+        runtime.beat();
+        if queue.is_running() {
+            threads.beat();
+        }
+        if delivery.numbers().on_disk.load(Ordering::Relaxed) {
+            delivering.beat();
+        }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }

@@ -8,8 +8,9 @@ use sonde_daemon::units::Size;
 use crate::config::{Ack, Config, SinkKind};
 use crate::queue::MinFree;
 
-/// OTLP requests are protobuf messages, and those end at 2 GiB.
-const REQUEST_MAX: Size = Size::gib(2);
+/// A request may be one record, the store holds a record in one block, and blocks end at 1 GiB. What a byte of a
+/// request becomes there is at most six: a control character, as JSON.
+const REQUEST_MAX: Size = Size::mib(128);
 
 impl Validate for Config {
     fn validate(&self, problems: &mut Problems) {
@@ -74,12 +75,8 @@ impl Config {
 
     fn validate_limits(&self, problems: &mut Problems) {
         let limits = &self.limits;
-        if limits.request < Size::kib(1) || limits.request >= REQUEST_MAX {
-            problems.add(
-                "limits.request",
-                format!("{} is out of range", limits.request),
-                "1KiB to less than 2GiB",
-            );
+        if limits.request < Size::kib(1) || limits.request > REQUEST_MAX {
+            problems.add("limits.request", format!("{} is out of range", limits.request), "1KiB to 128MiB");
         }
         if limits.in_flight < limits.request {
             problems.add(
@@ -177,6 +174,7 @@ sinks:
             ("ack: delivered", "ack", "not there yet"),
             ("limits: {request: 100MiB, in_flight: 10MiB}", "limits.in_flight", "less than"),
             ("limits: {request: 0}", "limits.request", "out of range"),
+            ("limits: {request: 129MiB, in_flight: 1GiB}", "limits.request", "128MiB"),
             ("limits: {connections: 0}", "limits.connections", "0 would"),
             ("queue: {min_free: much}", "queue.min_free", "much"),
             ("queue: {min_free: 100%}", "queue.min_free", "100%"),

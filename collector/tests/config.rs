@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use sonde_collector::config::{Config, Sink};
+use sonde_collector::store::StoreOptions;
 use sonde_daemon::units::{Interval, Size};
 
 fn flatten(path: &str, value: &Value, out: &mut BTreeMap<String, String>) {
@@ -25,12 +26,17 @@ fn flatten(path: &str, value: &Value, out: &mut BTreeMap<String, String>) {
 fn the_table_of_keys_and_defaults_is_the_programs() {
     let mut program = BTreeMap::new();
     flatten("", &serde_json::to_value(Config::default()).unwrap(), &mut program);
-    // The keys of a sink, each set so that each shows.
-    let sink = Sink { retention: Some(Interval::secs(1)), max_bytes: Some(Size::kib(1)), ..Sink::default() };
+    // The keys of a sink, with what the store takes where they are not given.
+    let store = StoreOptions::default();
+    let sink = Sink {
+        retention: Some(Interval(store.retention)),
+        max_bytes: Some(Size(store.max_bytes)),
+        ..Sink::default()
+    };
     let mut keys = BTreeMap::new();
     flatten("sinks[]", &serde_json::to_value(sink).unwrap(), &mut keys);
     for (key, value) in keys {
-        program.insert(key.clone(), if key == "sinks[].type" { value } else { "none".to_owned() });
+        program.insert(key.clone(), if key == "sinks[].name" { "none".to_owned() } else { value });
     }
     let text = include_str!("../CONFIG.md");
     let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));

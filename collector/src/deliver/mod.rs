@@ -12,10 +12,11 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use sonde_daemon::health::Heartbeat;
 use sonde_wire::view::LogsRequest;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -45,7 +46,8 @@ pub struct DeliverOptions {
     pub dead_letter_dir: PathBuf,
     /// Bytes of unreadable frames that are kept there.
     pub dead_letter_bytes: u64,
-    /// Largest request after decompression, bytes: what `receive` lets through.
+    /// Largest request after decompression, bytes: what `receive` lets through now. Frames say their own size where
+    /// they were taken under a larger one.
     pub request_bytes: usize,
 }
 
@@ -60,6 +62,8 @@ pub struct Delivered {
     pub received_unix_nano: AtomicU64,
     /// When the newest frame handed over was handed over, Unix nanoseconds.
     pub delivered_unix_nano: AtomicU64,
+    /// Its loop is at work that the disk may hold up for any time.
+    pub on_disk: AtomicBool,
 }
 
 /// A running delivery.
@@ -89,11 +93,13 @@ impl Delivery {
 
 /// Starts the delivery on a thread of its own; to be called on the tokio runtime, which reads the queue for it. When
 /// `stop` turns true (or its sender is gone), it commits what it has taken and ends; what is left is in the queue.
+/// `heartbeat` beats each time around: twice a second and more, but for the disk ([`Delivered::on_disk`]).
 pub fn start(
     queue: &Queue,
     store: Writer,
     options: DeliverOptions,
     stop: watch::Receiver<bool>,
+    heartbeat: Heartbeat,
 ) -> io::Result<Delivery> {
     let numbers = Arc::new(Delivered::default());
     let known = Some(store.committed()).filter(|committed| *committed != Position::default());
@@ -108,12 +114,22 @@ pub fn start(
         options,
         numbers: Arc::clone(&numbers),
         decoder: Decoder::default(),
+        heartbeat,
         retry_ms: 0,
         pause: PAUSE,
     };
     let runtime = Handle::current();
     let thread = thread::Builder::new().name("store".into()).spawn(move || delivery.run(&runtime, stop))?;
     Ok(Delivery { thread, numbers })
+}
+
+/// Drops the cursors of sinks that are not configured any more, which would hold the queue's segments for ever. To be
+/// called when those that are have been started: a queue without a cursor holds nothing.
+pub fn forget_all_but(queue: &Queue, sinks: &[&str]) {
+    for name in queue.cursors().iter().filter(|name| !sinks.contains(&name.as_str())) {
+        tracing::warn!(sink = name, "no such sink is configured any more: the queue keeps nothing for it");
+        queue.forget(name);
+    }
 }
 
 struct Loop {
@@ -124,6 +140,7 @@ struct Loop {
     options: DeliverOptions,
     numbers: Arc<Delivered>,
     decoder: Decoder,
+    heartbeat: Heartbeat,
     /// Not before this time is a commit tried again.
     retry_ms: u64,
     pause: Duration,
@@ -140,6 +157,7 @@ impl Loop {
     fn run(mut self, runtime: &Handle, mut stop: watch::Receiver<bool>) {
         let mut ticked_ms = 0;
         loop {
+            self.heartbeat.beat();
             let full = self.store.is_full();
             let patience = match self.store.is_committing() {
                 true if full => Duration::ZERO,
@@ -155,6 +173,8 @@ impl Loop {
                     () = tokio::time::sleep(patience) => Came::Nothing,
                 }
             });
+            // From here on: to take records, the store looks for them on the disk.
+            self.numbers.on_disk.store(true, Ordering::Relaxed);
             let mut step_bytes = COMMIT_STEP_BYTES;
             match came {
                 Came::Entry(entry) => {
@@ -173,9 +193,12 @@ impl Loop {
                 self.store.tick(now);
                 ticked_ms = now;
             }
+            self.numbers.on_disk.store(false, Ordering::Relaxed);
         }
+        self.numbers.on_disk.store(true, Ordering::Relaxed);
         let result = self.store.commit(now_ms()).map(Some);
         self.on_commit(result);
+        self.heartbeat.finish();
     }
 
     fn take(&mut self, entry: &Entry) {
@@ -183,7 +206,9 @@ impl Loop {
         if frame.signal != Signal::Logs {
             return self.store.skip(next, now);
         }
-        let decoded = self.decoder.decode(frame, self.options.request_bytes);
+        // What was acknowledged under a larger limit is still a request.
+        let limit = self.options.request_bytes.max(frame.uncompressed_len as usize);
+        let decoded = self.decoder.decode(frame, limit);
         match decoded.and_then(|bytes| Ok(LogsRequest::check(bytes, &decode::LIMITS)?)) {
             Ok((request, _)) => self.store.ingest(request, frame.received_unix_nano, next, now),
             Err(error) => {

@@ -287,6 +287,12 @@ impl Queue {
         self.first_fresh
     }
 
+    /// Whether its threads run. One that has ended before `close` was a bug's; a restart helps.
+    pub fn is_running(&self) -> bool {
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        !threads.iter().any(JoinHandle::is_finished)
+    }
+
     /// Numbers for metrics and people. No IO.
     pub fn status(&self) -> Status {
         let now = self.shared.now_unix_nano();

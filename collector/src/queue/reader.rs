@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::segment::{Gap, Step, Walk};
 use super::state::Shared;
@@ -36,12 +37,14 @@ pub struct Reader {
     position: Position,
     ahead: VecDeque<Entry>,
     walk: Option<Walk>,
+    /// The trip to the disk that is under way; it goes on when nobody waits for it, and its result is taken later.
+    fetching: Option<JoinHandle<Fetched>>,
 }
 
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>, from: Position) -> Self {
         let end = shared.end.subscribe();
-        Self { shared, end, position: from, ahead: VecDeque::new(), walk: None }
+        Self { shared, end, position: from, ahead: VecDeque::new(), walk: None, fetching: None }
     }
 
     /// Where the next entry will be looked for.
@@ -50,25 +53,30 @@ impl Reader {
     }
 
     /// The next frame; waits for one. `None` once the queue is closed and all of it was read. What is damaged is
-    /// counted and left out. Nothing is lost when the future is dropped. Runs on a tokio runtime: files are read on
-    /// its blocking threads.
+    /// counted and left out. Nothing is lost when the future is dropped, not even the time that a slow disk took so
+    /// far. Runs on a tokio runtime: files are read on its blocking threads, on one of them at a time.
     pub async fn next(&mut self) -> Option<Entry> {
         loop {
             if let Some(entry) = self.ahead.pop_front() {
                 self.position = entry.next_position;
                 return Some(entry);
             }
+            if let Some(fetching) = &mut self.fetching {
+                let fetched = fetching.await;
+                self.fetching = None;
+                // An error here is the runtime's end.
+                let fetched = fetched.ok()?;
+                self.position = fetched.entries.front().map_or(fetched.next, |entry| entry.position);
+                self.ahead = fetched.entries;
+                self.walk = fetched.walk;
+                continue;
+            }
             // Marked as seen before it is looked at, so that no later move is missed.
             self.end.borrow_and_update();
             let closed = self.shared.state().closed;
             if self.shared.state().resolve(self.position).is_some() {
                 let (shared, from, walk) = (self.shared.clone(), self.position, self.walk.take());
-                let fetch = move || fetch(&shared, from, walk);
-                // An error here is the runtime's end.
-                let fetched = tokio::task::spawn_blocking(fetch).await.ok()?;
-                self.position = fetched.entries.front().map_or(fetched.next, |entry| entry.position);
-                self.ahead = fetched.entries;
-                self.walk = fetched.walk;
+                self.fetching = Some(tokio::task::spawn_blocking(move || fetch(&shared, from, walk)));
             } else if closed {
                 return None;
             } else {

@@ -151,6 +151,35 @@ impl StoreError {
     fn index(dir: &Path, source: tantivy::TantivyError) -> Self {
         Self::Index { dir: dir.to_owned(), source }
     }
+
+    /// Whether what is on disk is wrong, and not only out of reach now: no file descriptor left, no permission, a
+    /// volume that does not answer.
+    fn is_damage(&self) -> bool {
+        use tantivy::TantivyError;
+        use tantivy::directory::error::{OpenDirectoryError, OpenReadError};
+        match self {
+            Self::Damaged { .. } => true,
+            Self::Io { source, .. } => is_content(source),
+            Self::Index { source, .. } => match source {
+                TantivyError::IoError(error)
+                | TantivyError::OpenReadError(OpenReadError::IoError { io_error: error, .. })
+                | TantivyError::OpenDirectoryError(OpenDirectoryError::IoError { io_error: error, .. }) => {
+                    is_content(error)
+                }
+                TantivyError::OpenDirectoryError(OpenDirectoryError::FailedToCreateTempDir(_))
+                | TantivyError::OpenWriteError(_)
+                | TantivyError::LockFailure(..)
+                | TantivyError::SystemError(_) => false,
+                _ => true,
+            },
+        }
+    }
+}
+
+/// Whether an error tells of what is on disk: of files that are missing or end too early. The rest is the system's.
+fn is_content(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
+    error.raw_os_error().is_none() || matches!(error.kind(), NotFound | NotADirectory | IsADirectory)
 }
 
 /// The store's query side; clones are the same store.

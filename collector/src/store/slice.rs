@@ -180,7 +180,7 @@ pub struct Slice {
     pub commit: Commit,
     /// Its size on disk.
     pub bytes: u64,
-    /// Set by a reader that found its index unreadable.
+    /// Set by a reader that found its index damaged.
     pub suspect: Arc<AtomicBool>,
     blocks: Arc<File>,
     searcher: Searcher,
@@ -190,6 +190,8 @@ pub struct Slice {
 impl Slice {
     /// Opens the slice in `dir` at its last commit. `None`: it was never committed to.
     pub fn open(id: u64, dir: &Path) -> Result<Option<Self>, StoreError> {
+        // The index takes a directory that cannot be looked into for one that is not there.
+        fs::read_dir(dir.join("index")).map_err(|e| StoreError::io(dir, e))?;
         let index = Index::open_in_dir(dir.join("index")).map_err(|e| StoreError::index(dir, e))?;
         let blocks = File::open(dir.join("blocks")).map_err(|e| StoreError::io(dir, e))?;
         Self::at_commit(id, dir, &index, Arc::new(blocks), Arc::default())
@@ -254,8 +256,11 @@ impl Slice {
         match std::panic::catch_unwind(std::panic::AssertUnwindSafe(search)) {
             Ok(Ok(found)) => Ok(found),
             Ok(Err(error)) => {
-                self.suspect.store(true, Ordering::Relaxed);
-                Err(StoreError::index(&self.dir, error))
+                let error = StoreError::index(&self.dir, error);
+                if error.is_damage() {
+                    self.suspect.store(true, Ordering::Relaxed);
+                }
+                Err(error)
             }
             Err(_) => {
                 self.suspect.store(true, Ordering::Relaxed);

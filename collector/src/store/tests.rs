@@ -608,6 +608,52 @@ fn a_damaged_slice_is_set_aside_and_the_rest_answers() {
 }
 
 #[test]
+fn a_slice_that_the_system_does_not_let_us_read_fails_the_start_and_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, mut writer) = Store::open(dir.path(), options()).unwrap();
+    ingest(&mut writer, &lines(1, 100), 1, 1000);
+    writer.commit(1000).unwrap();
+    drop(writer);
+    let slice = dir.path().join("slice-0000000001");
+    let mut files = vec![slice.join("blocks"), slice.join("index/meta.json")];
+    files.extend(
+        fs::read_dir(slice.join("index"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|ending| ending == "term")),
+    );
+    assert_eq!(files.len(), 3);
+    for file in &files {
+        let away = dir.path().join("away");
+        fs::rename(file, &away).unwrap();
+        // A link to itself: neither missing nor readable, for root too.
+        std::os::unix::fs::symlink(file, file).unwrap();
+        let error = Store::open(dir.path(), options()).err().unwrap();
+        assert!(!error.is_damage() && error.to_string().contains("slice-0000000001"), "{error}");
+        assert!(!dir.path().join("damaged").exists());
+        fs::remove_file(file).unwrap();
+        fs::rename(&away, file).unwrap();
+        let (store, _) = Store::open(dir.path(), options()).unwrap();
+        assert!(all(&store) == listed(&lines(1, 100)), "{}", file.display());
+    }
+}
+
+#[test]
+fn only_what_is_wrong_on_disk_counts_as_damage() {
+    use std::io;
+    use tantivy::TantivyError;
+    let dir = Path::new("slice");
+    for (errno, damage) in [(24, false), (13, false), (5, false), (12, false), (2, true)] {
+        let error = || io::Error::from_raw_os_error(errno);
+        assert_eq!(StoreError::io(dir, error()).is_damage(), damage, "{errno}");
+        let index = StoreError::index(dir, TantivyError::IoError(Arc::new(error())));
+        assert_eq!(index.is_damage(), damage, "{errno}");
+    }
+    assert!(StoreError::io(dir, io::ErrorKind::UnexpectedEof.into()).is_damage());
+    assert!(StoreError::index(dir, TantivyError::InternalError("x".to_owned())).is_damage());
+}
+
+#[test]
 fn a_damaged_block_is_left_out_and_the_rest_answers() {
     let dir = tempfile::tempdir().unwrap();
     let (store, mut writer) = Store::open(dir.path(), options()).unwrap();

@@ -21,6 +21,10 @@ struct Inner {
     peak: u64,
     /// The operation, counted from here, that fails, and how.
     fault: Option<(u32, Fault)>,
+    /// Reads that touch these offsets of any file fail.
+    unreadable: std::ops::Range<u64>,
+    /// How many did.
+    failed_reads: u32,
     /// From the crash to the restart nothing works.
     dead: bool,
     random: u64,
@@ -71,6 +75,8 @@ impl Disk {
             capacity,
             peak: 0,
             fault: None,
+            unreadable: 0..0,
+            failed_reads: 0,
             dead: false,
             random: seed | 1,
         })))
@@ -86,6 +92,15 @@ impl Disk {
 
     pub fn no_fault(&self) {
         self.inner().fault = None;
+    }
+
+    /// From now on these offsets cannot be read.
+    pub fn make_unreadable(&self, offsets: std::ops::Range<u64>) {
+        self.inner().unreadable = offsets;
+    }
+
+    pub fn failed_reads(&self) -> u32 {
+        self.inner().failed_reads
     }
 
     /// Files whose name ends so are gone.
@@ -292,6 +307,10 @@ impl File for DiskFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut inner = self.0.inner();
         inner.whole()?;
+        if offset < inner.unreadable.end && offset + buf.len() as u64 > inner.unreadable.start {
+            inner.failed_reads += 1;
+            return Err(eio());
+        }
         let live = &inner.files[&self.1].live;
         let rest = live.get(usize::try_from(offset).unwrap()..).unwrap_or(&[]);
         let len = rest.len().min(buf.len());

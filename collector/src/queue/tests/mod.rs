@@ -94,6 +94,33 @@ async fn a_reader_waits_for_frames_and_loses_none_when_cancelled() {
 }
 
 #[tokio::test]
+async fn a_reader_that_is_cancelled_again_and_again_gets_past_what_cannot_be_read() {
+    let disk = Disk::new(1 << 20, 1);
+    let queue_options = QueueOptions { read_patience: Duration::from_secs(1), ..options() };
+    let queue = Queue::open(Path::new("/queue"), queue_options, Arc::new(disk.clone())).unwrap();
+    let mut sent = Vec::new();
+    for n in 0..3 {
+        let frame = frame(&format!("{n}{}", "x".repeat(1000)));
+        sent.push((queue.append(frame.clone()).await.unwrap(), frame));
+    }
+    let bad = sent[1].0.offset;
+    disk.make_unreadable(bad + FRAME_HEADER + 10..bad + FRAME_HEADER + 20);
+    let mut reader = queue.reader(Position::default());
+    let mut got = Vec::new();
+    let begun = std::time::Instant::now();
+    while got.len() < 2 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{got:?}");
+        if let Ok(entry) = tokio::time::timeout(Duration::from_millis(10), reader.next()).await {
+            got.push(entry.unwrap().frame);
+        }
+    }
+    assert_eq!(got, [sent[0].1.clone(), sent[2].1.clone()]);
+    assert_eq!(queue.status().damaged.frames, 1);
+    // Four pauses make the second; two reads a try, and those for the frames around it.
+    assert!(disk.failed_reads() < 20, "one trip to the disk at a time: {}", disk.failed_reads());
+}
+
+#[tokio::test]
 async fn a_full_queue_says_so_and_goes_on_when_the_slowest_reader_does() {
     let disk = Disk::new(10 << 20, 1);
     let queue = on(&disk, 128 << 10);
