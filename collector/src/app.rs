@@ -209,10 +209,9 @@ impl App {
 const TURN: Duration = Duration::from_secs(60);
 
 /// Turns liveness red when one of our own loops has ended or stands still; returns when the delivery has ended by
-/// itself. A disk never does: the queue's threads do nothing but wait for frames and for the disk (an fsync that hangs,
-/// a volume that is gone), so that they count as long as they run; the delivery's loop beats by itself, and for it is
-/// beaten while it is in the store. Neither is helped by a restart, which would hang at the same disk, and what hangs shows as
-/// refused requests and in the queue's age.
+/// itself. A disk never does: the queue's threads only wait for frames and for the disk (an fsync that hangs, a volume
+/// that is gone), so they count as long as they run; the delivery's loop beats by itself, and is beaten for while it is
+/// in the store. A restart would hang at the same disk; what hangs shows as refused requests and in the queue's age.
 async fn watch_over(health: &Health, queue: &Queue, delivery: &Delivery, delivering: &Heartbeat) {
     let runtime = health.heartbeat("runtime", TURN);
     let threads = health.heartbeat("queue", TURN);

@@ -121,6 +121,22 @@ async fn a_reader_that_is_cancelled_again_and_again_gets_past_what_cannot_be_rea
 }
 
 #[tokio::test]
+async fn a_queue_whose_thread_has_died_says_so() {
+    let disk = Disk::new(1 << 20, 1);
+    let queue_options = QueueOptions { clock: || panic!("as a bug would"), ..options() };
+    let queue = Queue::open(Path::new("/queue"), queue_options, Arc::new(disk)).unwrap();
+    assert!(queue.is_running());
+    assert!(matches!(queue.append(frame("x")).await, Err(AppendError::Closed)));
+    for _ in 0..500 {
+        if !queue.is_running() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it is taken for alive");
+}
+
+#[tokio::test]
 async fn a_full_queue_says_so_and_goes_on_when_the_slowest_reader_does() {
     let disk = Disk::new(10 << 20, 1);
     let queue = on(&disk, 128 << 10);
