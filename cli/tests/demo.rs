@@ -3,10 +3,8 @@
 
 use std::process::Command;
 
-use sonde_tests::daemon::binary;
-
 fn demo(extra: &[&str]) -> (Option<i32>, String) {
-    let mut command = Command::new(binary("sonde").unwrap());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sonde"));
     command.args(["demo", "--duration", "8s", "--rate", "3000"]).args(extra);
     let out = command.output().unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
