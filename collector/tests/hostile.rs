@@ -345,6 +345,7 @@ fn the_second_collector_on_a_directory_names_the_first_and_a_bad_file_exits_2() 
         assert_eq!(code, Some(2));
         let lines: Vec<&str> = text.lines().collect();
         let starts = [
+            "2: limits.request: 1GiB is out of range",
             "3: limits.in_flight: 1MiB is less",
             "4: ack: `delivered`",
             "5: queue.max_byte: ",
@@ -355,7 +356,7 @@ fn the_second_collector_on_a_directory_names_the_first_and_a_bad_file_exits_2() 
         for (line, start) in lines.iter().zip(starts) {
             assert!(line.starts_with(&format!("{file}:{start}")), "{line}");
         }
-        assert!(lines[2].contains("max_bytes"), "the nearest key is named: {text}");
+        assert!(lines[3].contains("max_bytes"), "the nearest key is named: {text}");
     }
     assert_eq!(collector.get("/readyz").0, 200);
     assert_eq!(collector.get("/nothing").0, 404);
