@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::LogsError;
 use super::checkpoint::{Checkpoints, FileKey, FileState, Store};
 use super::discover::PodEntry;
 use super::filter::Filter;
@@ -13,13 +14,12 @@ use super::fs::{LogFs, Place};
 use super::gz::GzPool;
 use super::ledger::{Ledger, RowKey};
 use super::lineage::{Lineage, LineageId};
-use super::metrics::{Records, Snapshot};
+use super::metrics::Records;
 use super::outbox::Outbox;
+use super::redo::Redo;
 use super::resource::Node;
-use super::settle::Redo;
-use super::tail::{Aside, FileId, Handle, TailFile};
+use super::tail::{Aside, FileId, TailFile};
 use super::visit::Visit;
-use super::{FileStatus, LogsError};
 use crate::config::{Parse, ReadExisting};
 use crate::pods::PodIndex;
 
@@ -35,8 +35,6 @@ const RESCAN: Duration = Duration::from_secs(60);
 const RESCAN_UNWATCHED: Duration = Duration::from_secs(10);
 /// Looks fall on multiples of this, so that many live files share a wake-up.
 const GRID: Duration = Duration::from_millis(50);
-/// Drained files that stay open.
-const OPEN_DRAINED: usize = 512;
 
 /// What the core is told once.
 pub struct Settings {
@@ -354,127 +352,6 @@ impl<F: LogFs> Core<F> {
             tracing::error!(file = %file.name, "a log file is set aside after an error of our own");
         }
     }
-
-    /// Closes drained files beyond the cap, those first that grew longest ago.
-    fn close_drained(&mut self) {
-        let mut drained: Vec<(Instant, FileId)> = self
-            .files
-            .iter()
-            .filter(|(_, file)| {
-                file.handle.is_some()
-                    && file.is_drained()
-                    && file.is_named()
-                    && file.identity.is_some()
-                    && file.pending() == 0
-            })
-            .map(|(id, file)| (file.grown, *id))
-            .collect();
-        if drained.len() <= OPEN_DRAINED {
-            return;
-        }
-        drained.sort_unstable();
-        let excess = drained.len() - OPEN_DRAINED;
-        for (_, id) in &drained[..excess] {
-            self.gz.forget(*id);
-            if let Some(file) = self.files.get_mut(id) {
-                file.handle = None;
-            }
-        }
-    }
-
-    /// Grows with what is published; the same as before = nothing new to publish.
-    pub fn generation(&self) -> (u64, usize, u64, u64, usize) {
-        let errors = self.checkpoints.errors() + u64::from(self.checkpoints.failing());
-        (self.ledger.changes(), self.files.len(), self.outbox.sent(), errors, self.unreadable.len())
-    }
-
-    /// Whether bytes wait for something, so that ages grow.
-    pub fn is_waiting(&self) -> bool {
-        !self.outbox.is_idle() || !self.ready.is_empty()
-    }
-
-    /// What `/metrics/self` shows.
-    pub fn snapshot(&self) -> Snapshot {
-        let unlinked = self.files.values().filter(|file| file.handle.is_some() && !file.is_named());
-        Snapshot {
-            rows: self.ledger.rows().map(|(key, row)| (key.clone(), *row)).collect(),
-            gaps: self.gaps,
-            invalid_utf8_records: self.invalid_utf8,
-            records: Records { sent: self.outbox.sent(), ..self.records },
-            set_aside: self.set_aside,
-            unreadable: self.unreadable.len() as u64,
-            files: self.files.len() as u64,
-            open_files: self.files.values().filter(|file| file.handle.is_some()).count() as u64,
-            pinned_bytes: unlinked.map(|file| file.seen).sum(),
-            state_errors: self.checkpoints.errors(),
-            state_failing: self.checkpoints.failing(),
-            inotify: self.root_watched,
-        }
-    }
-
-    /// What `/debug/files` shows.
-    pub fn statuses(&self, now: Instant) -> Vec<FileStatus> {
-        let mut all: Vec<FileStatus> = self
-            .files
-            .values()
-            .filter_map(|file| {
-                let lineage = self.lineages.get(&file.lineage)?;
-                let state = match file.aside {
-                    Some(Aside::Rule) => "excluded",
-                    Some(Aside::Panic) => "set_aside",
-                    Some(Aside::Gone) => "deleted",
-                    None if file.identity.is_none() => "unidentified",
-                    None if !file.is_named() => "deleted",
-                    None if !file.is_drained() => "reading",
-                    None if file.superseded.is_some() => "finished",
-                    None => "idle",
-                };
-                Some(FileStatus {
-                    path: lineage.path(&file.name),
-                    namespace: lineage.pod.namespace.clone(),
-                    pod: lineage.pod.pod.clone(),
-                    container: lineage.container.to_string(),
-                    size: file.seen,
-                    read: file.read,
-                    acked: file.settled.watermark(),
-                    lag_bytes: file.pending(),
-                    lag_seconds: match file.behind_since {
-                        Some(since) if file.pending() > 0 => {
-                            now.saturating_duration_since(since).as_secs_f64()
-                        }
-                        _ => 0.0,
-                    },
-                    state,
-                })
-            })
-            .collect();
-        all.sort_by(|left, right| left.path.cmp(&right.path));
-        all
-    }
-
-    /// Opens a file by its name if it is not open.
-    pub(super) fn ensure_open(&mut self, id: FileId) -> io::Result<()> {
-        let Some(file) = self.files.get(&id) else { return Err(io::ErrorKind::NotFound.into()) };
-        if file.handle.is_some() {
-            return Ok(());
-        }
-        let lineage = self.lineages.get(&file.lineage).ok_or(io::ErrorKind::NotFound)?;
-        let gz = file.plain.is_none();
-        let path = lineage.path(&lineage.file_name(file.suffix.as_deref(), gz));
-        let node = if gz { file.gz } else { file.plain };
-        let opened = self.fs.open(&path)?;
-        if node.is_some_and(|node| super::fs::LogFile::stat(&opened).is_ok_and(|stat| stat.node != node)) {
-            // Another file has its name by now; listing the directory again will say which.
-            let place = Place::Container(lineage.pod_dir.clone(), lineage.container.clone());
-            self.dirty_places.insert(place);
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        let opened = Arc::new(opened);
-        if let Some(file) = self.files.get_mut(&id) {
-            file.handle = Some(if gz { Handle::Gz(opened) } else { Handle::Plain(opened) });
-        }
-        Ok(())
-    }
 }
 
 /// The next point of the grid.
@@ -482,21 +359,6 @@ fn on_grid(started: Instant, at: Instant) -> Instant {
     let since = at.saturating_duration_since(started).as_millis();
     let points = u32::try_from(since.div_ceil(GRID.as_millis())).unwrap_or(u32::MAX);
     started + GRID * points
-}
-
-/// `pread` on the uncompressed bytes of an open file.
-pub(super) fn read_file<F: LogFs>(
-    files: &HashMap<FileId, TailFile<F::File>>,
-    gz: &mut GzPool<F::File>,
-    id: FileId,
-    buffer: &mut [u8],
-    offset: u64,
-) -> io::Result<usize> {
-    match files.get(&id).and_then(|file| file.handle.as_ref()) {
-        Some(Handle::Plain(file)) => super::fs::LogFile::read_at(&**file, buffer, offset),
-        Some(Handle::Gz(file)) => gz.read_at(id, file, buffer, offset),
-        None => Err(io::ErrorKind::NotFound.into()),
-    }
 }
 
 /// The ledger row of a file of an earlier process.

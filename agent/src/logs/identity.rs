@@ -6,10 +6,11 @@ use std::sync::Arc;
 use sonde_wire::uid::{self, FIRST_ENTRY_BYTES, FileHash};
 
 use super::checkpoint::{FileKey, FileState};
-use super::core::{Core, Now, read_file};
+use super::core::{Core, Now};
 use super::fs::LogFs;
 use super::gz;
 use super::ledger::{Account, Excluded, Lost};
+use super::open::read_file;
 use super::tail::{FileId, Handle, Identity};
 use crate::config::ReadExisting;
 

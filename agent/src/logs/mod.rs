@@ -13,9 +13,11 @@
 //!   reading stops.
 //! - A file is what its first entry says it is, wherever it lies and whatever inode it has.
 //!
-//! The way of a byte: `discover` lists what changed, `pod_path` names it, `identity` finds what is known of it,
-//! `visit` reads a window and cuts it into lines, `cri` and `join` make them whole, `record`, `fields` and `resource`
-//! dress them, `outbox` fills the request; `settle` hears what became of it, `ledger` and `persist` write it down.
+//! The way of a byte: `discover` lists what changed, `pod_path` names it, `reconcile` tells known files from new ones,
+//! `identity` finds what is known of them, `visit` chooses the file, `window` reads and cuts it into lines, `cri` and
+//! `join` make them whole, `emit`, `record`, `fields` and `resource` dress them, `outbox` fills the request; `settle`
+//! hears what became of it (`redo` sends what was refused in smaller requests), `ledger` and `persist` write it down.
+//! `cuts` ends what nobody ends, `loss` counts what nobody can read any more.
 //!
 //! Memory of the whole agent, with the defaults (1 MiB requests, `max_line` 1 MiB, 4 in flight). A request is sealed by
 //! the record that fills it, so it may hold one line more than its size: 2 MiB at most, 1 MiB where lines are short.
@@ -58,20 +60,28 @@ pub mod spans;
 
 mod checkpoint;
 mod core;
+mod cuts;
 mod discover;
+mod emit;
 mod filter;
 mod fs;
 mod gz;
 mod identity;
 mod lineage;
+mod loss;
+mod open;
 mod outbox;
 mod persist;
 mod reader;
+mod reconcile;
 mod record;
+mod redo;
 mod resource;
 mod settle;
+mod status;
 mod tail;
 mod visit;
+mod window;
 
 pub use reader::{Inbox, Reader};
 pub use tail::FileId;

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::frame::{VERSION, apply};
 use super::*;
 
 fn key(n: u8) -> FileKey {

@@ -1,0 +1,246 @@
+//! The bytes of `positions`: frames and entries.
+
+use sonde_wire::logs::Stream;
+use sonde_wire::uid::FileHash;
+
+use super::{Cut, Entry, FileKey, FileState, State};
+use crate::logs::ledger::{Row, RowKey};
+
+const MAGIC: [u8; 4] = *b"\xf5SP1";
+pub(super) const VERSION: u8 = 1;
+const FRAME_HEAD: usize = 12;
+
+/// One frame with all entries.
+pub(super) fn frame(entries: &[Entry]) -> Vec<u8> {
+    let mut bytes = vec![0; FRAME_HEAD];
+    bytes.push(VERSION);
+    for entry in entries {
+        write_entry(&mut bytes, entry);
+    }
+    let len = u32::try_from(bytes.len() - FRAME_HEAD).unwrap_or(u32::MAX);
+    let crc = crc32fast::hash(&bytes[FRAME_HEAD..]);
+    bytes[..4].copy_from_slice(&MAGIC);
+    bytes[4..8].copy_from_slice(&len.to_le_bytes());
+    bytes[8..12].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+/// All frames of a file that can be read.
+pub(super) fn read(bytes: &[u8]) -> State {
+    let mut state = State { existed: true, ..State::default() };
+    let mut skipped = 0;
+    let mut at = 0;
+    while at < bytes.len() {
+        if let Some(payload) = frame_at(&bytes[at..]) {
+            // What lies before a good frame was not a torn end.
+            state.damaged += skipped;
+            skipped = 0;
+            if apply(&mut state, payload).is_none() {
+                state.damaged += payload.len() as u64;
+            }
+            at += FRAME_HEAD + payload.len();
+            continue;
+        }
+        let next = memchr::memmem::find(&bytes[at + 1..], &MAGIC).map_or(bytes.len(), |found| at + 1 + found);
+        skipped += (next - at) as u64;
+        at = next;
+    }
+    // A file without one good frame is not a torn one: the first frame is written before the file has its name.
+    if state.files.is_empty() && state.rows.is_empty() && skipped > 0 {
+        state.damaged += skipped;
+    }
+    state
+}
+
+fn frame_at(bytes: &[u8]) -> Option<&[u8]> {
+    let head: &[u8; FRAME_HEAD] = bytes.first_chunk()?;
+    let (magic, rest) = head.split_first_chunk::<4>()?;
+    let (len, crc) = rest.split_first_chunk::<4>()?;
+    let len = usize::try_from(u32::from_le_bytes(*len)).ok()?;
+    let payload = bytes.get(FRAME_HEAD..FRAME_HEAD.checked_add(len)?)?;
+    let crc = u32::from_le_bytes(crc.try_into().ok()?);
+    (*magic == MAGIC && crc32fast::hash(payload) == crc).then_some(payload)
+}
+
+pub(super) fn apply(state: &mut State, payload: &[u8]) -> Option<()> {
+    let (version, rest) = payload.split_first()?;
+    if *version != VERSION {
+        return None;
+    }
+    let mut from = Decoder { rest };
+    while !from.rest.is_empty() {
+        match from.entry()? {
+            Entry::File(key, file) => {
+                state.files.insert(key, file);
+            }
+            Entry::Gone(key) => {
+                state.files.remove(&key);
+            }
+            Entry::Row(key, row) => {
+                state.rows.insert(key, row);
+            }
+            Entry::Folded(key) => {
+                state.rows.remove(&key);
+            }
+            Entry::Gaps(gaps) => state.gaps = gaps,
+        }
+    }
+    Some(())
+}
+
+fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
+    match entry {
+        Entry::File(key, file) => {
+            out.push(1);
+            write_key(out, key);
+            put(out, u64::from(file.head_len));
+            put(out, file.seen);
+            put(out, file.cutoff);
+            put_str(out, &file.name);
+            put(out, file.settled.len() as u64);
+            for (start, end) in &file.settled {
+                put(out, *start);
+                put(out, end - start);
+            }
+            put(out, file.cuts.len() as u64);
+            for cut in &file.cuts {
+                put(out, cut.offset);
+                out.push(match cut.stream {
+                    None => 0,
+                    Some(Stream::Stdout) => 1,
+                    Some(Stream::Stderr) => 2,
+                    Some(Stream::Unknown) => 3,
+                });
+            }
+        }
+        Entry::Gone(key) => {
+            out.push(2);
+            write_key(out, key);
+        }
+        Entry::Row(key, row) => {
+            out.push(3);
+            write_row_key(out, key);
+            let values = [row.observed, row.acked, row.records];
+            for value in values.iter().chain(&row.shed).chain(&row.lost).chain(&row.excluded) {
+                put(out, *value);
+            }
+        }
+        Entry::Folded(key) => {
+            out.push(4);
+            write_row_key(out, key);
+        }
+        Entry::Gaps(gaps) => {
+            out.push(5);
+            put(out, *gaps);
+        }
+    }
+}
+
+fn write_key(out: &mut Vec<u8>, key: &FileKey) {
+    put_str(out, &key.pod_dir);
+    put_str(out, &key.container);
+    put(out, u64::from(key.restart));
+    out.extend_from_slice(&key.hash.0);
+}
+
+fn write_row_key(out: &mut Vec<u8>, key: &RowKey) {
+    put_str(out, &key.namespace);
+    put_str(out, &key.pod);
+    put_str(out, &key.container);
+}
+
+fn put_str(out: &mut Vec<u8>, text: &str) {
+    put(out, text.len() as u64);
+    out.extend_from_slice(text.as_bytes());
+}
+
+/// LEB128.
+fn put(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push((value & 0x7f) as u8);
+}
+
+struct Decoder<'a> {
+    rest: &'a [u8],
+}
+
+impl Decoder<'_> {
+    fn entry(&mut self) -> Option<Entry> {
+        Some(match self.byte()? {
+            1 => {
+                let key = self.key()?;
+                let (head_len, seen, cutoff, name) =
+                    (u16::try_from(self.int()?).ok()?, self.int()?, self.int()?, self.text()?);
+                let mut settled = Vec::new();
+                for _ in 0..self.int()? {
+                    let (start, len) = (self.int()?, self.int()?);
+                    settled.push((start, start.checked_add(len)?));
+                }
+                let mut cuts = Vec::new();
+                for _ in 0..self.int()? {
+                    let offset = self.int()?;
+                    let stream = match self.byte()? {
+                        0 => None,
+                        1 => Some(Stream::Stdout),
+                        2 => Some(Stream::Stderr),
+                        _ => return None,
+                    };
+                    cuts.push(Cut { offset, stream });
+                }
+                Entry::File(key, FileState { head_len, seen, settled, cuts, cutoff, name })
+            }
+            2 => Entry::Gone(self.key()?),
+            3 => {
+                let key = self.row_key()?;
+                let mut row =
+                    Row { observed: self.int()?, acked: self.int()?, records: self.int()?, ..Row::default() };
+                for value in row.shed.iter_mut().chain(&mut row.lost).chain(&mut row.excluded) {
+                    *value = self.int()?;
+                }
+                Entry::Row(key, row)
+            }
+            4 => Entry::Folded(self.row_key()?),
+            5 => Entry::Gaps(self.int()?),
+            _ => return None,
+        })
+    }
+
+    fn key(&mut self) -> Option<FileKey> {
+        let (pod_dir, container, restart) = (self.text()?, self.text()?, u32::try_from(self.int()?).ok()?);
+        let (hash, rest) = self.rest.split_first_chunk::<10>()?;
+        self.rest = rest;
+        Some(FileKey { pod_dir, container, restart, hash: FileHash(*hash) })
+    }
+
+    fn row_key(&mut self) -> Option<RowKey> {
+        Some(RowKey { namespace: self.text()?, pod: self.text()?, container: self.text()? })
+    }
+
+    fn text(&mut self) -> Option<String> {
+        let len = usize::try_from(self.int()?).ok()?;
+        let (text, rest) = self.rest.split_at_checked(len)?;
+        self.rest = rest;
+        std::str::from_utf8(text).ok().map(str::to_owned)
+    }
+
+    fn int(&mut self) -> Option<u64> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        let (byte, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        Some(*byte)
+    }
+}

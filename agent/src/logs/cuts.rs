@@ -1,0 +1,115 @@
+//! What the clock ends: unfinished lines that nothing was added to for a while.
+
+use sonde_wire::logs::Stream;
+
+use super::checkpoint::Cut;
+use super::core::{Core, Now};
+use super::fs::LogFs;
+use super::join::{Joined, MAX_WAIT};
+use super::ledger::{Account, Lost};
+use super::lineage::{FIRST_LOOK, LAST_LOOK, LineageId};
+use super::record::Context;
+use super::tail::FileId;
+use crate::config::Parse;
+
+impl<F: LogFs> Core<F> {
+    /// Ends what the clock ends: the cuts are on disk before their records are sent, one write for as many as requests
+    /// have room for. The rest stays due: hundreds of lines of a mebibyte may end in the same instant.
+    pub(super) fn run_cuts(&mut self, now: Now) {
+        if self.cuts_due.is_empty() || (self.outbox.is_full() && !self.outbox.seal()) {
+            return;
+        }
+        let mut due = std::mem::take(&mut self.cuts_due);
+        due.sort_unstable();
+        due.dedup();
+        if !self.checkpoints.may_write(now.mono) {
+            for id in due {
+                self.look_again(id, now.mono + FIRST_LOOK);
+            }
+            return;
+        }
+        let mut lines: Vec<(LineageId, FileId, Cut)> = Vec::new();
+        let mut joins: Vec<(LineageId, FileId, Cut)> = Vec::new();
+        let mut room = self.outbox.room();
+        let mut fitting = 0;
+        for id in &due {
+            if room == 0 {
+                break;
+            }
+            fitting += 1;
+            let Some(lineage) = self.lineages.get(id) else { continue };
+            for stream in [Stream::Stdout, Stream::Stderr] {
+                if let Some(open) = lineage.joiner.open(stream)
+                    && now.mono.saturating_duration_since(open.touched) >= MAX_WAIT
+                    && let Some(last) = open.extents.last()
+                {
+                    room = room.saturating_sub(open.bytes().min(self.settings.max_line));
+                    joins.push((*id, last.file, Cut { offset: last.end, stream: Some(stream) }));
+                }
+            }
+            for file in &lineage.files {
+                let Some(known) = self.files.get(file) else { continue };
+                let is_quiet = now.mono.saturating_duration_since(known.grown) >= MAX_WAIT;
+                if known.aside.is_none() && known.identity.is_some() && known.handle.is_some() && is_quiet {
+                    // What is settled beyond (a compressed file is shorter than it stated) is not part of the line.
+                    let settled = known.settled.next_after(known.read).map_or(u64::MAX, |(start, _)| start);
+                    let end = known.seen.min(settled);
+                    if known.read < end {
+                        lines.push((*id, *file, Cut { offset: end, stream: None }));
+                    }
+                }
+            }
+        }
+        self.cuts_due = due.split_off(fitting);
+        for (_, file, cut) in lines.iter().chain(&joins) {
+            if let Some(file) = self.files.get_mut(file)
+                && !file.cuts.contains(cut)
+            {
+                file.cuts.push(*cut);
+            }
+            self.dirty_files.insert(*file);
+        }
+        if !self.flush(now.mono) {
+            // Not durable: the records wait.
+            for (_, file, cut) in lines.iter().chain(&joins) {
+                if let Some(file) = self.files.get_mut(file) {
+                    file.cuts.retain(|other| other != cut);
+                }
+            }
+            for id in due {
+                self.look_again(id, now.mono + LAST_LOOK);
+            }
+            return;
+        }
+        for (id, _, cut) in joins {
+            let Some(stream) = cut.stream else { continue };
+            let joined = self.lineages.get_mut(&id).and_then(|lineage| lineage.joiner.take(stream));
+            if let Some(joined) = joined {
+                self.emit_cut(id, &joined, now);
+            }
+        }
+        for id in due {
+            self.wake(id);
+        }
+    }
+
+    fn emit_cut(&mut self, id: LineageId, joined: &Joined, now: Now) {
+        let Some(first) = joined.extents.first() else { return };
+        let hash = self.files.get(&first.file).and_then(|file| file.identity).map(|identity| identity.hash);
+        let (Some(set), Some(hash)) = (self.attributes_of(id), hash) else { return };
+        // Sealed if it is full; the room was counted before, so what does not fit is one record.
+        self.outbox.accepts(&set);
+        self.outbox.open(&set);
+        let context =
+            Context { observed_nanos: now.wall_nanos, parse: self.settings.parse == Parse::Auto, hash };
+        if self.emit_extents(context, &joined.extents, false, None, now) {
+            if let Some(lineage) = self.lineages.get(&id) {
+                self.ledger.count_records(&lineage.row, 1);
+            }
+        } else {
+            for extent in &joined.extents {
+                self.settle(extent.file, extent.start, extent.end, Account::Lost(Lost::RotatedUnread));
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Bytes that are lost: truncated, removed before they were read, more than may be held open. And files that are over.
+
+use std::time::Instant;
+
+use sonde_wire::logs::Stream;
+
+use super::core::{Core, LineageKey, Now, row_of};
+use super::fs::{LogFs, Place};
+use super::ledger::{Account, Lost};
+use super::lineage::LineageId;
+use super::tail::{Aside, FileId, Handle, TailFile};
+
+impl<F: LogFs> Core<F> {
+    /// The file was cut under us: what of it was not read is gone, and what it holds now is another file.
+    pub(super) fn truncated(&mut self, lineage: LineageId, id: FileId, now: Now) {
+        let Some(file) = self.files.get_mut(&id) else { return };
+        let handle = file.handle.take();
+        let (plain, gz, suffix, name) =
+            (file.plain.take(), file.gz.take(), file.suffix.clone(), file.name.clone());
+        self.give_up(id, Lost::Truncated, now.mono);
+        let new = FileId(self.next_file);
+        self.next_file += 1;
+        let mut file = TailFile::new(lineage, &name, suffix, now.mono);
+        (file.plain, file.gz) = (plain, gz);
+        file.handle = handle.filter(|handle| matches!(handle, Handle::Plain(_)));
+        self.files.insert(new, file);
+        if let Some(lineage) = self.lineages.get_mut(&lineage) {
+            let at =
+                lineage.files.iter().position(|other| *other == id).map_or(lineage.files.len(), |at| at + 1);
+            lineage.files.insert(at, new);
+        }
+    }
+
+    /// Counts as lost what of a file is neither settled nor on its way, and leaves the file aside.
+    pub(super) fn give_up(&mut self, id: FileId, reason: Lost, now: Instant) {
+        let Some(file) = self.files.get_mut(&id) else { return };
+        file.aside = Some(Aside::Gone);
+        file.handle = None;
+        file.behind_since.get_or_insert(now);
+        let lineage = file.lineage;
+        self.gz.forget(id);
+        let Some(file) = self.files.get(&id) else { return };
+        // What is in a batch may yet be acknowledged.
+        let mut covered = file.settled.clone();
+        for range in self.outbox.ranges().filter(|range| range.file == id) {
+            covered.insert(range.start, range.end);
+        }
+        for extent in
+            self.redo.iter().flat_map(|redo| redo.records.iter().flatten()).filter(|extent| extent.file == id)
+        {
+            covered.insert(extent.start, extent.end);
+        }
+        for (start, end) in covered.gaps(file.seen) {
+            self.settle(id, start, end, Account::Lost(reason));
+        }
+        // A line that began in it cannot be read again; its entries in other files go with it.
+        let Some(lineage) = self.lineages.get_mut(&lineage) else { return };
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            if lineage
+                .joiner
+                .open(stream)
+                .is_some_and(|open| open.extents.iter().any(|extent| extent.file == id))
+            {
+                for extent in lineage.joiner.take(stream).map(|open| open.extents).unwrap_or_default() {
+                    let file = extent.file;
+                    if let Some(known) = self.files.get_mut(&file) {
+                        let new = known.settled.insert(extent.start, extent.end);
+                        self.ledger.settle(&lineage.row, new, Account::Lost(reason));
+                    }
+                    self.dirty_files.insert(file);
+                }
+            }
+        }
+    }
+
+    /// Bytes of deleted files are held open only up to the limit; the oldest go first.
+    pub(super) fn limit_pinned(&mut self, now: Now) {
+        let mut pinned: Vec<(Instant, FileId, u64)> = self
+            .files
+            .iter()
+            .filter(|(_, file)| {
+                matches!(file.handle, Some(Handle::Plain(_))) && file.plain.is_none() && file.pending() > 0
+            })
+            .map(|(id, file)| (file.grown, *id, file.seen))
+            .collect();
+        let mut total: u64 = pinned.iter().map(|(_, _, bytes)| bytes).sum();
+        if total <= self.settings.pinned_deleted {
+            return;
+        }
+        pinned.sort_unstable();
+        for (_, id, bytes) in pinned {
+            if total <= self.settings.pinned_deleted {
+                return;
+            }
+            total -= bytes;
+            if !self.reopen_compressed(id) {
+                tracing::warn!(
+                    bytes,
+                    "more bytes of deleted log files than may be held open: the oldest are lost"
+                );
+                self.give_up(id, Lost::PinnedLimit, now.mono);
+            }
+        }
+    }
+
+    /// States of an earlier process whose files are not there: what they had unread is lost. A lineage with a file that
+    /// could not be identified yet keeps its states.
+    pub(super) fn give_up_ghosts(&mut self, now: Instant) {
+        let keys: Vec<LineageKey> = self.restored.keys().cloned().collect();
+        for key in keys {
+            let lineage = self
+                .dirs
+                .get(&key.0)
+                .and_then(|entry| entry.containers.get(&key.1))
+                .and_then(|inner| inner.lineages.get(&key.2));
+            let files = lineage
+                .and_then(|id| self.lineages.get(id))
+                .map(|lineage| lineage.files.as_slice())
+                .unwrap_or_default();
+            let may_come = files.iter().any(|file| {
+                self.files.get(file).is_some_and(|file| file.identity.is_none() && file.seen > 0)
+            });
+            let prefix = format!("{}/{}", key.0, key.1);
+            let hidden = self
+                .unreadable
+                .iter()
+                .any(|path| path.is_empty() || **path == *key.0 || path.starts_with(&prefix));
+            if may_come || hidden {
+                continue;
+            }
+            let is_rotated = !files.is_empty();
+            for (file, state) in self.restored.remove(&key).unwrap_or_default() {
+                let settled: u64 = state.settled.iter().map(|(start, end)| end - start).sum();
+                let lost = state.seen.saturating_sub(settled);
+                let reason = if is_rotated { Lost::RotatedUnread } else { Lost::DeletedUnread };
+                if let Some(row) = row_of(&file) {
+                    self.ledger.settle(&row, lost, Account::Lost(reason));
+                    self.ledger.set_alive(&row, is_rotated, now);
+                }
+                if lost > 0 && is_rotated {
+                    self.gaps += 1;
+                    self.gaps_dirty = true;
+                }
+                self.gone.push(file);
+            }
+        }
+    }
+
+    /// Removes what is over: files without a name whose bytes are settled, lineages without files, pods without those.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        if !self.restored.is_empty() {
+            self.give_up_ghosts(now);
+        }
+        let over: Vec<FileId> = self
+            .files
+            .iter()
+            .filter(|(_, file)| {
+                !file.is_named() && file.pending() == 0 && (file.is_drained() || file.aside.is_some())
+            })
+            .filter(|(_, file)| {
+                file.handle.is_none()
+                    || file.aside == Some(Aside::Gone)
+                    || now.saturating_duration_since(file.grown) >= super::visit::GRACE
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in over {
+            if self.outbox.ranges().any(|range| range.file == id) {
+                continue;
+            }
+            self.mark_gone(id);
+            self.remove_file(id);
+        }
+        let empty: Vec<LineageId> =
+            self.lineages.iter().filter(|(_, lineage)| lineage.files.is_empty()).map(|(id, _)| *id).collect();
+        for id in empty {
+            let Some(lineage) = self.lineages.remove(&id) else { continue };
+            if let Some(entry) = self.dirs.get_mut(&lineage.pod_dir)
+                && let Some(inner) = entry.containers.get_mut(&lineage.container)
+            {
+                inner.lineages.remove(&lineage.restart);
+                let is_dead = !self.lineages.values().any(|other| other.row == lineage.row);
+                self.ledger.set_alive(&lineage.row, !is_dead, now);
+            }
+            self.dirty_places.insert(Place::Pod(lineage.pod_dir.clone()));
+            self.dirty_places.insert(Place::Container(lineage.pod_dir, lineage.container));
+        }
+    }
+
+    /// Forgets a file.
+    pub(super) fn remove_file(&mut self, id: FileId) {
+        self.gz.forget(id);
+        self.dirty_files.remove(&id);
+        let Some(file) = self.files.remove(&id) else { return };
+        if let Some(lineage) = self.lineages.get_mut(&file.lineage) {
+            lineage.files.retain(|other| *other != id);
+        }
+    }
+
+    /// The state of a file is not needed any more.
+    fn mark_gone(&mut self, id: FileId) {
+        let Some(file) = self.files.get(&id) else { return };
+        let (Some(identity), Some(lineage)) = (file.identity, self.lineages.get(&file.lineage)) else {
+            return;
+        };
+        if file.kept {
+            self.gone.push(super::checkpoint::FileKey {
+                pod_dir: lineage.pod_dir.to_string(),
+                container: lineage.container.to_string(),
+                restart: lineage.restart,
+                hash: identity.hash,
+            });
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Open files: by name and inode, closed when there are many, read alike whether compressed or not.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::core::Core;
+use super::fs::{LogFs, Place};
+use super::gz::GzPool;
+use super::tail::{FileId, Handle, TailFile};
+
+/// Drained files that stay open.
+const OPEN_DRAINED: usize = 512;
+
+impl<F: LogFs> Core<F> {
+    /// Opens a file by its name if it is not open.
+    pub(super) fn ensure_open(&mut self, id: FileId) -> io::Result<()> {
+        let Some(file) = self.files.get(&id) else { return Err(io::ErrorKind::NotFound.into()) };
+        if file.handle.is_some() {
+            return Ok(());
+        }
+        let lineage = self.lineages.get(&file.lineage).ok_or(io::ErrorKind::NotFound)?;
+        let gz = file.plain.is_none();
+        let path = lineage.path(&lineage.file_name(file.suffix.as_deref(), gz));
+        let node = if gz { file.gz } else { file.plain };
+        let opened = self.fs.open(&path)?;
+        if node.is_some_and(|node| super::fs::LogFile::stat(&opened).is_ok_and(|stat| stat.node != node)) {
+            // Another file has its name by now; listing the directory again will say which.
+            let place = Place::Container(lineage.pod_dir.clone(), lineage.container.clone());
+            self.dirty_places.insert(place);
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let opened = Arc::new(opened);
+        if let Some(file) = self.files.get_mut(&id) {
+            file.handle = Some(if gz { Handle::Gz(opened) } else { Handle::Plain(opened) });
+        }
+        Ok(())
+    }
+
+    /// Closes drained files beyond the cap, those first that grew longest ago.
+    pub(super) fn close_drained(&mut self) {
+        let mut drained: Vec<(Instant, FileId)> = self
+            .files
+            .iter()
+            .filter(|(_, file)| {
+                file.handle.is_some()
+                    && file.is_drained()
+                    && file.is_named()
+                    && file.identity.is_some()
+                    && file.pending() == 0
+            })
+            .map(|(id, file)| (file.grown, *id))
+            .collect();
+        if drained.len() <= OPEN_DRAINED {
+            return;
+        }
+        drained.sort_unstable();
+        let excess = drained.len() - OPEN_DRAINED;
+        for (_, id) in &drained[..excess] {
+            self.gz.forget(*id);
+            if let Some(file) = self.files.get_mut(id) {
+                file.handle = None;
+            }
+        }
+    }
+
+    /// Whether a compressed copy can stand in for a file's handle.
+    pub(super) fn reopen_compressed(&mut self, id: FileId) -> bool {
+        let Some(file) = self.files.get_mut(&id) else { return false };
+        if file.plain.is_some() || file.gz.is_none() || matches!(file.handle, Some(Handle::Gz(_))) {
+            return false;
+        }
+        file.handle = None;
+        self.ensure_open(id).is_ok()
+    }
+}
+
+/// `pread` on the uncompressed bytes of an open file.
+pub(super) fn read_file<F: LogFs>(
+    files: &HashMap<FileId, TailFile<F::File>>,
+    gz: &mut GzPool<F::File>,
+    id: FileId,
+    buffer: &mut [u8],
+    offset: u64,
+) -> io::Result<usize> {
+    match files.get(&id).and_then(|file| file.handle.as_ref()) {
+        Some(Handle::Plain(file)) => super::fs::LogFile::read_at(&**file, buffer, offset),
+        Some(Handle::Gz(file)) => gz.read_at(id, file, buffer, offset),
+        None => Err(io::ErrorKind::NotFound.into()),
+    }
+}

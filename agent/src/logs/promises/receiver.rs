@@ -1,0 +1,127 @@
+//! The receiver's answers, and the agent's own ends and starts.
+
+use super::{LIVE, full, pending, world};
+use crate::batch::Outcome;
+use crate::config::ReadExisting;
+use crate::logs::simulation::World;
+
+#[test]
+fn a_record_that_the_receiver_refuses_is_found_by_halving_and_counted() {
+    for slots in [1, 4] {
+        let mut world = World::with_slots(ReadExisting::All, slots);
+        for line in 0..30 {
+            world.disk.append(LIVE, full(line, &format!("{line}")).as_bytes());
+        }
+        for turn in 0..2000 {
+            // New lines keep coming, and do not push the refused ones aside.
+            world.disk.append("ns_busy_uid2/app/0.log", full(turn % 60, "busy").as_bytes());
+            world.turn(20);
+            while !world.unsettled.is_empty() {
+                let is_bad = crate::logs::simulation::decode(&world.unsettled[0].payload)
+                    .iter()
+                    .any(|(_, got)| got.body == "17");
+                if is_bad {
+                    world.settle(0, Outcome::Refused { code: "INVALID_ARGUMENT".into() });
+                } else {
+                    world.accept(0, true);
+                }
+            }
+        }
+        assert_eq!(world.bodies("pod", "stdout").len(), 29);
+        assert_eq!(world.lost(), full(17, "17").len() as u64);
+    }
+}
+
+#[test]
+fn reading_stops_while_every_slot_is_taken_and_goes_on_by_itself() {
+    let mut world = world();
+    for line in 0..400 {
+        world.disk.append(LIVE, full(line % 60, &format!("{line:0>100}")).as_bytes());
+    }
+    for _ in 0..100 {
+        world.turn(50);
+    }
+    assert_eq!(world.unsettled.len(), 4);
+    world.drain();
+    assert_eq!(world.got.len(), 400);
+}
+
+#[test]
+fn a_large_record_among_small_ones_that_the_receiver_refuses_is_found_too() {
+    let mut world = world();
+    let huge = full(5, &"h".repeat(3000));
+    for line in 0..5 {
+        world.disk.append(LIVE, full(line, "tiny").as_bytes());
+    }
+    world.disk.append(LIVE, huge.as_bytes());
+    for _ in 0..200 {
+        world.turn(50);
+        while !world.unsettled.is_empty() {
+            let is_bad = crate::logs::simulation::decode(&world.unsettled[0].payload)
+                .iter()
+                .any(|(_, got)| got.body.starts_with('h'));
+            if is_bad {
+                world.settle(0, Outcome::Refused { code: "413".into() });
+            } else {
+                world.accept(0, true);
+            }
+        }
+    }
+    assert_eq!(world.bodies("pod", "stdout"), ["tiny"; 5]);
+    assert_eq!((world.lost(), pending(&world)), (huge.len() as u64, 0));
+}
+
+#[test]
+fn bytes_of_records_that_the_receiver_refused_in_part_are_counted_as_their_share() {
+    let mut world = world();
+    for line in 0..4 {
+        world.disk.append(LIVE, full(line, "same").as_bytes());
+    }
+    world.turn(10);
+    world.turn(300);
+    assert_eq!(world.unsettled[0].records, 4);
+    world.settle(0, Outcome::Accepted { rejected: 1, message: String::new() });
+    let len = full(0, "same").len() as u64;
+    assert_eq!((world.lost(), pending(&world)), (len, 0));
+    world.disk.append(LIVE, full(5, "none").as_bytes());
+    for _ in 0..20 {
+        world.turn(50);
+    }
+    world.settle(0, Outcome::Accepted { rejected: 9, message: String::new() });
+    assert_eq!((world.lost(), pending(&world)), (2 * len, 0));
+}
+
+#[test]
+fn refused_records_that_are_in_their_file_no_more_are_counted() {
+    let mut world = world();
+    world.disk.append(LIVE, format!("{}{}", full(1, "one"), full(2, "two")).as_bytes());
+    world.turn(10);
+    world.turn(300);
+    let old = format!("{LIVE}.20261120-163502");
+    world.disk.rename(LIVE, &old);
+    world.disk.append(LIVE, full(3, "three").as_bytes());
+    for _ in 0..400 {
+        world.turn(50);
+    }
+    world.disk.truncate(&old);
+    world.settle(0, Outcome::Refused { code: "413".into() });
+    world.drain();
+    assert_eq!(world.bodies("pod", "stdout"), ["three"]);
+    assert_eq!((world.lost(), pending(&world)), (2 * full(1, "one").len() as u64, 0));
+}
+
+#[test]
+fn an_error_of_our_own_costs_the_one_file_it_happened_at() {
+    let mut world = world();
+    world.disk.append(LIVE, full(1, "one").as_bytes());
+    world.disk.append("ns_other_uid2/app/0.log", full(1, "other").as_bytes());
+    world.turn(100);
+    world.disk.append(LIVE, full(2, "TRAP").as_bytes());
+    world.disk.append("ns_trap_uid3/app/0.log", full(1, "TRAP").as_bytes());
+    world.turn(200);
+    world.disk.append("ns_other_uid2/app/0.log", full(2, "more").as_bytes());
+    world.drain();
+    assert_eq!(world.bodies("other", "stdout"), ["other", "more"]);
+    assert_eq!(world.bodies("pod", "stdout"), ["one"]);
+    assert_eq!(world.core.snapshot().set_aside, 2);
+}

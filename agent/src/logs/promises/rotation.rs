@@ -1,0 +1,123 @@
+//! Rotation, removal, and files that are there or not.
+
+use super::{LIVE, full, world};
+
+#[test]
+fn unread_bytes_of_a_deleted_pod_are_read_through_the_open_handle() {
+    let mut world = world();
+    world.disk.append(LIVE, full(1, "one").as_bytes());
+    world.turn(10);
+    world.disk.append(LIVE, full(2, "two").as_bytes());
+    world.disk.remove(LIVE);
+    world.drain();
+    assert_eq!(world.bodies("pod", "stdout"), ["one", "two"]);
+    assert_eq!(world.lost(), 0);
+    assert!(world.core.files.is_empty() && world.core.lineages.is_empty(), "nothing is kept of it");
+}
+
+#[test]
+fn a_pod_deleted_while_the_agent_was_down_is_counted() {
+    let mut world = world();
+    world.disk.append(LIVE, full(1, "one").as_bytes());
+    world.drain();
+    world.disk.append(LIVE, full(2, "two").as_bytes());
+    world.turn(1200);
+    world.turn(1200);
+    // Read, sent, not acknowledged; the sizes are on disk.
+    world.unsettled.clear();
+    world.disk.remove(LIVE);
+    world.restart();
+    world.drain();
+    assert_eq!(world.lost(), full(2, "two").len() as u64);
+}
+
+#[test]
+fn any_number_of_rotations_between_two_looks_loses_nothing() {
+    let mut world = world();
+    let mut expected = Vec::new();
+    for rotation in 0..20 {
+        for line in 0..3 {
+            let body = format!("{rotation}-{line}");
+            world.disk.append(LIVE, full(rotation, &body).as_bytes());
+            expected.push(body);
+        }
+        world.disk.rename(LIVE, &format!("{LIVE}.20261120-1635{rotation:02}"));
+        if rotation == 3 {
+            world.turn(100);
+        }
+    }
+    world.drain();
+    assert_eq!(world.bodies("pod", "stdout"), expected);
+}
+
+#[test]
+fn late_writes_into_the_renamed_file_are_shipped() {
+    let mut world = world();
+    world.disk.append(LIVE, full(1, "one").as_bytes());
+    world.turn(100);
+    let old = format!("{LIVE}.20261120-163502");
+    world.disk.rename(LIVE, &old);
+    world.turn(100);
+    world.disk.append(&old, full(2, "two").as_bytes());
+    world.turn(500);
+    world.disk.append(LIVE, full(3, "three").as_bytes());
+    world.turn(500);
+    world.disk.append(&old, full(4, "late").as_bytes());
+    world.drain();
+    assert_eq!(world.bodies("pod", "stdout"), ["one", "two", "three", "late"]);
+}
+
+#[test]
+fn deleted_bytes_are_held_open_only_up_to_the_limit_and_what_is_lost_is_counted() {
+    let mut world = world();
+    world.core.settings.pinned_deleted = 3000;
+    // Every slot is taken by another container.
+    for line in 0..100 {
+        world.disk.append("ns_busy_uid0/app/0.log", full(line % 60, &"b".repeat(100)).as_bytes());
+    }
+    for _ in 0..20 {
+        world.turn(50);
+    }
+    for pod in 1..4 {
+        for line in 0..20 {
+            world
+                .disk
+                .append(&format!("ns_gone-{pod}_uid{pod}/app/0.log"), full(line, &"c".repeat(50)).as_bytes());
+        }
+    }
+    world.turn(50);
+    for pod in 1..4 {
+        world.disk.remove(&format!("ns_gone-{pod}_uid{pod}/app/0.log"));
+    }
+    world.turn(1100);
+    world.drain();
+    let lost: u64 = world.core.ledger.rows().map(|(_, row)| row.lost[3]).sum();
+    assert!(lost > 0 && lost < 6000, "{lost}");
+    assert_eq!(world.core.ledger.rows().map(|(_, row)| row.pending()).sum::<u64>(), 0);
+}
+
+#[test]
+fn a_rotated_file_that_was_removed_between_two_looks_is_read_before_its_successors() {
+    let mut world = world();
+    world.disk.append(LIVE, full(1, "one").as_bytes());
+    world.turn(10);
+    world.disk.append(LIVE, full(2, "two").as_bytes());
+    world.disk.remove(LIVE);
+    world.disk.append(&format!("{LIVE}.20261120-163503"), full(3, "three").as_bytes());
+    world.disk.append(LIVE, full(4, "four").as_bytes());
+    world.drain();
+    assert_eq!(world.bodies("pod", "stdout"), ["one", "two", "three", "four"]);
+    assert_eq!(world.lost(), 0);
+}
+
+#[test]
+fn what_could_not_be_read_is_forgotten_when_it_is_gone() {
+    let mut world = world();
+    world.disk.append(LIVE, full(1, "one").as_bytes());
+    world.drain();
+    for path in ["", "ns_gone_uid9/app", "ns_pod_uid/side", "ns_pod_uid/app/1.log"] {
+        world.core.unreadable.insert(path.to_owned());
+    }
+    world.drain();
+    assert!(world.core.unreadable.is_empty(), "{:?}", world.core.unreadable);
+}

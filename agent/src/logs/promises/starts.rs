@@ -1,0 +1,76 @@
+//! The first start, and every later one.
+
+use super::{LIVE, full, pending, world};
+use crate::config::ReadExisting;
+use crate::logs::simulation::World;
+
+#[test]
+fn at_the_first_start_old_records_are_left_out_and_counted_and_a_later_file_is_read_whole() {
+    let mut world = World::new(ReadExisting::Within(sonde_daemon::units::Interval::secs(60)));
+    // The world's clock says 16:35:01.
+    let old = "2026-11-20T16:30:00Z stdout F old\n";
+    world.disk.append(LIVE, format!("{old}{}", full(0, "young")).as_bytes());
+    world.turn(10);
+    world.disk.append("ns_late_uid2/app/0.log", old.as_bytes());
+    world.drain();
+    assert_eq!(world.bodies("pod", "stdout"), ["young"]);
+    assert_eq!(world.bodies("late", "stdout"), ["old"]);
+    assert_eq!(world.core.ledger.rows().map(|(_, row)| row.excluded[1]).sum::<u64>(), old.len() as u64);
+}
+
+#[test]
+fn at_the_first_start_files_can_be_read_from_their_end() {
+    let mut world = World::new(ReadExisting::None);
+    world.disk.append(LIVE, full(1, "before").as_bytes());
+    world.turn(10);
+    world.disk.append(LIVE, full(2, "after").as_bytes());
+    world.drain();
+    assert_eq!(world.bodies("pod", "stdout"), ["after"]);
+}
+
+#[test]
+fn the_ledger_survives_a_restart() {
+    let mut world = world();
+    world.disk.append(LIVE, full(1, "one").as_bytes());
+    world.drain();
+    world.core.finish(world.now.mono);
+    let before: Vec<_> = world.core.ledger.rows().map(|(key, row)| (key.clone(), *row)).collect();
+    world.restart();
+    world.drain();
+    let after: Vec<_> = world.core.ledger.rows().map(|(key, row)| (key.clone(), *row)).collect();
+    assert_eq!(before, after);
+    assert_eq!(world.order.len(), 1);
+}
+
+#[test]
+fn a_file_that_starts_with_an_empty_line_does_not_take_another_files_state() {
+    let mut world = world();
+    let old = format!("{LIVE}.20261120-163502");
+    world.disk.append(&old, format!("\n{}", full(1, "one")).as_bytes());
+    world.drain();
+    world.disk.append(LIVE, format!("{}{}", full(2, "two"), full(3, "three")).as_bytes());
+    world.core.finish(world.now.mono);
+    world.restart();
+    world.drain();
+    let mut bodies: Vec<_> = world.got.values().map(|got| got.body.as_str()).collect();
+    bodies.sort_unstable();
+    assert_eq!(bodies, ["", "one", "three", "two"]);
+    assert_eq!((world.lost(), pending(&world), world.order.len()), (0, 0, 4));
+}
+
+#[test]
+fn an_unfinished_first_line_does_not_stand_for_the_next_file_that_begins_alike() {
+    let mut world = world();
+    world.disk.append(LIVE, b"2026-11-20T16:35:0");
+    world.drain();
+    world.drain();
+    world.core.finish(world.now.mono);
+    world.disk.rename(LIVE, &format!("{LIVE}.20261120-163502"));
+    world.disk.append(LIVE, full(3, "three").as_bytes());
+    world.restart();
+    world.drain();
+    let mut bodies: Vec<_> = world.got.values().map(|got| got.body.as_str()).collect();
+    bodies.sort_unstable();
+    assert_eq!(bodies, ["2026-11-20T16:35:0", "three"]);
+    assert_eq!((world.lost(), pending(&world), world.order.len()), (0, 0, 2));
+}

@@ -1,0 +1,267 @@
+//! One lineage and what its directory shows: which listed file is which known one.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use sonde_wire::uid::FileHash;
+
+use super::core::{Core, Now};
+use super::discover::Listed;
+use super::fs::LogFs;
+use super::identity::fit;
+use super::ledger::{Account, Excluded};
+use super::lineage::{FIRST_LOOK, LineageId};
+use super::pod_path;
+use super::tail::{Aside, FileId, Handle, TailFile};
+
+impl<F: LogFs> Core<F> {
+    /// Brings a lineage in line with what its directory shows.
+    pub(super) fn reconcile(
+        &mut self,
+        id: LineageId,
+        listing: &mut BTreeMap<Option<String>, Listed>,
+        now: Now,
+    ) {
+        let Some(lineage) = self.lineages.get(&id) else { return };
+        let known = lineage.files.clone();
+        let excluded = lineage.excluded;
+        let mut named: Vec<FileId> = Vec::new();
+        let mut changed = false;
+        // By inode first: a rename is the common change.
+        for (suffix, listed) in listing.iter_mut() {
+            let plain_node = listed.plain.map(|stat| stat.node);
+            let gz_node = listed.gz.map(|stat| stat.node);
+            let found = self.find_node(&known, &named, plain_node, gz_node);
+            if let Some(found) = found {
+                changed |= self.files.get(&found).is_some_and(|file| {
+                    let grown = listed.plain.is_some_and(|stat| stat.size != file.seen);
+                    grown || file.suffix != *suffix || file.plain != plain_node || file.gz != gz_node
+                });
+                self.set_names(found, suffix.as_deref(), plain_node, gz_node);
+                if !self.unreadable.is_empty()
+                    && let Some((lineage, file)) = self.lineages.get(&id).zip(self.files.get(&found))
+                {
+                    self.unreadable.remove(&lineage.path(&file.name));
+                }
+                named.push(found);
+                (listed.plain, listed.gz) = (None, None);
+            }
+        }
+        // Those without a name come before whatever is new.
+        for file in known {
+            if named.contains(&file) {
+                if excluded && let Some(size) = self.excluded_size(file) {
+                    self.settle_excluded(file, size, now);
+                }
+            } else if let Some(known) = self.files.get_mut(&file) {
+                changed |= known.is_named();
+                (known.plain, known.gz) = (None, None);
+                if excluded {
+                    self.remove_file(file);
+                }
+            }
+        }
+        // The live file last: the state of an unfinished first line is an older file's before it is this one's.
+        let rotated = listing.iter().filter(|(suffix, _)| suffix.is_some());
+        for (suffix, listed) in rotated.chain(listing.iter().filter(|(suffix, _)| suffix.is_none())) {
+            let Some(stat) = listed.plain.or(listed.gz) else { continue };
+            changed = true;
+            let gz_only = listed.plain.is_none();
+            let plain_node = listed.plain.map(|stat| stat.node);
+            let gz_node = listed.gz.map(|stat| stat.node);
+            if excluded {
+                let file = self.insert(id, suffix.clone(), plain_node, gz_node, now);
+                if let Some(file) = self.files.get_mut(&file) {
+                    file.aside = Some(Aside::Rule);
+                }
+                named.push(file);
+                self.settle_excluded(file, stat.size, now);
+                continue;
+            }
+            let compressed_from =
+                if gz_only { self.find_compressed(id, &named, suffix.as_deref(), now) } else { None };
+            if let Some(found) = compressed_from {
+                self.set_names(found, suffix.as_deref(), None, gz_node);
+                named.push(found);
+                continue;
+            }
+            let file = self.insert(id, suffix.clone(), plain_node, gz_node, now);
+            if let Err(error) = self.ensure_open(file) {
+                let path = self
+                    .lineages
+                    .get(&id)
+                    .map(|lineage| lineage.path(&lineage.file_name(suffix.as_deref(), gz_only)));
+                self.remove_file(file);
+                if error.kind() != io::ErrorKind::NotFound {
+                    self.say_unreadable(&path.unwrap_or_default(), &error);
+                }
+                continue;
+            }
+            if let Some(path) = self
+                .lineages
+                .get(&id)
+                .map(|lineage| lineage.path(&lineage.file_name(suffix.as_deref(), gz_only)))
+            {
+                self.unreadable.remove(&path);
+            }
+            named.push(file);
+            let identified =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.identify(file, false, now)));
+            match identified {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "cannot identify a log file yet"),
+                Err(_) => self.set_aside(file),
+            }
+        }
+        if !changed {
+            return;
+        }
+        if let Some(lineage) = self.lineages.get_mut(&id) {
+            lineage.period = FIRST_LOOK;
+        }
+        self.wake(id);
+    }
+
+    /// The known file with one of these inodes.
+    fn find_node(
+        &self,
+        known: &[FileId],
+        named: &[FileId],
+        plain: Option<(u64, u64)>,
+        gz: Option<(u64, u64)>,
+    ) -> Option<FileId> {
+        let free = || {
+            known
+                .iter()
+                .copied()
+                .filter(|id| !named.contains(id))
+                .filter_map(|id| Some((id, self.files.get(&id)?)))
+        };
+        let by_plain = plain.and_then(|node| free().find(|(_, file)| file.plain == Some(node)));
+        let by_gz = || gz.and_then(|node| free().find(|(_, file)| file.gz == Some(node)));
+        // A listing taken during a rename shows the file nowhere; while it is open, its inode is its own.
+        let by_handle = || {
+            free().filter(|(_, file)| !file.is_named()).find(|(_, file)| {
+                let (Some(Handle::Plain(handle) | Handle::Gz(handle)), true) =
+                    (&file.handle, file.aside.is_none())
+                else {
+                    return false;
+                };
+                super::fs::LogFile::stat(&**handle)
+                    .is_ok_and(|stat| Some(stat.node) == plain || Some(stat.node) == gz)
+            })
+        };
+        by_plain.or_else(by_gz).or_else(by_handle).map(|(id, _)| id)
+    }
+
+    /// The file of a lineage that a new compressed file was made from.
+    fn find_compressed(
+        &mut self,
+        id: LineageId,
+        named: &[FileId],
+        suffix: Option<&str>,
+        now: Now,
+    ) -> Option<FileId> {
+        let lineage = self.lineages.get(&id)?;
+        let candidates: Vec<FileId> = lineage
+            .files
+            .iter()
+            .copied()
+            .filter(|file| {
+                !named.contains(file)
+                    && self.files.get(file).is_some_and(|file| file.aside != Some(Aside::Gone))
+            })
+            .collect();
+        if candidates.is_empty() {
+            return None;
+        }
+        let path = lineage.path(&lineage.file_name(suffix, true));
+        let key = (lineage.pod.uid.clone(), lineage.container.clone(), lineage.restart);
+        let file = Arc::new(self.fs.open(&path).ok()?);
+        let head = self.head_of_gz(FileId(u32::MAX), &file)?;
+        let fits = candidates.into_iter().rev().filter_map(|candidate| {
+            // Found when it was empty, and not visited since (every slot was taken): its first entry is there by now.
+            if self.files.get(&candidate).is_some_and(|file| file.identity.is_none()) {
+                let _ = self.identify(candidate, true, now);
+            }
+            let identity = self.files.get(&candidate)?.identity?;
+            let len = usize::from(identity.head_len);
+            let fit = fit(&head, len)?;
+            let is_same = FileHash::new(&key.0, &key.1, key.2, &head[..len]) == identity.hash;
+            is_same.then_some((fit, candidate))
+        });
+        // Of those that fit alike, the oldest.
+        fits.max_by_key(|(fit, _)| *fit).map(|(_, candidate)| candidate)
+    }
+
+    fn set_names(
+        &mut self,
+        id: FileId,
+        suffix: Option<&str>,
+        plain: Option<(u64, u64)>,
+        gz: Option<(u64, u64)>,
+    ) {
+        let Some(file) = self.files.get_mut(&id) else { return };
+        if let Some(lineage) = self.lineages.get(&file.lineage) {
+            let name = lineage.file_name(suffix, plain.is_none());
+            if file.name != name {
+                file.name = name;
+            }
+        }
+        file.suffix = suffix.map(str::to_owned);
+        file.plain = plain;
+        file.gz = gz;
+    }
+
+    fn insert(
+        &mut self,
+        lineage: LineageId,
+        suffix: Option<String>,
+        plain: Option<(u64, u64)>,
+        gz: Option<(u64, u64)>,
+        now: Now,
+    ) -> FileId {
+        let id = FileId(self.next_file);
+        self.next_file += 1;
+        let name = self
+            .lineages
+            .get(&lineage)
+            .map(|lineage| lineage.file_name(suffix.as_deref(), plain.is_none()))
+            .unwrap_or_default();
+        let mut file = TailFile::new(lineage, &name, suffix, now.mono);
+        (file.plain, file.gz) = (plain, gz);
+        let at = self.chain_position(lineage, file.suffix.as_deref());
+        self.files.insert(id, file);
+        if let Some(lineage) = self.lineages.get_mut(&lineage) {
+            lineage.files.insert(at, id);
+        }
+        id
+    }
+
+    /// Known files keep their order; a new one comes behind all of them but those that are still there under a later
+    /// name.
+    fn chain_position(&self, lineage: LineageId, suffix: Option<&str>) -> usize {
+        let Some(lineage) = self.lineages.get(&lineage) else { return 0 };
+        let mut at = lineage.files.len();
+        while at > 0 {
+            let Some(before) = self.files.get(&lineage.files[at - 1]) else { break };
+            if !before.is_named() || pod_path::order(before.suffix.as_deref(), suffix).is_le() {
+                break;
+            }
+            at -= 1;
+        }
+        at
+    }
+
+    fn excluded_size(&mut self, id: FileId) -> Option<u64> {
+        let file = self.files.get(&id)?;
+        let path = self.lineages.get(&file.lineage)?.path(&file.name);
+        self.fs.stat(&path).ok().map(|stat| stat.size)
+    }
+
+    fn settle_excluded(&mut self, id: FileId, size: u64, now: Now) {
+        self.note_size(id, size, now);
+        self.settle(id, 0, size, Account::Excluded(Excluded::Rule));
+    }
+}

@@ -1,0 +1,166 @@
+//! Records of a refused request, sent again in smaller ones until the one at fault is found.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
+
+use sonde_wire::logs::Stream;
+
+use super::checkpoint::Cut;
+use super::core::{Core, Now};
+use super::cri;
+use super::fs::LogFs;
+use super::join::{Extent, Joiner, Step};
+use super::ledger::{Account, Lost};
+use super::lineage::LineageId;
+use super::open::read_file;
+use super::outbox::Range;
+use super::record::Context;
+use super::tail::FileId;
+use crate::config::Parse;
+
+/// Records of a refused batch, to be sent again in smaller ones.
+pub struct Redo {
+    pub(super) records: VecDeque<Vec<Extent>>,
+    pub(super) bytes: usize,
+    /// Records of the next batch: halved with each refusal, so that one record is found whatever their sizes.
+    pub(super) count: u32,
+}
+
+impl<F: LogFs> Core<F> {
+    /// A batch's records again: its ranges hold whole records, so a fresh joiner finds the same ones.
+    pub(super) fn records_of(&mut self, ranges: &[Range], now: Instant) -> VecDeque<Vec<Extent>> {
+        let mut ranges = ranges.to_vec();
+        let place = |id: &FileId| {
+            self.files.get(id).map(|file| {
+                let position = self
+                    .lineages
+                    .get(&file.lineage)
+                    .and_then(|lineage| lineage.files.iter().position(|other| other == id));
+                (file.lineage, position)
+            })
+        };
+        ranges.sort_by_key(|range| (place(&range.file), range.start));
+        let mut records = VecDeque::new();
+        let mut joiners: HashMap<LineageId, Joiner> = HashMap::new();
+        for range in ranges {
+            if self.ensure_open(range.file).is_err() {
+                self.settle_range(&range, Account::Lost(Lost::RotatedUnread));
+                continue;
+            }
+            let Some(file) = self.files.get(&range.file) else { continue };
+            let joiner = joiners.entry(file.lineage).or_default();
+            let mut at = range.start;
+            while at < range.end {
+                let Some((end, header)) = self.entry_at(range.file, at, range.end) else {
+                    // The file lost it since.
+                    self.settle(range.file, at, range.end, Account::Lost(Lost::Truncated));
+                    break;
+                };
+                let entry = Extent { file: range.file, start: at, end };
+                let step = header.map_or(Step::Single, |header| {
+                    joiner.push(header.stream, header.partial, header.time_unix_nano, entry, now)
+                });
+                match step {
+                    Step::Single => records.push_back(vec![entry]),
+                    Step::Whole(joined) => records.push_back(joined.extents),
+                    Step::Held => {
+                        let cut = header.map(|header| Cut { offset: end, stream: Some(header.stream) });
+                        let is_cut = self
+                            .files
+                            .get(&range.file)
+                            .is_some_and(|file| cut.is_some_and(|cut| file.cuts.contains(&cut)));
+                        if let Some(joined) = header.and_then(|header| joiner.take_if(header.stream, is_cut))
+                        {
+                            records.push_back(joined.extents);
+                        }
+                    }
+                }
+                at = end;
+            }
+        }
+        // What its joiner still holds ended by a cut that is known no more; it is a record all the same.
+        for mut joiner in joiners.into_values() {
+            for stream in [Stream::Stdout, Stream::Stderr] {
+                records.extend(joiner.take(stream).map(|joined| joined.extents));
+            }
+        }
+        records
+    }
+
+    /// End and header of the entry at `at`, which ends by `limit`.
+    fn entry_at(&mut self, id: FileId, at: u64, limit: u64) -> Option<(u64, Option<cri::CriLine>)> {
+        let mut buffer = std::mem::take(&mut self.side);
+        buffer.resize(16 << 10, 0);
+        let mut from = at;
+        let mut header = None;
+        let mut found = None;
+        let cut = self
+            .files
+            .get(&id)?
+            .cuts
+            .iter()
+            .filter(|cut| cut.stream.is_none() && cut.offset > at)
+            .map(|cut| cut.offset)
+            .min();
+        let limit = limit.min(cut.unwrap_or(u64::MAX));
+        while from < limit {
+            let wanted = usize::try_from(limit - from).unwrap_or(usize::MAX).min(buffer.len());
+            let Ok(read) = read_file::<F>(&self.files, &mut self.gz, id, &mut buffer[..wanted], from) else {
+                break;
+            };
+            if read == 0 {
+                break;
+            }
+            let newline = memchr::memchr(b'\n', &buffer[..read]);
+            if from == at {
+                header = cri::parse(&buffer[..newline.unwrap_or(read)]);
+            }
+            if let Some(newline) = newline {
+                found = Some(from + newline as u64 + 1);
+                break;
+            }
+            from += read as u64;
+        }
+        self.side = buffer;
+        Some((found.or((from >= limit).then_some(limit))?, header))
+    }
+
+    /// Sends refused records again, before anything new.
+    pub(super) fn run_redo(&mut self, now: Now) {
+        while let Some(mut redo) = self.redo.pop_front() {
+            if !self.outbox.has_slot() || !self.outbox.seal() || !self.outbox.has_slot() {
+                self.redo.push_front(redo);
+                return;
+            }
+            for _ in 0..redo.count.max(1) {
+                let Some(record) = redo.records.pop_front() else { break };
+                self.emit_again(&record, now);
+                if self.outbox.len() >= redo.bytes.max(1) {
+                    break;
+                }
+            }
+            self.outbox.seal();
+            if !redo.records.is_empty() {
+                self.redo.push_front(redo);
+            }
+        }
+    }
+
+    fn emit_again(&mut self, extents: &[Extent], now: Now) {
+        let Some(first) = extents.first() else { return };
+        let of = self.files.get(&first.file).and_then(|file| Some((file.lineage, file.identity?.hash)));
+        let Some((lineage, hash)) = of else { return };
+        if let Some(set) = self.attributes_of(lineage) {
+            self.outbox.open(&set);
+        }
+        let context =
+            Context { observed_nanos: now.wall_nanos, parse: self.settings.parse == Parse::Auto, hash };
+        if self.emit_extents(context, extents, false, None, now) {
+            self.outbox.mark_resend();
+        } else {
+            for extent in extents {
+                self.settle(extent.file, extent.start, extent.end, Account::Lost(Lost::RotatedUnread));
+            }
+        }
+    }
+}

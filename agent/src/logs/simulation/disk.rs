@@ -1,0 +1,155 @@
+//! A file system and a state store in memory.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
+use crate::logs::checkpoint::Store;
+use crate::logs::fs::{Changes, LogFile, LogFs, Place, Stat};
+use crate::logs::tail::FileId;
+
+type Bytes = Arc<Mutex<Vec<u8>>>;
+
+/// Files by path; an inode lives on in whoever has it open.
+#[derive(Clone, Default)]
+pub(in crate::logs) struct Disk {
+    inner: Arc<Mutex<DiskInner>>,
+}
+
+#[derive(Default)]
+struct DiskInner {
+    files: BTreeMap<String, (u64, Bytes)>,
+    next: u64,
+}
+
+#[derive(Clone)]
+pub(in crate::logs) struct SimFile {
+    inode: u64,
+    bytes: Bytes,
+}
+
+impl Disk {
+    pub(in crate::logs) fn append(&self, path: &str, bytes: &[u8]) {
+        let mut inner = self.inner.lock().unwrap();
+        inner.next += 1;
+        let next = inner.next;
+        let file = inner.files.entry(path.to_owned()).or_insert_with(|| (next, Bytes::default()));
+        file.1.lock().unwrap().extend_from_slice(bytes);
+    }
+    pub(in crate::logs) fn rename(&self, from: &str, to: &str) {
+        let mut inner = self.inner.lock().unwrap();
+        if let Some(file) = inner.files.remove(from) {
+            inner.files.insert(to.to_owned(), file);
+        }
+    }
+    pub(in crate::logs) fn remove(&self, path: &str) {
+        self.inner.lock().unwrap().files.remove(path);
+    }
+    pub(in crate::logs) fn read(&self, path: &str) -> Vec<u8> {
+        self.inner.lock().unwrap().files[path].1.lock().unwrap().clone()
+    }
+    pub(in crate::logs) fn names(&self, prefix: &str) -> Vec<String> {
+        self.inner.lock().unwrap().files.keys().filter(|path| path.starts_with(prefix)).cloned().collect()
+    }
+    pub(in crate::logs) fn truncate(&self, path: &str) {
+        self.inner.lock().unwrap().files[path].1.lock().unwrap().clear();
+    }
+    pub(in crate::logs) fn corrupt(&self, path: &str) {
+        let inner = self.inner.lock().unwrap();
+        let mut bytes = inner.files[path].1.lock().unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle..middle + 8].fill(0xff);
+    }
+    pub(in crate::logs) fn gzip(&self, path: &str) {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(&self.read(path)).unwrap();
+        self.append(&format!("{path}.gz"), &encoder.finish().unwrap());
+    }
+}
+
+impl LogFile for SimFile {
+    fn stat(&self) -> io::Result<Stat> {
+        Ok(Stat {
+            node: (1, self.inode),
+            size: self.bytes.lock().unwrap().len() as u64,
+            mtime_nanos: u64::MAX,
+            regular: true,
+        })
+    }
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let bytes = self.bytes.lock().unwrap();
+        let is_trap = memchr::memmem::find(&bytes, b"TRAP").is_some();
+        if is_trap {
+            drop(bytes);
+            panic!("an error of our own");
+        }
+        let from = bytes.get(offset as usize..).unwrap_or_default();
+        let len = from.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&from[..len]);
+        Ok(len)
+    }
+}
+
+impl LogFs for Disk {
+    type File = SimFile;
+    fn list(&mut self, dir: &str) -> io::Result<Vec<String>> {
+        let prefix = if dir.is_empty() { String::new() } else { format!("{dir}/") };
+        let mut names: Vec<String> = self
+            .names(&prefix)
+            .iter()
+            .map(|path| path[prefix.len()..].split('/').next().unwrap().to_owned())
+            .collect();
+        names.dedup();
+        if names.is_empty() && !dir.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(names) }
+    }
+    fn stat(&mut self, path: &str) -> io::Result<Stat> {
+        match self.open(path) {
+            Ok(file) => file.stat(),
+            // A directory: its time of change is not simulated, the regular listing finds what is new.
+            Err(_) => Ok(Stat::default()),
+        }
+    }
+    fn open(&mut self, path: &str) -> io::Result<SimFile> {
+        let inner = self.inner.lock().unwrap();
+        let (inode, bytes) = inner.files.get(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(SimFile { inode: *inode, bytes: bytes.clone() })
+    }
+    fn watch(&mut self, _: &str, _: Place) -> bool {
+        false
+    }
+    fn watch_growth(&mut self, _: &SimFile, _: FileId) -> bool {
+        false
+    }
+    fn changes(&mut self) -> Changes {
+        Changes { overflow: true, ..Changes::default() }
+    }
+}
+
+#[derive(Clone, Default)]
+pub(in crate::logs) struct MemStore {
+    bytes: Arc<Mutex<Option<Vec<u8>>>>,
+    pub(in crate::logs) full: Arc<Mutex<bool>>,
+}
+
+impl Store for MemStore {
+    fn load(&mut self) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.bytes.lock().unwrap().clone())
+    }
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if *self.full.lock().unwrap() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.bytes.lock().unwrap().get_or_insert_default().extend_from_slice(bytes);
+        Ok(())
+    }
+    fn replace(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if *self.full.lock().unwrap() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        *self.bytes.lock().unwrap() = Some(bytes.to_vec());
+        Ok(())
+    }
+    fn set_aside(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

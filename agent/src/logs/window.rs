@@ -1,0 +1,374 @@
+//! One window of a file: read, checked against what was there before, cut into lines, and parsed.
+
+use std::io;
+
+use sonde_wire::uid::FileHash;
+
+use super::checkpoint::Cut;
+use super::core::{Core, Now, QUANTUM};
+use super::cri::{self, MAX_HEADER};
+use super::fs::LogFs;
+use super::join::{Extent, Joined, Step};
+use super::ledger::{Account, Excluded, Lost};
+use super::lineage::LineageId;
+use super::open::read_file;
+use super::record::Context;
+use super::tail::{CHECK_BYTES, FileId, Handle, TailFile};
+use crate::config::Parse;
+
+/// What a window leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Bytes were parsed, or scanned.
+    Read,
+    /// At the end of what is there.
+    End,
+    /// The open request is full and every slot is taken.
+    Blocked,
+}
+
+/// What the lines of a window did to the file.
+pub(super) struct Window {
+    position: u64,
+    pub(super) records: u64,
+    old: Vec<(u64, u64)>,
+    pub(super) lost: Vec<Extent>,
+    blocked: bool,
+}
+
+impl Window {
+    pub(super) fn set_old(&mut self, entry: Extent) {
+        match self.old.last_mut() {
+            Some(last) if last.1 == entry.start => last.1 = entry.end,
+            _ => self.old.push((entry.start, entry.end)),
+        }
+    }
+}
+
+impl<F: LogFs> Core<F> {
+    /// Reads the next window of an identified, open file.
+    pub(super) fn read_window(&mut self, lineage: LineageId, id: FileId, now: Now) -> io::Result<Progress> {
+        self.skip_settled(id);
+        let Some(file) = self.files.get(&id) else { return Ok(Progress::End) };
+        let (Some(identity), true) = (file.identity, file.handle.is_some()) else { return Ok(Progress::End) };
+        // A line longer than the window: only its end is looked for.
+        let is_scanning = file.scanned > file.read;
+        let from = file.scanned.max(file.read);
+        let back = if is_scanning { 0 } else { from.min(CHECK_BYTES as u64) };
+        let base = from - back;
+        let is_gz = matches!(file.handle, Some(Handle::Gz(_)));
+        let back = usize::try_from(back).unwrap_or(0);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.resize(QUANTUM + CHECK_BYTES, 0);
+        let read = read_file::<F>(&self.files, &mut self.gz, id, &mut buffer, base);
+        let outcome = match read {
+            Ok(read) => self.parse_window(lineage, id, identity.hash, &buffer[..read], base, back, now),
+            Err(error) => Err(error),
+        };
+        let read = *outcome.as_ref().map(|(_, read)| read).unwrap_or(&0);
+        self.buffer = buffer;
+        let (progress, _) = outcome?;
+        if progress == Progress::End && is_gz && read < QUANTUM + CHECK_BYTES {
+            self.end_of_gz(id, base + read as u64);
+        }
+        Ok(progress)
+    }
+
+    /// Moves over what an earlier process settled.
+    fn skip_settled(&mut self, id: FileId) {
+        let Some(file) = self.files.get_mut(&id) else { return };
+        while let Some((start, end)) = file.settled.next_after(file.read)
+            && start <= file.read
+        {
+            file.read = end;
+            file.scanned = file.scanned.max(end);
+            file.check = None;
+        }
+        if file.scanned < file.read {
+            file.scanned = file.read;
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn parse_window(
+        &mut self,
+        lineage: LineageId,
+        id: FileId,
+        hash: FileHash,
+        window: &[u8],
+        base: u64,
+        back: usize,
+        now: Now,
+    ) -> io::Result<(Progress, usize)> {
+        let Some(file) = self.files.get(&id) else { return Ok((Progress::End, 0)) };
+        let start = file.read;
+        let is_scanning = file.scanned > file.read;
+        let checked = window.get(..back);
+        let is_other = match checked {
+            None => true,
+            Some(before) => back > 0 && file.check.is_some_and(|check| crc32fast::hash(before) != check),
+        };
+        if is_other && matches!(file.handle, Some(Handle::Plain(_))) {
+            self.truncated(lineage, id, now);
+            return Ok((Progress::Read, window.len()));
+        }
+        let end = base + window.len() as u64;
+        self.note_size(id, end, now);
+        if is_scanning {
+            return self
+                .scan_long_line(lineage, id, hash, window, base, now)
+                .map(|progress| (progress, window.len()));
+        }
+        if window.len() <= back {
+            return Ok((Progress::End, window.len()));
+        }
+        let is_full = window.len() == QUANTUM + CHECK_BYTES || window.len() - back >= QUANTUM;
+        let done = self.parse_lines(lineage, id, hash, window, base, now);
+        let progressed = done.position > start;
+        self.commit(lineage, id, &done);
+        if progressed && let Some(file) = self.files.get_mut(&id) {
+            file.scanned = file.read;
+            let consumed = usize::try_from(done.position.saturating_sub(base)).unwrap_or(usize::MAX);
+            let keep = CHECK_BYTES.min(usize::try_from(done.position).unwrap_or(CHECK_BYTES));
+            file.check = window
+                .get(consumed.saturating_sub(keep)..consumed)
+                .filter(|kept| kept.len() == keep)
+                .map(crc32fast::hash);
+        }
+        let progress = if done.blocked {
+            Progress::Blocked
+        } else if progressed {
+            Progress::Read
+        } else if is_full {
+            // Not one newline in a whole window.
+            if let Some(file) = self.files.get_mut(&id) {
+                file.scanned = end;
+            }
+            Progress::Read
+        } else {
+            Progress::End
+        };
+        Ok((progress, window.len()))
+    }
+
+    /// Cuts a window into lines and emits what they complete.
+    fn parse_lines(
+        &mut self,
+        lineage: LineageId,
+        id: FileId,
+        hash: FileHash,
+        window: &[u8],
+        base: u64,
+        now: Now,
+    ) -> Window {
+        let context =
+            Context { observed_nanos: now.wall_nanos, parse: self.settings.parse == Parse::Auto, hash };
+        let (Some(file), Some(set)) = (self.files.get(&id), self.attributes_of(lineage)) else {
+            return Window { position: 0, records: 0, old: Vec::new(), lost: Vec::new(), blocked: false };
+        };
+        let mut done =
+            Window { position: file.read, records: 0, old: Vec::new(), lost: Vec::new(), blocked: false };
+        let (cutoff, resend_below, max_line) = (file.cutoff, file.resend_below, self.settings.max_line);
+        let cuts = file.cuts.clone();
+        let mut skip = file.settled.next_after(file.read).unwrap_or((u64::MAX, u64::MAX));
+        let end = base + window.len() as u64;
+        self.outbox.open(&set);
+        // Out of the map for the time of the loop: no look-up a line.
+        let mut joiner = self
+            .lineages
+            .get_mut(&lineage)
+            .map(|lineage| std::mem::take(&mut lineage.joiner))
+            .unwrap_or_default();
+        loop {
+            while done.position >= skip.0 {
+                done.position = done.position.max(skip.1);
+                skip = self
+                    .files
+                    .get(&id)
+                    .and_then(|file| file.settled.next_after(done.position))
+                    .unwrap_or((u64::MAX, u64::MAX));
+            }
+            if done.position >= end {
+                break;
+            }
+            if !self.outbox.accepts(&set) {
+                done.blocked = true;
+                break;
+            }
+            let rest = usize::try_from(done.position - base)
+                .ok()
+                .and_then(|at| window.get(at..))
+                .unwrap_or_default();
+            let Some((len, step)) = next_line(rest, done.position, done.position, &cuts) else { break };
+            let line = &rest[..len];
+            let entry = Extent { file: id, start: done.position, end: done.position + step as u64 };
+            done.position = entry.end;
+            let header = cri::parse(line);
+            match header {
+                Some(header) => {
+                    let mut step =
+                        joiner.push(header.stream, header.partial, header.time_unix_nano, entry, now.mono);
+                    let is_cut = matches!(step, Step::Held)
+                        && cuts.contains(&Cut { offset: entry.end, stream: Some(header.stream) });
+                    if let Some(joined) = joiner.take_if(header.stream, is_cut) {
+                        step = Step::Whole(joined);
+                    }
+                    match step {
+                        Step::Held => {}
+                        Step::Single => self.emit_single(
+                            context,
+                            Some(header),
+                            &line[header.body..],
+                            entry,
+                            cutoff,
+                            resend_below,
+                            max_line,
+                            &mut done,
+                            now,
+                        ),
+                        Step::Whole(joined) => {
+                            self.emit_joined(context, &joined, Some((window, base)), &mut done, now)
+                        }
+                    }
+                }
+                None => self.emit_single(
+                    context,
+                    None,
+                    line,
+                    entry,
+                    cutoff,
+                    resend_below,
+                    max_line,
+                    &mut done,
+                    now,
+                ),
+            }
+        }
+        if let Some(lineage) = self.lineages.get_mut(&lineage) {
+            lineage.joiner = joiner;
+        }
+        done
+    }
+
+    /// Looks for the end of a line that is longer than a window, and emits it when it is there.
+    fn scan_long_line(
+        &mut self,
+        lineage: LineageId,
+        id: FileId,
+        hash: FileHash,
+        window: &[u8],
+        base: u64,
+        now: Now,
+    ) -> io::Result<Progress> {
+        let Some(file) = self.files.get(&id) else { return Ok(Progress::End) };
+        let start = file.read;
+        let found = next_line(window, start, base, &file.cuts);
+        let Some((len, step)) = found else {
+            if let Some(file) = self.files.get_mut(&id) {
+                file.scanned = base + window.len() as u64;
+            }
+            return Ok(if window.is_empty() { Progress::End } else { Progress::Read });
+        };
+        let Some(set) = self.attributes_of(lineage) else { return Ok(Progress::End) };
+        if !self.outbox.accepts(&set) {
+            return Ok(Progress::Blocked);
+        }
+        self.outbox.open(&set);
+        let (line_end, end) = (base + len as u64, base + step as u64);
+        let cuts = file.cuts.clone();
+        let context =
+            Context { observed_nanos: now.wall_nanos, parse: self.settings.parse == Parse::Auto, hash };
+        let mut head = [0u8; MAX_HEADER];
+        let head_len = read_file::<F>(&self.files, &mut self.gz, id, &mut head, start)?;
+        let head_len = head_len.min(usize::try_from(line_end - start).unwrap_or(head_len));
+        let header = cri::parse(&head[..head_len]);
+        let entry = Extent { file: id, start, end };
+        let mut done =
+            Window { position: end, records: 0, old: Vec::new(), lost: Vec::new(), blocked: false };
+        let joined = match (header, self.lineages.get_mut(&lineage)) {
+            (Some(header), Some(lineage)) => match lineage.joiner.push(
+                header.stream,
+                header.partial,
+                header.time_unix_nano,
+                entry,
+                now.mono,
+            ) {
+                Step::Held => {
+                    let is_cut = cuts.contains(&Cut { offset: end, stream: Some(header.stream) });
+                    lineage.joiner.take_if(header.stream, is_cut)
+                }
+                Step::Single => Some(Joined {
+                    extents: vec![entry],
+                    time_unix_nano: header.time_unix_nano,
+                    touched: now.mono,
+                    cut: false,
+                }),
+                Step::Whole(joined) => Some(joined),
+            },
+            _ => {
+                Some(Joined { extents: vec![entry], time_unix_nano: u64::MAX, touched: now.mono, cut: false })
+            }
+        };
+        if let Some(joined) = joined {
+            self.emit_joined(context, &joined, None, &mut done, now);
+        }
+        self.commit(lineage, id, &done);
+        if let Some(file) = self.files.get_mut(&id) {
+            file.scanned = end;
+            file.check = None;
+        }
+        Ok(Progress::Read)
+    }
+
+    /// Moves the read position over what was parsed.
+    fn commit(&mut self, lineage: LineageId, id: FileId, done: &Window) {
+        if let Some(file) = self.files.get_mut(&id) {
+            file.read = file.read.max(done.position);
+            self.dirty_files.insert(id);
+        }
+        if let Some(lineage) = self.lineages.get(&lineage) {
+            self.ledger.count_records(&lineage.row, done.records);
+        }
+        for (start, end) in &done.old {
+            self.settle(id, *start, *end, Account::Excluded(Excluded::Old));
+        }
+        for extent in &done.lost {
+            self.settle(extent.file, extent.start, extent.end, Account::Lost(Lost::RotatedUnread));
+        }
+    }
+
+    /// The end of a compressed file is known only when it is reached. A last line without a newline is left to the clock.
+    fn end_of_gz(&mut self, id: FileId, end: u64) {
+        let Some(file) = self.files.get(&id) else { return };
+        let (start, seen) = (end.max(file.read), file.seen);
+        if start < seen && !file.settled.covers(start, seen) {
+            tracing::warn!(file = %file.name, bytes = seen - start, "a compressed log file is shorter than it states");
+            self.settle(id, start, seen, Account::Lost(Lost::Truncated));
+        }
+        self.skip_settled(id);
+        if self.files.get(&id).is_none_or(TailFile::is_drained) {
+            self.gz.forget(id);
+        }
+    }
+}
+
+/// Length of the next line and of the step over it; none if it is not complete. A durable cut ends a line without its
+/// newline.
+#[inline]
+fn next_line(rest: &[u8], line_start: u64, position: u64, cuts: &[Cut]) -> Option<(usize, usize)> {
+    let newline = memchr::memchr(b'\n', rest);
+    if !cuts.is_empty() {
+        let cut = cuts
+            .iter()
+            .filter(|cut| cut.stream.is_none() && cut.offset > line_start && cut.offset >= position)
+            .map(|cut| cut.offset - position)
+            .min();
+        if let Some(cut) = cut.and_then(|cut| usize::try_from(cut).ok())
+            && cut <= rest.len()
+            && newline.is_none_or(|newline| cut <= newline)
+        {
+            return Some((cut, cut));
+        }
+    }
+    newline.map(|newline| (newline, newline + 1))
+}
