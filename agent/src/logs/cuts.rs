@@ -6,7 +6,7 @@ use super::checkpoint::Cut;
 use super::core::{Core, Now};
 use super::fs::LogFs;
 use super::join::{Joined, MAX_WAIT};
-use super::ledger::{Account, Lost};
+use super::ledger::Account;
 use super::lineage::{FIRST_LOOK, LAST_LOOK, LineageId};
 use super::record::Context;
 use super::tail::FileId;
@@ -102,13 +102,16 @@ impl<F: LogFs> Core<F> {
         self.outbox.open(&set);
         let context =
             Context { observed_nanos: now.wall_nanos, parse: self.settings.parse == Parse::Auto, hash };
-        if self.emit_extents(context, &joined.extents, false, None, now) {
-            if let Some(lineage) = self.lineages.get(&id) {
-                self.ledger.count_records(&lineage.row, 1);
+        match self.emit_extents(context, &joined.extents, false, None, now) {
+            Ok(()) => {
+                if let Some(lineage) = self.lineages.get(&id) {
+                    self.ledger.count_records(&lineage.row, 1);
+                }
             }
-        } else {
-            for extent in &joined.extents {
-                self.settle(extent.file, extent.start, extent.end, Account::Lost(Lost::RotatedUnread));
+            Err(reason) => {
+                for extent in &joined.extents {
+                    self.settle(extent.file, extent.start, extent.end, Account::Lost(reason));
+                }
             }
         }
     }

@@ -4,9 +4,10 @@ use super::core::{Core, Now};
 use super::cri::CriLine;
 use super::fs::LogFs;
 use super::join::{Extent, Joined};
-use super::ledger::{Account, Excluded};
+use super::ledger::{Account, Excluded, Lost};
 use super::open::read_file;
 use super::record::{self, Context};
+use super::tail::FileId;
 use super::window::Window;
 
 impl<F: LogFs> Core<F> {
@@ -51,7 +52,7 @@ impl<F: LogFs> Core<F> {
             .get(&first.file)
             .map(|file| (file.identity.map(|identity| identity.hash), file.cutoff))
         else {
-            done.lost.extend_from_slice(&joined.extents);
+            done.lost.extend(joined.extents.iter().map(|extent| (*extent, Lost::RotatedUnread)));
             return;
         };
         if joined.time_unix_nano < cutoff {
@@ -71,14 +72,13 @@ impl<F: LogFs> Core<F> {
             return;
         }
         let context = Context { hash: hash.unwrap_or(context.hash), ..context };
-        if !self.emit_extents(context, &joined.extents, joined.cut, window, now) {
-            done.lost.extend_from_slice(&joined.extents);
-            return;
+        match self.emit_extents(context, &joined.extents, joined.cut, window, now) {
+            Ok(()) => done.records += 1,
+            Err(reason) => done.lost.extend(joined.extents.iter().map(|extent| (*extent, reason))),
         }
-        done.records += 1;
     }
 
-    /// Reads a record's entries and adds it to the open request; false if they cannot be read any more.
+    /// Reads a record's entries and adds it to the open request, or says why they cannot be read any more.
     pub(super) fn emit_extents(
         &mut self,
         context: Context,
@@ -86,19 +86,26 @@ impl<F: LogFs> Core<F> {
         is_cut: bool,
         window: Option<(&[u8], u64)>,
         now: Now,
-    ) -> bool {
-        let Some(first) = extents.first().copied() else { return true };
-        for extent in extents {
-            if window
-                .is_none_or(|(bytes, base)| extent.start < base || extent.end > base + bytes.len() as u64)
-                && self.ensure_open(extent.file).is_err()
-            {
-                return false;
-            }
+    ) -> Result<(), Lost> {
+        let Some(first) = extents.first().copied() else { return Ok(()) };
+        let current = self.current;
+        // Those that are read again, once a file.
+        let mut again: Vec<FileId> = extents
+            .iter()
+            .filter(|extent| {
+                Some(extent.file) != current
+                    || window.is_none_or(|(bytes, base)| {
+                        extent.start < base || extent.end > base + bytes.len() as u64
+                    })
+            })
+            .map(|extent| extent.file)
+            .collect();
+        again.dedup();
+        for file in &again {
+            self.ensure_open(*file).map_err(|_| Lost::RotatedUnread)?;
         }
         let mut joined = std::mem::take(&mut self.joined);
         let mut side = std::mem::take(&mut self.side);
-        let current = self.current;
         let (files, gz) = (&self.files, &mut self.gz);
         let mut read_at = |extent: &Extent, buffer: &mut [u8], offset: u64| {
             if let Some((bytes, base)) = window
@@ -113,8 +120,14 @@ impl<F: LogFs> Core<F> {
             read_file::<F>(files, gz, extent.file, buffer, offset)
         };
         let gathered = record::gather(&mut read_at, extents, self.settings.max_line, &mut joined, &mut side);
-        let is_ok = gathered.is_ok();
-        if let Ok(gathered) = gathered {
+        // Behind the reading: what was put in its place since must not get its name.
+        let is_other = again.iter().any(|file| matches!(self.begins_as_before(*file), Ok(false)));
+        let outcome = match gathered {
+            _ if is_other => Err(Lost::Truncated),
+            Err(_) => Err(Lost::RotatedUnread),
+            Ok(_) => Ok(()),
+        };
+        if let (Ok(gathered), Ok(())) = (gathered, outcome) {
             let body = record::body(&joined, self.settings.max_line, gathered.cut > 0 || is_cut);
             self.count(&body, gathered.first.is_none());
             let resend = extents.iter().any(|extent| {
@@ -125,7 +138,7 @@ impl<F: LogFs> Core<F> {
         }
         joined.clear();
         (self.joined, self.side) = (joined, side);
-        is_ok
+        outcome
     }
 
     fn count(&mut self, body: &record::Body<'_>, is_malformed: bool) {

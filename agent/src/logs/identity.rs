@@ -48,7 +48,7 @@ impl<F: LogFs> Core<F> {
         let hash_of = |len: usize| FileHash::new(&pod_uid, &container, restart, &head[..len]);
         if let Some((key, state)) = self.take_restored(&(pod_dir, container.clone(), restart), head, &hash_of)
         {
-            self.adopt(id, &key, &state, size, now);
+            self.adopt(id, &key, &state, head, size, now);
             return Ok(true);
         }
         let head_len = match uid::first_entry(head) {
@@ -56,8 +56,7 @@ impl<F: LogFs> Core<F> {
             None if force && !head.is_empty() => head.len(),
             None => return Ok(false),
         };
-        let identity =
-            Identity { hash: hash_of(head_len), head_len: u16::try_from(head_len).unwrap_or(u16::MAX) };
+        let identity = Identity::new(hash_of(head_len), head, head_len);
         let twin = mates.iter().any(|mate| {
             *mate != id
                 && self.files.get(mate).is_some_and(|mate| {
@@ -121,10 +120,10 @@ impl<F: LogFs> Core<F> {
     }
 
     /// Goes on where an earlier process was.
-    fn adopt(&mut self, id: FileId, key: &FileKey, state: &FileState, size: u64, now: Now) {
+    fn adopt(&mut self, id: FileId, key: &FileKey, state: &FileState, head: &[u8], size: u64, now: Now) {
         let discovered = self.discovered;
         let Some(file) = self.files.get_mut(&id) else { return };
-        file.identity = Some(Identity { hash: key.hash, head_len: state.head_len });
+        file.identity = Some(Identity::new(key.hash, head, usize::from(state.head_len)));
         // What the file has lost since (a power cut, a truncation that left its first line).
         let mut state = state.clone();
         let plain = matches!(file.handle, Some(Handle::Plain(_)));

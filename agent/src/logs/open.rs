@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::core::Core;
 use super::fs::{LogFs, Place};
 use super::gz::GzPool;
-use super::tail::{FileId, Handle, TailFile};
+use super::tail::{CHECK_BYTES, FileId, Handle, TailFile};
 
 /// Drained files that stay open.
 const OPEN_DRAINED: usize = 512;
@@ -63,6 +63,18 @@ impl<F: LogFs> Core<F> {
                 file.handle = None;
             }
         }
+    }
+
+    /// Whether an open file begins as it did when it was identified. A compressed one is not written to.
+    pub(super) fn begins_as_before(&self, id: FileId) -> io::Result<bool> {
+        let Some(file) = self.files.get(&id) else { return Ok(true) };
+        let (Some(identity), Some(Handle::Plain(handle))) = (file.identity, &file.handle) else {
+            return Ok(true);
+        };
+        let mut head = [0u8; CHECK_BYTES];
+        let head = &mut head[..usize::from(identity.head_len).min(CHECK_BYTES)];
+        let read = super::fs::LogFile::read_at(&**handle, head, 0)?;
+        Ok(read == head.len() && crc32fast::hash(head) == identity.head)
     }
 
     /// Whether a compressed copy can stand in for a file's handle.

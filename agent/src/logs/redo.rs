@@ -155,11 +155,12 @@ impl<F: LogFs> Core<F> {
         }
         let context =
             Context { observed_nanos: now.wall_nanos, parse: self.settings.parse == Parse::Auto, hash };
-        if self.emit_extents(context, extents, false, None, now) {
-            self.outbox.mark_resend();
-        } else {
-            for extent in extents {
-                self.settle(extent.file, extent.start, extent.end, Account::Lost(Lost::RotatedUnread));
+        match self.emit_extents(context, extents, false, None, now) {
+            Ok(()) => self.outbox.mark_resend(),
+            Err(reason) => {
+                for extent in extents {
+                    self.settle(extent.file, extent.start, extent.end, Account::Lost(reason));
+                }
             }
         }
     }

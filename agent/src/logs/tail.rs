@@ -78,6 +78,17 @@ pub struct Identity {
     pub hash: FileHash,
     /// Bytes of the first entry.
     pub head_len: u16,
+    /// Checksum over the first [`CHECK_BYTES`] of them: the entry's stamp is among them, so a file that was emptied and
+    /// written anew has other ones, however alike its lines are.
+    pub head: u32,
+}
+
+impl Identity {
+    /// Of a file that begins with `head`, over its first `head_len` bytes.
+    pub fn new(hash: FileHash, head: &[u8], head_len: usize) -> Self {
+        let checked = head.get(..head_len.min(CHECK_BYTES)).unwrap_or(head);
+        Self { hash, head_len: u16::try_from(head_len).unwrap_or(u16::MAX), head: crc32fast::hash(checked) }
+    }
 }
 
 /// Why a file is not read.

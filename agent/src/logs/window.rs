@@ -32,7 +32,7 @@ pub(super) struct Window {
     position: u64,
     pub(super) records: u64,
     old: Vec<(u64, u64)>,
-    pub(super) lost: Vec<Extent>,
+    pub(super) lost: Vec<(Extent, Lost)>,
     blocked: bool,
 }
 
@@ -61,8 +61,15 @@ impl<F: LogFs> Core<F> {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.resize(QUANTUM + CHECK_BYTES, 0);
         let read = read_file::<F>(&self.files, &mut self.gz, id, &mut buffer, base);
-        let outcome = match read {
-            Ok(read) => self.parse_window(lineage, id, identity.hash, &buffer[..read], base, back, now),
+        // Behind the window: whatever the window shows was written before, so what is parsed is of the known file.
+        let outcome = match read.and_then(|read| Ok((read, self.begins_as_before(id)?))) {
+            Ok((_, false)) => {
+                self.truncated(lineage, id, now);
+                Ok((Progress::Read, 0))
+            }
+            Ok((read, true)) => {
+                self.parse_window(lineage, id, identity.hash, &buffer[..read], base, back, now)
+            }
             Err(error) => Err(error),
         };
         let read = *outcome.as_ref().map(|(_, read)| read).unwrap_or(&0);
@@ -332,8 +339,8 @@ impl<F: LogFs> Core<F> {
         for (start, end) in &done.old {
             self.settle(id, *start, *end, Account::Excluded(Excluded::Old));
         }
-        for extent in &done.lost {
-            self.settle(extent.file, extent.start, extent.end, Account::Lost(Lost::RotatedUnread));
+        for (extent, reason) in &done.lost {
+            self.settle(extent.file, extent.start, extent.end, Account::Lost(*reason));
         }
     }
 

@@ -1,6 +1,7 @@
 //! A log file that is cut, damaged, or used again by another.
 
-use super::{LIVE, full, world};
+use super::{LIVE, entry, full, pending, world};
+use crate::batch::Outcome;
 
 #[test]
 fn a_truncated_file_is_read_from_its_start_again_and_what_was_cut_unread_is_counted() {
@@ -40,4 +41,82 @@ fn an_inode_that_is_used_again_by_a_longer_file_is_read_from_its_start() {
     world.restart();
     world.drain();
     assert_eq!(world.bodies("pod", "stdout"), ["one", "another first line", "three"]);
+}
+
+/// Lines of one length that differ in their stamps and first letters: the bytes before any position are the same.
+fn padded(second: u32, letter: char) -> String {
+    full(second, &format!("{letter}{}", "=".repeat(100)))
+}
+
+#[test]
+fn a_truncated_file_whose_new_lines_end_like_the_old_ones_is_noticed() {
+    for (more, restarts) in [(0, false), (1, false), (0, true), (1, true)] {
+        let mut world = world();
+        world.disk.append(LIVE, format!("{}{}", padded(1, 'a'), padded(2, 'b')).as_bytes());
+        world.drain();
+        if restarts {
+            world.core.finish(world.now.mono);
+            world.restart();
+            world.drain();
+        }
+        let new: Vec<String> = ('p'..).take(2 + more).map(|letter| padded(9, letter)).collect();
+        world.disk.truncate(LIVE);
+        world.disk.append(LIVE, new.concat().as_bytes());
+        world.drain();
+        let first: String =
+            world.bodies("pod", "stdout").iter().filter_map(|body| body.chars().next()).collect();
+        assert_eq!(first, if more == 0 { "abpq" } else { "abpqr" });
+        assert_eq!((world.lost(), pending(&world)), (0, 0));
+    }
+}
+
+#[test]
+fn what_is_put_in_the_place_of_refused_or_unfinished_lines_does_not_get_their_names() {
+    let mut world = world();
+    world.disk.append(LIVE, format!("{}{}", padded(1, 'a'), padded(2, 'b')).as_bytes());
+    world.turn(10);
+    world.turn(300);
+    world.disk.truncate(LIVE);
+    world.disk.append(LIVE, format!("{}{}", padded(3, 'c'), padded(4, 'd')).as_bytes());
+    world.settle(0, Outcome::Refused { code: "413".into() });
+    world.drain();
+    let first = |world: &crate::logs::simulation::World| -> String {
+        world.bodies("pod", "stdout").iter().filter_map(|body| body.chars().next()).collect()
+    };
+    assert_eq!(first(&world), "cd");
+    assert_eq!((world.lost(), pending(&world)), (2 * padded(1, 'a').len() as u64, 0));
+
+    let unfinished = entry(5, "stdout", "P", &"e".repeat(100));
+    world.disk.append(LIVE, unfinished.as_bytes());
+    world.turn(100);
+    world.disk.truncate(LIVE);
+    let same_length = entry(6, "stdout", "P", &"f".repeat(100));
+    world.disk.append(LIVE, format!("{}{}{same_length}", padded(7, 'g'), padded(8, 'h')).as_bytes());
+    world.disk.append(LIVE, entry(9, "stdout", "F", "end").as_bytes());
+    world.drain();
+    assert_eq!(first(&world), "cdghf");
+    let lost = 2 * padded(1, 'a').len() as u64 + unfinished.len() as u64;
+    assert_eq!((world.lost(), pending(&world)), (lost, 0));
+}
+
+#[test]
+fn a_file_that_is_truncated_between_two_windows_is_read_on_from_its_new_start() {
+    let mut world = world();
+    let old: Vec<String> = (0..3000).map(|line| padded(line % 60, 'a')).collect();
+    world.disk.append(LIVE, old.concat().as_bytes());
+    world.turn(10);
+    let sent: usize = world.unsettled.iter().map(|batch| batch.records as usize).sum();
+    assert!(sent > 0 && sent < 3000, "{sent}");
+    world.disk.truncate(LIVE);
+    let new: Vec<String> = (0..3001).map(|line| padded(line % 60, 'z')).collect();
+    world.disk.append(LIVE, new.concat().replace(".000000001Z", ".000000002Z").as_bytes());
+    world.drain();
+    while world.bodies("pod", "stdout").iter().filter(|body| body.starts_with('z')).count() < 3001 {
+        let before = world.got.len();
+        world.drain();
+        assert!(world.got.len() > before, "stuck at {before}");
+    }
+    let kept = world.bodies("pod", "stdout").iter().filter(|body| body.starts_with('a')).count() as u64;
+    assert_eq!(world.lost() + kept * padded(0, 'a').len() as u64, 3000 * padded(0, 'a').len() as u64);
+    assert_eq!(pending(&world), 0);
 }
