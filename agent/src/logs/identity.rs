@@ -19,14 +19,13 @@ pub const UNFINISHED_HEAD: std::time::Duration = std::time::Duration::from_secs(
 
 /// How well an identity over the first `head_len` bytes suits a file that begins with `head`; the best is the greatest,
 /// none = not at all. One over the whole first entry goes before one that was taken while the entry was unfinished:
-/// those few bytes may begin other files too.
-pub(super) fn fit(head: &[u8], head_len: usize) -> Option<(bool, usize)> {
+/// those few bytes may begin other files too, and none at all begin every file.
+pub(super) fn fit(head: &[u8], head_len: usize) -> Option<usize> {
     if head.is_empty() {
         return None;
     }
     let whole = uid::first_entry(head).unwrap_or(head).len();
-    let is_whole = head_len == whole;
-    (is_whole || (1..whole).contains(&head_len)).then_some((is_whole, head_len))
+    (head_len == whole || (1..whole).contains(&head_len)).then_some(head_len)
 }
 
 impl<F: LogFs> Core<F> {

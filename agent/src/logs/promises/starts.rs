@@ -74,3 +74,17 @@ fn an_unfinished_first_line_does_not_stand_for_the_next_file_that_begins_alike()
     assert_eq!(bodies, ["2026-11-20T16:35:0", "three"]);
     assert_eq!((world.lost(), pending(&world), world.order.len()), (0, 0, 2));
 }
+
+#[test]
+fn the_state_of_a_file_that_began_with_an_empty_line_and_is_gone_is_not_taken_by_the_next_one() {
+    let mut world = world();
+    world.disk.append(LIVE, format!("\n{}", full(1, "one")).as_bytes());
+    world.drain();
+    world.core.finish(world.now.mono);
+    world.disk.remove(LIVE);
+    world.disk.append(LIVE, format!("{}{}", full(2, "two"), full(3, "three")).as_bytes());
+    world.restart();
+    world.drain();
+    assert_eq!(world.bodies("pod", "stdout"), ["one", "two", "three"]);
+    assert_eq!((world.lost(), pending(&world), world.order.len()), (0, 0, 4));
+}
