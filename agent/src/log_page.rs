@@ -35,7 +35,8 @@ impl Source for LogPage {
             (
                 "sonde_agent_log_lost_bytes_total",
                 "Bytes that could not be delivered. Of a request that the receiver took in part it does not say which \
-                 records it refused: reason rejected has their share of its bytes.",
+                 records it refused: reason rejected has their share of its bytes. Of a damaged compressed file whose length was never seen, \
+                 reason truncated has the compressed bytes behind the damage: there were at least about as many.",
                 &LOST,
                 |row| &row.lost,
             ),

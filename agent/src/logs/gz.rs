@@ -2,18 +2,33 @@
 //!
 //! A decoder only goes forward; a window of what it gave last serves the short ways back that a tail reader takes (the
 //! check bytes, a line that was not complete). Few decoders live at a time: each is about 40 KiB of state and a window.
+//!
+//! Several members in one file are one text, and what stands behind the last one (padding, garbage) is ignored, as by
+//! gzip(1). Where the data are damaged the text ends: every byte that was decoded before is given, and
+//! [`GzPool::damage`] says that there was more.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::sync::Arc;
 
-use flate2::read::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 
 use super::fs::LogFile;
 use super::tail::FileId;
 
 const WINDOW: usize = 512 << 10;
 const CHUNK: usize = 64 << 10;
+const INPUT: usize = 32 << 10;
 const ALIVE: usize = 2;
+const MAGIC: [u8; 2] = [0x1f, 0x8b];
+
+/// Why the text of a compressed file ends before its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// What the decoder said.
+    pub error: String,
+    /// Compressed bytes behind the place: of the text that was lost, all that is known.
+    pub unread: u64,
+}
 
 /// The decoders that are alive, most recently used last.
 pub struct GzPool<F> {
@@ -26,7 +41,7 @@ impl<F: LogFile> GzPool<F> {
         Self { streams: Vec::new() }
     }
 
-    /// `pread` on the uncompressed bytes.
+    /// `pread` on the uncompressed bytes; fewer than asked for only at the end, or where they are damaged.
     pub fn read_at(
         &mut self,
         id: FileId,
@@ -49,6 +64,11 @@ impl<F: LogFile> GzPool<F> {
         read
     }
 
+    /// What is wrong with a file whose end was read just now.
+    pub fn damage(&self, id: FileId) -> Option<Damage> {
+        self.streams.iter().find(|(owner, _)| *owner == id).and_then(|(_, stream)| stream.damage.clone())
+    }
+
     /// Drops a file's decoder.
     pub fn forget(&mut self, id: FileId) {
         self.streams.retain(|(owner, _)| *owner != id);
@@ -57,29 +77,20 @@ impl<F: LogFile> GzPool<F> {
 
 struct GzStream<F> {
     file: Arc<F>,
-    decoder: MultiGzDecoder<Sequential<F>>,
+    members: Members<F>,
     window: Vec<u8>,
     start: u64,
     ended: bool,
-}
-
-struct Sequential<F> {
-    file: Arc<F>,
-    position: u64,
-}
-
-impl<F: LogFile> Read for Sequential<F> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read_at(buffer, self.position)?;
-        self.position += read as u64;
-        Ok(read)
-    }
+    damage: Option<Damage>,
+    /// The next bytes are damaged somewhere: one is asked for at a time, since what a decoder gives together with an
+    /// error is lost.
+    careful: bool,
 }
 
 impl<F: LogFile> GzStream<F> {
     fn new(file: Arc<F>) -> Self {
-        let decoder = MultiGzDecoder::new(Sequential { file: file.clone(), position: 0 });
-        Self { file, decoder, window: Vec::new(), start: 0, ended: false }
+        let members = Members::new(file.clone());
+        Self { file, members, window: Vec::new(), start: 0, ended: false, damage: None, careful: false }
     }
 
     fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -112,22 +123,137 @@ impl<F: LogFile> GzStream<F> {
             self.start += drop as u64;
         }
         let len = self.window.len();
-        self.window.resize(len + CHUNK, 0);
-        let read = loop {
-            match self.decoder.read(&mut self.window[len..]) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => break other,
-            }
-        };
+        self.window.resize(len + if self.careful { 1 } else { CHUNK }, 0);
+        let read = self.members.read(&mut self.window[len..]);
         self.window.truncate(len + *read.as_ref().unwrap_or(&0));
-        self.ended = read? == 0;
+        match read {
+            Ok(read) => self.ended = read == 0,
+            Err(error) if !is_damage(&error) => return Err(error),
+            Err(error) if self.careful => {
+                self.ended = true;
+                let size = self.file.stat()?.size;
+                let unread = size.saturating_sub(self.members.consumed());
+                self.damage = Some(Damage { error: error.to_string(), unread });
+            }
+            Err(_) => self.decode_again()?,
+        }
+        Ok(())
+    }
+
+    /// A decoder at the same place that has not met the damage yet.
+    fn decode_again(&mut self) -> io::Result<()> {
+        self.members = Members::new(self.file.clone());
+        self.careful = true;
+        let mut left = self.end();
+        let mut scratch = vec![0; CHUNK];
+        while left > 0 {
+            let len = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
+            match self.members.read(&mut scratch[..len]) {
+                // It was longer a moment ago: somebody writes to it.
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => left -= read as u64,
+                Err(error) => return Err(error),
+            }
+        }
         Ok(())
     }
 }
 
-/// Uncompressed size modulo 2^32 as a gzip file states it at its end (RFC 1952, ISIZE).
-pub fn stated_size<F: LogFile>(file: &F, compressed_size: u64) -> Option<u64> {
+fn is_damage(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof
+    )
+}
+
+/// The text of all members.
+struct Members<F> {
+    /// None = behind the last one.
+    decoder: Option<GzDecoder<Input<F>>>,
+}
+
+impl<F: LogFile> Members<F> {
+    fn new(file: Arc<F>) -> Self {
+        let input = Input { file, position: 0, buffer: vec![0; INPUT], at: 0, len: 0 };
+        Self { decoder: Some(GzDecoder::new(input)) }
+    }
+
+    /// Compressed bytes that were taken.
+    fn consumed(&self) -> u64 {
+        let input = self.decoder.as_ref().map(GzDecoder::get_ref);
+        input.map_or(0, |input| input.position - (input.len - input.at) as u64)
+    }
+}
+
+impl<F: LogFile> Read for Members<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(decoder) = &mut self.decoder {
+            match decoder.read(buffer) {
+                Ok(0) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => return other,
+            }
+            let Some(mut input) = self.decoder.take().map(GzDecoder::into_inner) else { break };
+            if input.peek()? == MAGIC {
+                self.decoder = Some(GzDecoder::new(input));
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// The compressed bytes in order.
+struct Input<F> {
+    file: Arc<F>,
+    position: u64,
+    buffer: Vec<u8>,
+    at: usize,
+    len: usize,
+}
+
+impl<F: LogFile> Input<F> {
+    /// The next two bytes, if there are as many.
+    fn peek(&mut self) -> io::Result<&[u8]> {
+        if self.len - self.at < MAGIC.len() {
+            self.buffer.copy_within(self.at..self.len, 0);
+            (self.at, self.len) = (0, self.len - self.at);
+            let read = self.file.read_at(&mut self.buffer[self.len..], self.position)?;
+            self.position += read as u64;
+            self.len += read;
+        }
+        Ok(&self.buffer[self.at..self.len.min(self.at + MAGIC.len())])
+    }
+}
+
+impl<F: LogFile> Read for Input<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let from = self.fill_buf()?;
+        let len = from.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&from[..len]);
+        self.consume(len);
+        Ok(len)
+    }
+}
+
+impl<F: LogFile> BufRead for Input<F> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.at == self.len {
+            self.len = self.file.read_at(&mut self.buffer, self.position)?;
+            self.at = 0;
+            self.position += self.len as u64;
+        }
+        Ok(&self.buffer[self.at..self.len])
+    }
+
+    fn consume(&mut self, len: usize) {
+        self.at = (self.at + len).min(self.len);
+    }
+}
+
+/// Uncompressed size modulo 2^32 as the last member of a gzip file states it at its end (RFC 1952, ISIZE). It is nonsense
+/// where the file is damaged or something stands behind the last member, so it is a hint and never counted as seen.
+pub fn stated_size<F: LogFile>(file: &F, compressed_size: u64) -> Option<u32> {
     let mut bytes = [0u8; 4];
     let at = compressed_size.checked_sub(4).filter(|at| *at >= 14)?;
-    (file.read_at(&mut bytes, at).ok()? == 4).then(|| u64::from(u32::from_le_bytes(bytes)))
+    (file.read_at(&mut bytes, at).ok()? == 4).then(|| u32::from_le_bytes(bytes))
 }

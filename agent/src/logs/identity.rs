@@ -36,6 +36,9 @@ impl<F: LogFs> Core<F> {
         let mut head = [0u8; FIRST_ENTRY_BYTES];
         let len = read_file::<F>(&self.files, &mut self.gz, id, &mut head, 0)?;
         let head = &head[..len];
+        if head.is_empty() {
+            self.note_empty_gz(id);
+        }
         let Some(file) = self.files.get(&id) else { return Ok(false) };
         let Some(lineage) = self.lineages.get(&file.lineage) else { return Ok(false) };
         let (pod_dir, container, restart) =
@@ -66,7 +69,7 @@ impl<F: LogFs> Core<F> {
             file.identity = Some(identity);
             file.kept = !twin;
         }
-        self.note_size(id, size, now);
+        self.note_stated(id, size, now);
         if !self.discovered {
             self.start_existing(id, size, now)?;
         }
@@ -83,14 +86,16 @@ impl<F: LogFs> Core<F> {
         Some(head)
     }
 
-    /// Uncompressed size; of a compressed file, what it states.
+    /// Uncompressed size; of a compressed file, what it states, which may be nonsense.
     pub(super) fn size_of(&self, id: FileId) -> io::Result<u64> {
         use super::fs::LogFile;
         match self.files.get(&id).and_then(|file| file.handle.as_ref()) {
             Some(Handle::Plain(file)) => Ok(file.stat()?.size),
             Some(Handle::Gz(file)) => {
                 let compressed = file.stat()?.size;
-                Ok(gz::stated_size(&**file, compressed).unwrap_or(0))
+                // No text is stored in less than a thousandth of its length, and hardly in more than its length.
+                let stated = gz::stated_size(&**file, compressed).map_or(0, u64::from);
+                Ok(if stated / 1032 <= compressed { stated } else { compressed })
             }
             None => Err(io::ErrorKind::NotFound.into()),
         }
@@ -129,7 +134,7 @@ impl<F: LogFs> Core<F> {
         let shrunk = plain && size < state.seen;
         file.restore(&state);
         if !discovered {
-            file.resend_below = size.max(state.seen);
+            file.resend_below = if plain { size.max(state.seen) } else { u64::MAX };
         }
         if file.pending() > 0 {
             file.behind_since = Some(now.mono);
@@ -153,20 +158,35 @@ impl<F: LogFs> Core<F> {
                 self.ledger.settle(&row, lost, Account::Lost(Lost::Truncated));
             }
         }
+        let is_as_stated =
+            state.seen > 0 && self.stated_end(id).map(u64::from) == Some(state.seen & u64::from(u32::MAX));
+        if let Some(file) = self.files.get_mut(&id) {
+            file.ended = is_as_stated;
+        }
         self.dirty_files.insert(id);
-        self.note_size(id, size, now);
+        self.note_stated(id, size, now);
+    }
+
+    /// Size modulo 2^32 as a compressed file states it.
+    fn stated_end(&self, id: FileId) -> Option<u32> {
+        match self.files.get(&id)?.handle.as_ref()? {
+            Handle::Gz(file) => gz::stated_size(&**file, super::fs::LogFile::stat(&**file).ok()?.size),
+            Handle::Plain(_) => None,
+        }
     }
 
     /// `logs.read_existing`, for a file that was there at the first start.
     fn start_existing(&mut self, id: FileId, size: u64, now: Now) -> io::Result<()> {
+        let is_gz = self.files.get(&id).is_some_and(|file| matches!(file.handle, Some(Handle::Gz(_))));
         if let Some(file) = self.files.get_mut(&id) {
-            file.resend_below = size;
+            file.resend_below = if is_gz { u64::MAX } else { size };
         }
         if !self.first_start {
             return Ok(());
         }
         match self.settings.read_existing {
             ReadExisting::All => {}
+            ReadExisting::None if is_gz => self.skip_gz(id, size, now),
             ReadExisting::None => {
                 let end = self.last_line_end(id, size)?;
                 self.skip_to(id, end);
@@ -184,11 +204,20 @@ impl<F: LogFs> Core<F> {
                 };
                 // Not one line in it can be younger than its last write.
                 if mtime != 0 && mtime < cutoff {
-                    self.skip_to(id, size);
+                    if is_gz { self.skip_gz(id, size, now) } else { self.skip_to(id, size) }
                 }
             }
         }
         Ok(())
+    }
+
+    /// Leaves out a whole compressed file. It is not decoded for its size: what it states has to do.
+    fn skip_gz(&mut self, id: FileId, size: u64, now: Now) {
+        self.note_size(id, size, now);
+        self.skip_to(id, size);
+        if let Some(file) = self.files.get_mut(&id) {
+            file.ended = true;
+        }
     }
 
     fn skip_to(&mut self, id: FileId, end: u64) {
@@ -210,6 +239,44 @@ impl<F: LogFs> Core<F> {
         Ok(newline.map_or(size, |at| size - len + at as u64 + 1))
     }
 
+    /// Counts what is new of a file by its size. Of a compressed file nothing is counted before it is decoded.
+    pub(super) fn note_stated(&mut self, id: FileId, size: u64, now: Now) {
+        if self.files.get(&id).is_some_and(|file| !matches!(file.handle, Some(Handle::Gz(_)))) {
+            self.note_size(id, size, now);
+        }
+    }
+
+    /// Not one byte could be decoded: there is none, or all of them are lost.
+    fn note_empty_gz(&mut self, id: FileId) {
+        let Some(file) = self.files.get_mut(&id) else { return };
+        if file.ended || !matches!(file.handle, Some(Handle::Gz(_))) {
+            return;
+        }
+        file.ended = true;
+        if let Some(damage) = self.gz.damage(id) {
+            self.say_damaged(id, &damage, 0);
+            if let Some(file) = self.files.get_mut(&id) {
+                file.aside = Some(super::tail::Aside::Gone);
+            }
+        }
+    }
+
+    pub(super) fn say_damaged(&mut self, id: FileId, damage: &gz::Damage, decoded: u64) {
+        self.set_aside += 1;
+        let Some(file) = self.files.get(&id) else { return };
+        let Some(lineage) = self.lineages.get(&file.lineage) else { return };
+        tracing::warn!(
+            path = lineage.path(&file.name),
+            namespace = lineage.pod.namespace,
+            pod = lineage.pod.pod,
+            container = %lineage.container,
+            error = damage.error,
+            decoded_bytes = decoded,
+            compressed_bytes_behind = damage.unread,
+            "a compressed log file is damaged: what could be decoded is shipped, the rest is lost"
+        );
+    }
+
     /// Counts what is new of a file.
     pub(super) fn note_size(&mut self, id: FileId, size: u64, now: Now) {
         let Some(file) = self.files.get_mut(&id) else { return };
@@ -228,7 +295,7 @@ impl<F: LogFs> Core<F> {
         let ids: Vec<FileId> = self.files.keys().copied().collect();
         for id in ids {
             if let Ok(size) = self.size_of(id) {
-                self.note_size(id, size, now);
+                self.note_stated(id, size, now);
             }
         }
     }

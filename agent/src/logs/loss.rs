@@ -118,7 +118,10 @@ impl<F: LogFs> Core<F> {
                 .map(|lineage| lineage.files.as_slice())
                 .unwrap_or_default();
             let may_come = files.iter().any(|file| {
-                self.files.get(file).is_some_and(|file| file.identity.is_none() && file.seen > 0)
+                self.files.get(file).is_some_and(|file| {
+                    let may_have_bytes = file.seen > 0 || !file.is_drained();
+                    file.identity.is_none() && file.aside.is_none() && may_have_bytes
+                })
             });
             let prefix = format!("{}/{}", key.0, key.1);
             let hidden = self

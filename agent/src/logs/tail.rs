@@ -59,6 +59,8 @@ pub struct TailFile<F> {
     pub behind_since: Option<Instant>,
     /// What it is not read for.
     pub aside: Option<Aside>,
+    /// A compressed file was read to its end: what it states of its size before that is a hint.
+    pub ended: bool,
     /// Whether its state is kept (false for the second of two files with one identity).
     pub kept: bool,
 }
@@ -125,6 +127,7 @@ impl<F> TailFile<F> {
             superseded: None,
             behind_since: None,
             aside: None,
+            ended: false,
             kept: true,
         }
     }
@@ -139,9 +142,10 @@ impl<F> TailFile<F> {
         self.seen.saturating_sub(self.settled.bytes())
     }
 
-    /// Whether everything seen was parsed.
+    /// Whether everything there is was parsed, as far as is known.
     pub fn is_drained(&self) -> bool {
-        self.read >= self.seen
+        let is_open_end = matches!(self.handle, Some(Handle::Gz(_))) && !self.ended;
+        self.read >= self.seen && !is_open_end
     }
 
     /// Notes a size; gives the bytes that are new.

@@ -120,7 +120,7 @@ impl<F: LogFs> Core<F> {
                 return true;
             }
             if let Ok(size) = self.size_of(file) {
-                self.note_size(file, size, now);
+                self.note_stated(file, size, now);
                 if size > 0 {
                     return true;
                 }
@@ -152,7 +152,7 @@ impl<F: LogFs> Core<F> {
         self.ensure_open(id)?;
         if self.files.get(&id).is_some_and(|file| file.identity.is_none()) {
             let size = self.size_of(id)?;
-            self.note_size(id, size, now);
+            self.note_stated(id, size, now);
             let force = self.files.get(&id).is_some_and(|file| {
                 let quiet = now.mono.saturating_duration_since(file.grown);
                 let ended = has_successor || !file.is_named();
@@ -169,21 +169,9 @@ impl<F: LogFs> Core<F> {
         self.lineages.get(&lineage)?.attributes.as_ref().map(|(set, _)| set.clone())
     }
 
-    /// A file that cannot be read: a damaged compression is given up, anything else is tried again.
+    /// A file that cannot be read: one that is gone is given up, anything else is tried again.
     fn read_failed(&mut self, lineage: LineageId, id: FileId, error: &io::Error, now: Now) {
         let Some(file) = self.files.get(&id) else { return };
-        let is_gz = matches!(file.handle, Some(Handle::Gz(_)));
-        let is_damaged = is_gz
-            && matches!(
-                error.kind(),
-                io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof
-            );
-        if is_damaged {
-            tracing::warn!(file = %file.name, %error, "a compressed log file is damaged: the rest of it is lost");
-            self.set_aside += 1;
-            self.give_up(id, Lost::Truncated, now.mono);
-            return;
-        }
         if error.kind() == io::ErrorKind::NotFound && !file.is_named() {
             let has_mates = self.lineages.get(&lineage).is_some_and(|lineage| lineage.files.len() > 1);
             let reason = if has_mates { Lost::RotatedUnread } else { Lost::DeletedUnread };
@@ -219,7 +207,7 @@ impl<F: LogFs> Core<F> {
                 continue;
             }
             if file.read < file.seen || file.identity.is_none() {
-                waits |= file.seen > 0;
+                waits |= file.seen > 0 || !file.is_drained();
                 is_due |= file.identity.is_some()
                     && file.handle.is_some()
                     && now.mono.saturating_duration_since(file.grown) >= MAX_WAIT;

@@ -76,7 +76,7 @@ impl<F: LogFs> Core<F> {
         self.buffer = buffer;
         let (progress, _) = outcome?;
         if progress == Progress::End && is_gz && read < QUANTUM + CHECK_BYTES {
-            self.end_of_gz(id, base + read as u64);
+            self.end_of_gz(id, base + read as u64, now);
         }
         Ok(progress)
     }
@@ -345,11 +345,18 @@ impl<F: LogFs> Core<F> {
     }
 
     /// The end of a compressed file is known only when it is reached. A last line without a newline is left to the clock.
-    fn end_of_gz(&mut self, id: FileId, end: u64) {
-        let Some(file) = self.files.get(&id) else { return };
-        let (start, seen) = (end.max(file.read), file.seen);
-        if start < seen && !file.settled.covers(start, seen) {
-            tracing::warn!(file = %file.name, bytes = seen - start, "a compressed log file is shorter than it states");
+    fn end_of_gz(&mut self, id: FileId, end: u64, now: Now) {
+        let Some(file) = self.files.get_mut(&id) else { return };
+        if !std::mem::replace(&mut file.ended, true) {
+            let start = end.max(file.read);
+            if let Some(damage) = self.gz.damage(id) {
+                self.say_damaged(id, &damage, start);
+                // How long it was is known if it was seen before; else there were at least as many bytes as are left.
+                if self.files.get(&id).is_some_and(|file| file.seen <= end) {
+                    self.note_size(id, end + damage.unread, now);
+                }
+            }
+            let seen = self.files.get(&id).map_or(start, |file| file.seen);
             self.settle(id, start, seen, Account::Lost(Lost::Truncated));
         }
         self.skip_settled(id);
