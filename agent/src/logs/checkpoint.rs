@@ -82,6 +82,20 @@ pub enum Entry {
     Gaps(u64),
 }
 
+/// What an earlier process kept, as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Found {
+    /// No file: a first start, or somebody removed it.
+    #[default]
+    Nothing,
+    /// A file without a byte.
+    Empty,
+    /// A file of ours.
+    State,
+    /// Something in it was written by a newer version than this one.
+    Newer,
+}
+
 /// All that was kept.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
@@ -91,8 +105,8 @@ pub struct State {
     pub rows: BTreeMap<RowKey, Row>,
     /// Rotations that were not seen.
     pub gaps: u64,
-    /// Whether there was any state: if not, this is a first start.
-    pub existed: bool,
+    /// What an earlier process kept, as a whole.
+    pub found: Found,
     /// Bytes in the middle that could not be read.
     pub damaged: u64,
 }
@@ -126,11 +140,25 @@ impl Checkpoints {
         let bytes = store.load()?;
         let state = bytes.as_deref().map(read).unwrap_or_default();
         let mut must_replace = bytes.is_none();
-        if state.damaged > 0 {
+        if state.found == Found::Empty {
+            tracing::warn!(
+                "read positions are empty: every log file is read again, the collector drops what it has"
+            );
+            must_replace = true;
+        }
+        if state.found == Found::Newer {
+            tracing::warn!(
+                "read positions were written by a newer version: set aside; what it read is read again, the collector \
+                 drops what it has"
+            );
+        } else if state.damaged > 0 {
             tracing::warn!(
                 bytes = state.damaged,
-                "read positions are damaged: set aside, what is readable is used"
+                "read positions are damaged: set aside; what is readable is used, other files are read again, the \
+                 collector drops what it has"
             );
+        }
+        if state.damaged > 0 {
             if let Err(error) = store.set_aside() {
                 tracing::warn!(%error, "cannot set damaged read positions aside");
             }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::LogsError;
-use super::checkpoint::{Checkpoints, FileKey, FileState, Store};
+use super::checkpoint::{Checkpoints, FileKey, FileState, Found, Store};
 use super::discover::PodEntry;
 use super::filter::Filter;
 use super::fs::{LogFs, Place};
@@ -161,7 +161,7 @@ impl<F: LogFs> Core<F> {
             side: Vec::new(),
             redo: VecDeque::new(),
             cuts_due: Vec::new(),
-            first_start: !state.existed,
+            first_start: state.found == Found::Nothing,
             discovered: false,
             current: None,
             records: Records::default(),
@@ -264,6 +264,13 @@ impl<F: LogFs> Core<F> {
         if !self.discovered {
             self.discovered = true;
             self.next_flush = now.mono;
+            if self.first_start && !self.files.is_empty() {
+                tracing::warn!(
+                    files = self.files.len(),
+                    "no read positions are kept here, and there are log files: a first start, or the positions were \
+                     removed. They are read as logs.read_existing says; what the collector has already it drops"
+                );
+            }
             self.give_up_ghosts(now.mono);
         }
     }

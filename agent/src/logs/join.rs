@@ -1,7 +1,8 @@
 //! Fragments of one line, joined per stream: `P` entries up to their `F`, across the files of a lineage.
 //!
 //! An unfinished line is kept as the extents of its entries, never as bytes; whoever gets it back reads them again. How
-//! many extents a line may have is bounded, and where that bound cuts is a function of the files' bytes alone.
+//! many extents a line may have is bounded ([`most_extents`]), and where that bound cuts is a function of the files'
+//! bytes and `max_line` alone.
 
 use std::time::{Duration, Instant};
 
@@ -9,9 +10,19 @@ use sonde_wire::logs::Stream;
 
 use super::tail::FileId;
 
-/// Most extents of one line. Adjacent entries make one extent, so it takes that many turns between the two streams in
-/// the middle of one line to get there: memory is at most 2 x 256 x 24 bytes a container.
-pub const MAX_EXTENTS: usize = 256;
+/// Any line may have as many extents.
+const FEW_EXTENTS: usize = 256;
+/// Half of the smallest fragment that a runtime makes of a line that comes at once (CRI-O's conmon: 8 KiB, `STDIO_BUF_SIZE`;
+/// containerd: 16 KiB, `defaultBufSize` of its CRI logger).
+const SMALL_FRAGMENT: usize = 4 << 10;
+
+/// Most extents of one line. Adjacent entries make one extent, so it takes as many turns between the two streams, or
+/// files, in the middle of one line to get there. With fragments of [`SMALL_FRAGMENT`] and more no line within `max_line`
+/// does; one of smaller fragments is cut after 256 turns or more, and marked. Memory is at most 2 x 24 bytes an extent a
+/// container: 12 KiB with `max_line` of 1 MiB, 192 KiB with 16 MiB.
+pub fn most_extents(max_line: usize) -> usize {
+    (max_line.div_ceil(SMALL_FRAGMENT) + 1).max(FEW_EXTENTS)
+}
 
 /// How long a fragment waits for the rest of its line while nothing comes.
 pub const MAX_WAIT: Duration = Duration::from_secs(5);
@@ -36,7 +47,7 @@ pub struct Joined {
     pub time_unix_nano: u64,
     /// When the last one was read.
     pub touched: Instant,
-    /// Cut by [`MAX_EXTENTS`].
+    /// Cut by [`most_extents`].
     pub cut: bool,
 }
 
@@ -67,6 +78,7 @@ pub struct Joiner {
 
 impl Joiner {
     /// Takes the next entry of a stream.
+    #[allow(clippy::too_many_arguments)]
     #[inline]
     pub fn push(
         &mut self,
@@ -74,6 +86,7 @@ impl Joiner {
         partial: bool,
         time_unix_nano: u64,
         entry: Extent,
+        most_extents: usize,
         now: Instant,
     ) -> Step {
         let slot = &mut self.open[index(stream)];
@@ -88,7 +101,7 @@ impl Joiner {
             Some(last) if last.file == entry.file && last.end == entry.start => last.end = entry.end,
             _ => joined.extents.push(entry),
         }
-        if partial && joined.extents.len() < MAX_EXTENTS {
+        if partial && joined.extents.len() < most_extents {
             return Step::Held;
         }
         let cut = partial;
@@ -158,7 +171,7 @@ mod tests {
             let stream = if *stderr { Stream::Stderr } else { Stream::Stdout };
             let at = at as u64;
             let entry = Extent { file: FileId(u32::from(at > 7)), start: at, end: at + 1 };
-            match joiner.push(stream, *partial, at, entry, now) {
+            match joiner.push(stream, *partial, at, entry, FEW_EXTENTS, now) {
                 Step::Held => {}
                 Step::Single => lines.push(vec![at as usize]),
                 Step::Whole(joined) => {
@@ -185,13 +198,13 @@ mod tests {
     fn a_line_with_too_many_turns_is_cut_and_says_so() {
         let now = Instant::now();
         let mut joiner = Joiner::default();
-        for turn in 0..MAX_EXTENTS as u64 - 1 {
+        for turn in 0..FEW_EXTENTS as u64 - 1 {
             let entry = Extent { file: FileId(0), start: 2 * turn, end: 2 * turn + 1 };
-            assert_eq!(joiner.push(Stream::Stdout, true, 0, entry, now), Step::Held);
+            assert_eq!(joiner.push(Stream::Stdout, true, 0, entry, FEW_EXTENTS, now), Step::Held);
         }
         let entry = Extent { file: FileId(1), start: 0, end: 1 };
         assert!(
-            matches!(joiner.push(Stream::Stdout, true, 0, entry, now), Step::Whole(joined) if joined.cut)
+            matches!(joiner.push(Stream::Stdout, true, 0, entry, FEW_EXTENTS, now), Step::Whole(joined) if joined.cut)
         );
         assert!(joiner.is_empty());
     }

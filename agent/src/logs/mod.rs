@@ -35,7 +35,7 @@
 //! | decoders of compressed files | 2 x (576 KiB of window and about 100 KiB) |
 //! | a file: its entry, name and ranges | about 600 |
 //! | a lineage: its entry, names, attributes | about 1.5 KiB |
-//! | an unfinished line | 24 an extent, at most 256 extents, normally one: 200 containers in the middle of a 900 KiB line are about 20 KiB |
+//! | an unfinished line | 24 an extent, at most [`join::most_extents`] (257), normally one: 200 containers in the middle of a 900 KiB line are about 20 KiB, and 340 KiB if the other stream wrote between any two fragments |
 //! | what `/metrics/self` and `/debug/files` show of a container, and the page while it is made | about 2 KiB |
 //!
 //! So 1,000 containers and any backlog take about 20 MiB with short lines. Were every request filled by a line of a

@@ -9,7 +9,7 @@ use super::checkpoint::Cut;
 use super::core::{Core, Now};
 use super::cri;
 use super::fs::LogFs;
-use super::join::{Extent, Joiner, Step};
+use super::join::{Extent, Joiner, Step, most_extents};
 use super::ledger::{Account, Lost};
 use super::lineage::LineageId;
 use super::open::read_file;
@@ -40,6 +40,7 @@ impl<F: LogFs> Core<F> {
             })
         };
         ranges.sort_by_key(|range| (place(&range.file), range.start));
+        let most_extents = most_extents(self.settings.max_line);
         let mut records = VecDeque::new();
         let mut joiners: HashMap<LineageId, Joiner> = HashMap::new();
         for range in ranges {
@@ -58,7 +59,14 @@ impl<F: LogFs> Core<F> {
                 };
                 let entry = Extent { file: range.file, start: at, end };
                 let step = header.map_or(Step::Single, |header| {
-                    joiner.push(header.stream, header.partial, header.time_unix_nano, entry, now)
+                    joiner.push(
+                        header.stream,
+                        header.partial,
+                        header.time_unix_nano,
+                        entry,
+                        most_extents,
+                        now,
+                    )
                 });
                 match step {
                     Step::Single => records.push_back(vec![entry]),

@@ -8,7 +8,7 @@ use super::checkpoint::Cut;
 use super::core::{Core, Now, QUANTUM};
 use super::cri::{self, MAX_HEADER};
 use super::fs::LogFs;
-use super::join::{Extent, Joined, Step};
+use super::join::{Extent, Joined, Step, most_extents};
 use super::ledger::{Account, Excluded, Lost};
 use super::lineage::LineageId;
 use super::open::read_file;
@@ -176,6 +176,7 @@ impl<F: LogFs> Core<F> {
         let mut done =
             Window { position: file.read, records: 0, old: Vec::new(), lost: Vec::new(), blocked: false };
         let (cutoff, resend_below, max_line) = (file.cutoff, file.resend_below, self.settings.max_line);
+        let most_extents = most_extents(max_line);
         let cuts = file.cuts.clone();
         let mut skip = file.settled.next_after(file.read).unwrap_or((u64::MAX, u64::MAX));
         let end = base + window.len() as u64;
@@ -213,8 +214,14 @@ impl<F: LogFs> Core<F> {
             let header = cri::parse(line);
             match header {
                 Some(header) => {
-                    let mut step =
-                        joiner.push(header.stream, header.partial, header.time_unix_nano, entry, now.mono);
+                    let mut step = joiner.push(
+                        header.stream,
+                        header.partial,
+                        header.time_unix_nano,
+                        entry,
+                        most_extents,
+                        now.mono,
+                    );
                     let is_cut = matches!(step, Step::Held)
                         && cuts.contains(&Cut { offset: entry.end, stream: Some(header.stream) });
                     if let Some(joined) = joiner.take_if(header.stream, is_cut) {
@@ -298,6 +305,7 @@ impl<F: LogFs> Core<F> {
                 header.partial,
                 header.time_unix_nano,
                 entry,
+                most_extents(self.settings.max_line),
                 now.mono,
             ) {
                 Step::Held => {

@@ -2,8 +2,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::fs::OFlags;
 
 use super::Store;
 
@@ -28,11 +31,16 @@ impl DiskStore {
 
 impl Store for DiskStore {
     fn load(&mut self) -> io::Result<Option<Vec<u8>>> {
-        let mut file = match OpenOptions::new().read(true).append(true).open(&self.path) {
+        // Without NONBLOCK, reading a FIFO by that name would hold the start for ever.
+        let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+        let mut file = match OpenOptions::new().read(true).append(true).custom_flags(flags).open(&self.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         self.len = bytes.len() as u64;

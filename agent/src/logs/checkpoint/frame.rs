@@ -3,7 +3,7 @@
 use sonde_wire::logs::Stream;
 use sonde_wire::uid::FileHash;
 
-use super::{Cut, Entry, FileKey, FileState, State};
+use super::{Cut, Entry, FileKey, FileState, Found, State};
 use crate::logs::ledger::{Row, RowKey};
 
 const MAGIC: [u8; 4] = *b"\xf5SP1";
@@ -27,7 +27,8 @@ pub(super) fn frame(entries: &[Entry]) -> Vec<u8> {
 
 /// All frames of a file that can be read.
 pub(super) fn read(bytes: &[u8]) -> State {
-    let mut state = State { existed: true, ..State::default() };
+    let found = if bytes.is_empty() { Found::Empty } else { Found::State };
+    let mut state = State { found, ..State::default() };
     let mut skipped = 0;
     let mut at = 0;
     while at < bytes.len() {
@@ -65,6 +66,9 @@ fn frame_at(bytes: &[u8]) -> Option<&[u8]> {
 pub(super) fn apply(state: &mut State, payload: &[u8]) -> Option<()> {
     let (version, rest) = payload.split_first()?;
     if *version != VERSION {
+        if *version > VERSION {
+            state.found = Found::Newer;
+        }
         return None;
     }
     let mut from = Decoder { rest };

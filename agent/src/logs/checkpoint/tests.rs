@@ -41,7 +41,7 @@ fn what_is_written_is_read_back() {
     let dir = tempfile::tempdir().unwrap();
     let now = Instant::now();
     let (mut writer, state) = Checkpoints::open(Box::new(DiskStore::new(dir.path()))).unwrap();
-    assert!(!state.existed && writer.wants_all());
+    assert!(state.found == Found::Nothing && writer.wants_all());
     assert!(writer.write(&[file(1, 10), file(2, 20), row(5), Entry::Gaps(3)], true, now));
     assert!(!writer.wants_all());
     assert!(writer.write(&[file(1, 300), Entry::Gone(key(2)), row(9)], false, now));
@@ -49,7 +49,7 @@ fn what_is_written_is_read_back() {
     assert_eq!(state.files.len(), 1);
     assert_eq!(Some(&Entry::File(key(1), state.files[&key(1)].clone())), Some(&file(1, 300)));
     assert_eq!(state.rows.values().next().map(|row| row.observed), Some(9));
-    assert_eq!((state.gaps, state.damaged, state.existed), (3, 0, true));
+    assert_eq!((state.gaps, state.damaged, state.found), (3, 0, Found::State));
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn a_damaged_file_is_set_aside_and_work_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("positions"), [7; 100]).unwrap();
     let (mut writer, state) = Checkpoints::open(Box::new(DiskStore::new(dir.path()))).unwrap();
-    assert!(state.existed && state.damaged > 0 && writer.wants_all());
+    assert!(state.found == Found::State && state.damaged > 0 && writer.wants_all());
     assert!(writer.write(&[file(1, 1)], true, Instant::now()));
     let names: Vec<_> = std::fs::read_dir(dir.path())
         .unwrap()
@@ -133,6 +133,50 @@ fn a_full_disk_is_said_and_tried_again_each_second() {
     assert!(writer.write(&[file(1, 3)], false, now + RETRY));
     assert!(!writer.failing());
     assert_eq!(writer.errors(), 1);
+}
+
+#[test]
+fn a_fifo_or_a_directory_in_the_place_of_the_positions_is_an_error_and_holds_nobody_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("positions");
+    for make in ["mkfifo", "mkdir"] {
+        assert!(std::process::Command::new(make).arg(&path).status().unwrap().success());
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let place = dir.path().to_owned();
+        std::thread::spawn(move || {
+            let opened = Checkpoints::open(Box::new(DiskStore::new(&place)));
+            let _ = sender.send(opened.map(drop).map_err(|error| error.kind()));
+        });
+        let opened = receiver.recv_timeout(Duration::from_secs(20)).expect("opening it came back");
+        assert!(opened.is_err(), "{make}");
+        let _ = std::fs::remove_file(&path);
+        let _ = std::fs::remove_dir(&path);
+    }
+}
+
+#[test]
+fn positions_that_were_emptied_and_those_of_a_newer_version_are_known_as_what_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("positions");
+    let now = Instant::now();
+    std::fs::write(&path, b"").unwrap();
+    let (mut writer, state) = Checkpoints::open(Box::new(DiskStore::new(dir.path()))).unwrap();
+    assert!(state.found == Found::Empty && state.damaged == 0 && writer.wants_all());
+    assert!(writer.write(&[file(1, 10)], true, now));
+    let (_, state) = Checkpoints::open(Box::new(DiskStore::new(dir.path()))).unwrap();
+    assert_eq!((state.found, state.files.len()), (Found::State, 1));
+    // The same frame, as a newer version might have written it.
+    let mut bytes = frame(&[file(1, 10)]);
+    bytes[12] = VERSION + 1;
+    let crc = crc32fast::hash(&bytes[12..]);
+    bytes[8..12].copy_from_slice(&crc.to_le_bytes());
+    std::fs::write(&path, &bytes).unwrap();
+    let (writer, state) = Checkpoints::open(Box::new(DiskStore::new(dir.path()))).unwrap();
+    assert!(state.found == Found::Newer && state.files.is_empty() && writer.wants_all());
+    let kept = std::fs::read_dir(dir.path()).unwrap().filter(|entry| {
+        entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("positions.corrupt-")
+    });
+    assert_eq!(kept.count(), 1, "what the newer version wrote is kept for people");
 }
 
 proptest! {

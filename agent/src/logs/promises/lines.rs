@@ -1,6 +1,6 @@
 //! Lines: fragments, unfinished ones, long ones, ones that are not the runtime's.
 
-use super::{LIVE, entry, full, world};
+use super::{LIVE, entry, full, pending, world};
 
 #[test]
 fn a_fragment_at_the_end_of_the_old_file_and_its_end_in_the_new_one_are_one_record() {
@@ -208,4 +208,26 @@ fn a_long_fragment_that_the_clock_ended_ends_there_again_in_a_replay() {
     world.restart();
     world.drain();
     assert_eq!(world.bodies("pod", "stdout"), [long[..4096].to_owned(), "end".into(), "three".into()]);
+}
+
+#[test]
+fn no_line_within_the_limit_is_cut_because_the_other_stream_writes_between_its_fragments() {
+    // CRI-O's fragments, and a limit that they reach with many more turns than 256.
+    let mut world = world();
+    world.core.settings.max_line = 4 << 20;
+    let fragment = "f".repeat(8192);
+    let mut text = String::new();
+    for _ in 0..512 {
+        text += &entry(1, "stdout", "P", &fragment);
+        text += &entry(1, "stderr", "F", "between");
+    }
+    text += &entry(2, "stdout", "F", "");
+    world.disk.append(LIVE, text.as_bytes());
+    while world.bodies("pod", "stdout").is_empty() {
+        world.drain();
+    }
+    let got: Vec<_> = world.got.values().filter(|got| got.stream == "stdout").collect();
+    assert_eq!((got.len(), got[0].body.len(), got[0].truncated), (1, 4 << 20, false));
+    assert_eq!(world.bodies("pod", "stderr").len(), 512);
+    assert_eq!((world.lost(), pending(&world)), (0, 0));
 }
