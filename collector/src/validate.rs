@@ -51,9 +51,12 @@ impl Config {
                 ),
                 Some(0) => {}
                 Some(_) if seen.insert(address) => {}
-                Some(_) => {
-                    problems.add(format!("listen.{name}"), format!("`{address}` is taken by another key"), "")
-                }
+                Some(_) => problems.add_between(
+                    format!("listen.{name}"),
+                    &["listen.otlp_grpc", "listen.otlp_http", "listen.http"],
+                    format!("`{address}` is taken by another key"),
+                    "",
+                ),
             }
         }
     }
@@ -61,12 +64,17 @@ impl Config {
     fn validate_tls(&self, problems: &mut Problems) {
         let tls = &self.tls;
         if tls.cert_file.is_empty() != tls.key_file.is_empty() {
-            let missing = if tls.cert_file.is_empty() { "tls.cert_file" } else { "tls.key_file" };
-            problems.add(missing, "is empty", "both tls.cert_file and tls.key_file, or neither");
+            let mut keys = ["tls.cert_file", "tls.key_file"];
+            if !tls.cert_file.is_empty() {
+                keys.reverse();
+            }
+            let expected = "both tls.cert_file and tls.key_file, or neither";
+            problems.add_between(keys[0], &keys[1..], "is empty", expected);
         }
         if !tls.client_ca_file.is_empty() && tls.cert_file.is_empty() {
-            problems.add(
+            problems.add_between(
                 "tls.client_ca_file",
+                &["tls.cert_file"],
                 "needs a certificate of our own",
                 "tls.cert_file and tls.key_file",
             );
@@ -79,8 +87,9 @@ impl Config {
             problems.add("limits.request", format!("{} is out of range", limits.request), "1KiB to 128MiB");
         }
         if limits.in_flight < limits.request {
-            problems.add(
+            problems.add_between(
                 "limits.in_flight",
+                &["limits.request"],
                 format!("{} is less than one request may have", limits.in_flight),
                 format!("at least limits.request, which is {}", limits.request),
             );
@@ -127,8 +136,10 @@ impl Config {
         }
         let second = self.sinks.iter().enumerate().filter(|(_, sink)| sink.kind == SinkKind::Store).nth(1);
         if let Some((number, _)) = second {
-            problems.add(
+            let others = (0..number).map(|other| format!("sinks[{other}].type")).collect::<Vec<_>>();
+            problems.add_between(
                 format!("sinks[{number}].type"),
+                &others.iter().map(String::as_str).collect::<Vec<_>>(),
                 "is a second store",
                 "at most one sink of type store",
             );

@@ -7,11 +7,11 @@
 
 mod expand;
 mod read;
+mod source;
 mod tree;
 
+use std::collections::HashSet;
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use serde::Serialize;
@@ -42,7 +42,14 @@ pub struct Problem {
 /// Collects what a configuration's own checks find.
 #[derive(Debug, Default)]
 pub struct Problems {
-    list: Vec<Finding>,
+    list: Vec<Checked>,
+}
+
+/// What a check found, and the further keys that it looked at.
+#[derive(Debug)]
+struct Checked {
+    finding: Finding,
+    others: Vec<String>,
 }
 
 /// Checks that types cannot express.
@@ -69,8 +76,21 @@ impl Problems {
     /// Adds a problem of the key at `path` (`export.endpoint`, `sinks[1].name`): what is wrong, as
     /// "`http:/x` is not a URL", and what is expected, as "http:// or https://, and a host"; may be empty.
     pub fn add(&mut self, path: impl Into<String>, what: impl Into<String>, expected: impl Into<String>) {
+        self.add_between(path, &[], what, expected);
+    }
+
+    /// As [`Problems::add`], where the `others` (key paths) are part of what is wrong: when one of them could not be
+    /// read its default stands in its place, and nothing is said.
+    pub fn add_between(
+        &mut self,
+        path: impl Into<String>,
+        others: &[&str],
+        what: impl Into<String>,
+        expected: impl Into<String>,
+    ) {
         let (path, what, expected) = (path.into(), what.into(), expected.into());
-        self.list.push(Finding { line: None, path, what, expected });
+        let others = others.iter().map(|other| (*other).to_owned()).collect();
+        self.list.push(Checked { finding: Finding { line: None, path, what, expected }, others });
     }
 
     /// Whether nothing was added.
@@ -96,20 +116,20 @@ impl fmt::Display for Problem {
 /// sign. A key without a value keeps its default.
 ///
 /// # Errors
-/// Every problem, by line. After a mistake in the YAML itself only what was found until there.
+/// Every problem, by line. After a mistake in the YAML itself what was read until there is checked.
 pub fn load<T>(text: &str, file: &str, env: impl Fn(&str) -> Option<String>) -> Result<T, Vec<Problem>>
 where
     T: DeserializeOwned + Serialize + Default + Validate,
 {
     let mut found = Vec::new();
     let merged = merged::<T>(text, &env, &mut found);
-    let config = merged.as_ref().and_then(|tree| read_all::<T>(tree, &mut found));
+    let config = merged.as_ref().and_then(|merged| read_all::<T>(merged, &mut found));
     if found.is_empty()
         && let Some(config) = config
     {
         return Ok(config);
     }
-    Err(report(found, merged.as_ref(), file, text))
+    Err(report(found, merged.as_ref().map(|merged| &merged.tree), file, text))
 }
 
 /// Reads `file`, or takes the defaults where none is named; see [`load`].
@@ -126,10 +146,8 @@ where
         let (file, expected) = (name.clone(), expected.to_owned());
         vec![Problem { file, line, path: String::new(), what, expected }]
     };
-    let mut bytes = Vec::new();
-    // One byte more than is allowed, for `load` to see that it is too long.
-    let read = File::open(path).and_then(|file| file.take(LONGEST as u64 + 1).read_to_end(&mut bytes));
-    read.map_err(|error| problem(1, format!("cannot be read: {error}"), "a YAML file"))?;
+    let bytes = source::read(path, LONGEST)
+        .map_err(|error| problem(1, format!("cannot be read: {error}"), "a YAML file"))?;
     match std::str::from_utf8(&bytes) {
         Ok(text) => load(text, &name, env),
         // The cut at the limit may go through a character.
@@ -155,12 +173,21 @@ pub fn print<T: Serialize>(config: &T) -> Result<String, PrintError> {
     tree.print().map_err(PrintError)
 }
 
-/// The file's tree over the defaults', both expanded. `None`: what was found stands in the way.
+/// The file's tree over the defaults', both expanded.
+struct Merged {
+    tree: Node,
+    /// The key at which a mistake in the YAML ended the reading; what is in it and after it is not known.
+    cut: Option<String>,
+    /// Keys that could not be expanded.
+    failed: Vec<String>,
+}
+
+/// `None`: what was found stands in the way.
 fn merged<T: Serialize + Default>(
     text: &str,
     env: &impl Fn(&str) -> Option<String>,
     found: &mut Vec<Finding>,
-) -> Option<Node> {
+) -> Option<Merged> {
     let mut fail = |what: &str, expected: String| {
         found.push(Finding { line: Some(1), path: String::new(), what: what.to_owned(), expected });
     };
@@ -176,22 +203,27 @@ fn merged<T: Serialize + Default>(
         }
     };
     tree.become_default();
-    tree.merge(tree::parse(text.trim_start_matches('\u{feff}'), found)?);
+    let parsed = tree::parse(text.trim_start_matches('\u{feff}'), found)?;
+    tree.merge(parsed.root);
     tree.number();
+    let before = found.len();
     expand::all(&mut tree, env, found);
-    Some(tree)
+    let failed = found[before..].iter().map(|finding| finding.path.clone()).collect();
+    Some(Merged { tree, cut: parsed.cut, failed })
 }
 
 /// Reads the tree again and again, each time without the node that could not be read.
-fn read_all<T: DeserializeOwned + Validate>(whole: &Node, found: &mut Vec<Finding>) -> Option<T> {
+fn read_all<T: DeserializeOwned + Validate>(merged: &Merged, found: &mut Vec<Finding>) -> Option<T> {
+    let whole = &merged.tree;
     let mut tree = whole.clone();
-    let mut failed: Vec<String> = Vec::new();
+    let mut failed = merged.failed.clone();
+    let mut said = HashSet::new();
     let config: T = loop {
         let attempt = read::read(&tree);
+        // Each attempt meets those of the last again.
         for unknown in attempt.unknown {
-            let finding = unknown.finding(whole);
-            if !found.contains(&finding) {
-                found.push(finding);
+            if said.len() < MOST && said.insert(unknown.node) {
+                found.push(unknown.finding(whole));
             }
         }
         let fault = match attempt.result {
@@ -212,16 +244,24 @@ fn read_all<T: DeserializeOwned + Validate>(whole: &Node, found: &mut Vec<Findin
     };
     let mut problems = Problems::default();
     config.validate(&mut problems);
-    // A key that could not be read has its default now; what is said about it and its neighbours may be wrong.
-    let parent = |path: &str| path.rfind(['.', '[']).map_or(0, |end| end);
-    let touched = |path: &str| {
-        failed.iter().any(|failed| {
-            let section = &failed[..parent(failed)];
-            failed == path || (!section.is_empty() && path.starts_with(section))
-        })
+    // A key that could not be read has its default now: what is said about it may be wrong.
+    let known = |path: &str| {
+        let read = !failed.iter().any(|failed| is_in(failed, path) || is_in(path, failed));
+        read && merged.cut.as_ref().is_none_or(|cut| whole.has_line(path) && !is_in(cut, path))
     };
-    found.extend(problems.list.into_iter().filter(|finding| !touched(&finding.path)));
+    for Checked { mut finding, others } in problems.list {
+        // Elements that were taken out of a list are not counted by the check.
+        finding.path = tree.path_in(whole, &finding.path);
+        if known(&finding.path) && others.iter().all(|other| known(&tree.path_in(whole, other))) {
+            found.push(finding);
+        }
+    }
     Some(config)
+}
+
+/// Whether `path` is `outer` or in it.
+fn is_in(path: &str, outer: &str) -> bool {
+    path.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 fn report(found: Vec<Finding>, tree: Option<&Node>, file: &str, text: &str) -> Vec<Problem> {

@@ -132,7 +132,12 @@ impl Kubelet {
     fn check(&self, problems: &mut Problems, source: PodSource) {
         if self.url.is_empty() {
             if source == PodSource::Kubelet {
-                problems.add("kubelet.url", "is empty, but pods.source is `kubelet`", "its URL");
+                problems.add_between(
+                    "kubelet.url",
+                    &["pods.source"],
+                    "is empty, but pods.source is `kubelet`",
+                    "its URL",
+                );
             }
         } else if let Err(error) = Endpoint::parse(&self.url, (80, 10250)) {
             problems.add("kubelet.url", error.to_string(), "");
@@ -165,6 +170,9 @@ impl Logs {
 impl MultilineRule {
     fn check(&self, problems: &mut Problems, path: &str) {
         check_container(problems, path, [&self.namespace, &self.pod, &self.container]);
+        if !self.start.is_empty() {
+            check_pattern(problems, &format!("{path}.start"), &self.start);
+        }
         if self.start.is_empty() == self.preset.is_empty() {
             problems.add(path, "has not exactly one of `start` and `preset`", "one of the two");
         } else if !self.preset.is_empty() && !PRESETS.contains(&self.preset.as_str()) {
@@ -197,7 +205,8 @@ impl Export {
             if OUR_HEADERS.contains(&parsed.as_str()) {
                 problems.add(path, "is set by the agent itself", "another header");
             } else if parsed == http::header::AUTHORIZATION && !self.token_file.is_empty() {
-                problems.add(path, "is set by export.token_file", "one of the two");
+                let others = ["export.token_file"];
+                problems.add_between(path, &others, "is set by export.token_file", "one of the two");
             } else if HeaderValue::from_str(value).is_err() {
                 problems.add(path, "has a value that cannot be a header's", "printable ASCII");
             }
@@ -209,13 +218,13 @@ impl Export {
         let tls = &self.tls;
         let set = [&tls.ca_file, &tls.cert_file, &tls.key_file, &tls.server_name];
         if plain && (tls.insecure_skip_verify || set.iter().any(|text| !text.is_empty())) {
-            problems.add("export.tls", "is set, but export.endpoint is http://", "an https:// endpoint");
+            let what = "is set, but export.endpoint is http://";
+            problems.add_between("export.tls", &["export.endpoint"], what, "an https:// endpoint");
         }
-        for (name, this, other) in
-            [("cert_file", &tls.cert_file, &tls.key_file), ("key_file", &tls.key_file, &tls.cert_file)]
-        {
-            if this.is_empty() && !other.is_empty() {
-                problems.add(format!("export.tls.{name}"), "is missing", "cert_file and key_file together");
+        let (cert, key) = (("export.tls.cert_file", &tls.cert_file), ("export.tls.key_file", &tls.key_file));
+        for ((path, this), (other, set)) in [(cert, key), (key, cert)] {
+            if this.is_empty() && !set.is_empty() {
+                problems.add_between(path, &[other], "is missing", "cert_file and key_file together");
             }
         }
         if !tls.server_name.is_empty() {

@@ -30,7 +30,7 @@ pub(super) struct Fault {
 /// A key that its section does not have.
 #[derive(Debug)]
 pub(super) struct Unknown {
-    node: usize,
+    pub(super) node: usize,
     key: String,
     known: &'static [&'static str],
 }

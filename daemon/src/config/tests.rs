@@ -107,6 +107,14 @@ impl Validate for Config {
         if self.export.in_flight == 0 {
             problems.add("export.in_flight", "`0` sends nothing", "1 or more");
         }
+        if self.export.in_flight > 0 && self.export.batch.age.0.is_zero() {
+            problems.add_between(
+                "export.batch.age",
+                &["export.in_flight"],
+                "is not possible",
+                "more, or 0 in flight",
+            );
+        }
         for (index, sink) in self.sinks.iter().enumerate() {
             if sink.name.is_empty() {
                 problems.add(format!("sinks[{index}].name"), "is empty", "a name");
@@ -201,7 +209,9 @@ in_flight: 3
         "f.yaml:12: export.headers.a: a list is given (expected text)",
         "f.yaml:15: sinks[0].tpye: unknown key, the nearest known one is `type` (expected one of name, type, retention)",
         "f.yaml:16: sinks[1].type: `kafka` is not known (expected one of grpc, http)",
+        "f.yaml:16: sinks[1].name: is empty (expected a name)",
         "f.yaml:17: sinks[2]: `5` does not fit (expected `key: value` lines)",
+        "f.yaml:18: sinks[3].name: is empty (expected a name)",
         "f.yaml:19: labels: `app` does not fit (expected a list)",
         "f.yaml:21: node.name: the environment variable NOPE is not set (expected it to be set, or a default as in ${NOPE:-default})",
         "f.yaml:22: zzzzzzzzzz: unknown key, the nearest known one is `cluster` (expected one of cluster, node, listen, state_dir, root, shutdown_grace, ratio, export, sinks, labels)",
@@ -226,10 +236,62 @@ fn a_callers_own_checks_get_the_lines_of_their_keys() {
 }
 
 #[test]
-fn a_check_of_a_section_that_could_not_be_read_is_not_believed() {
+fn a_check_of_what_could_not_be_read_is_not_believed_and_its_neighbours_are_still_checked() {
     assert_eq!(bad("sinks:\n- name: [x]\n").len(), 1);
-    assert_eq!(bad("export: {in_flight: 0, enabled: 5}").len(), 1);
+    assert_eq!(bad("sinks:\n- name: ${NOPE}\n").len(), 1);
+    assert_eq!(bad("export: {in_flight: many, batch: {age: 0s}}").len(), 1, "a rule between the two");
+    assert_eq!(
+        bad("export: {in_flight: 0, batch: {age: never}}").len(),
+        2,
+        "its own rule holds all the same"
+    );
+    assert_eq!(bad("export: {in_flight: 0, enabled: 5}").len(), 2);
     assert_eq!(bad("export: {in_flight: 0}\ncluster: []").len(), 2);
+}
+
+#[test]
+fn a_check_names_the_element_of_the_file_also_when_one_before_it_could_not_be_read() {
+    let wanted = [
+        "f.yaml:2: sinks[0]: `5` does not fit (expected `key: value` lines)",
+        "f.yaml:4: sinks[2].name: is empty (expected a name)",
+    ];
+    assert_eq!(bad("sinks:\n- 5\n- {name: a}\n- {name: ''}\n"), wanted);
+}
+
+#[test]
+fn what_stands_before_a_mistake_in_the_yaml_is_checked_too() {
+    let text = "\
+clutser: x
+shutdown_grace: never
+sinks:
+- name: ''
+export:
+  in_flight: 0
+  batch:
+    agee: 1s
+    @bytes: 1MiB
+node: {name: [x]}
+";
+    let got = bad(text);
+    let starts = [
+        "f.yaml:1: clutser: unknown key",
+        "f.yaml:2: shutdown_grace: `never` is not a duration",
+        "f.yaml:4: sinks[0].name: is empty",
+        "f.yaml:6: export.in_flight: `0` sends nothing",
+        "f.yaml:8: export.batch.agee: unknown key",
+        "f.yaml:9: export.batch: is not YAML: ",
+    ];
+    for (line, start) in got.iter().zip(starts) {
+        assert!(line.starts_with(start), "{line}\n{start}");
+    }
+    assert_eq!(got.len(), starts.len(), "{got:#?}");
+    // What may come after the mistake is not missed.
+    assert_eq!(bad("sinks:\n- type: grpc\n  \"name").len(), 1);
+    assert_eq!(
+        bad("export:\n  in_flight: 3\n  batch: {age: 0s}\n---\n{").len(),
+        2,
+        "the section was complete"
+    );
 }
 
 #[test]
@@ -278,6 +340,8 @@ fn broken_and_hostile_files_are_reported_not_survived_by_luck() {
     let deep_map = (0..200).fold(String::new(), |text, depth| text + &" ".repeat(depth) + "a:\n");
     let wide = "x: 1\n".repeat(50_000);
     let many: String = (0..20_000).map(|key| format!("k{key}: 1\n")).collect();
+    // As many keys as a file can have: the work must not grow with their square.
+    let crowd: String = (0..120_000).map(|key| format!("k{key}:\n")).collect();
     let wrong: String = (0..20_000).map(|_| "- 5\n").collect();
     let wrong = format!("sinks:\n{wrong}");
     for text in [
@@ -304,6 +368,7 @@ fn broken_and_hostile_files_are_reported_not_survived_by_luck() {
         &deep_map,
         &wide,
         &many,
+        &crowd,
         &wrong,
     ] {
         let problems = load::<Config>(text, "f.yaml", env).err();
@@ -312,6 +377,7 @@ fn broken_and_hostile_files_are_reported_not_survived_by_luck() {
         }
     }
     assert_eq!(bad(&many).len(), MOST);
+    assert_eq!(bad(&crowd).len(), MOST);
     assert_eq!(bad(&wrong).len(), MOST);
     assert_eq!(bad(&"#".repeat(LONGEST + 1)), ["f.yaml:1: is too long (expected at most 1 MiB)"]);
 }
@@ -326,12 +392,30 @@ fn a_file_that_cannot_be_read_or_is_not_text_is_one_problem() {
     };
     assert!(problems(&path)[0].contains("c.yaml:1: cannot be read: "));
     assert!(problems(dir.path())[0].contains("cannot be read: "));
+    assert!(problems(dir.path())[0].contains("it is a directory"));
     std::fs::write(&path, b"cluster: a\nlisten: \xff\n").unwrap();
     assert!(problems(&path)[0].contains("c.yaml:2: is not UTF-8 text"));
     std::fs::write(&path, b"cluster: a\r\nlisten: b\r\n").unwrap();
     let config: Config = load_file(Some(&path), env).unwrap();
     assert_eq!((config.cluster.as_str(), config.listen.as_str()), ("a", "b"));
     assert_eq!(load_file::<Config>(None, env).unwrap(), good(""));
+    assert_eq!(problems(Path::new("/dev/zero")), ["/dev/zero:1: is too long (expected at most 1 MiB)"]);
+}
+
+#[test]
+fn a_pipe_is_read_to_its_end_and_one_that_nobody_writes_to_is_a_problem_not_a_hang() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pipe");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let list = load_file::<Config>(Some(&path), env).unwrap_err();
+    assert!(list[0].to_string().contains("cannot be read: it is a pipe, and was not written"), "{list:?}");
+    let writer = std::thread::spawn({
+        let path = path.clone();
+        move || std::fs::write(path, format!("cluster: a\n#{}\n", "x".repeat(200_000))).unwrap()
+    });
+    assert_eq!(load_file::<Config>(Some(&path), env).unwrap().cluster, "a");
+    writer.join().unwrap();
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! A YAML document as a tree whose nodes know their lines.
 
+use std::collections::HashMap;
+
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
@@ -55,7 +57,7 @@ impl Node {
     pub(super) fn of<T: Serialize>(value: &T) -> Result<Self, String> {
         let text = print(value)?;
         let mut found = Vec::new();
-        let tree = parse(&text, &mut found);
+        let tree = parse(&text, &mut found).map(|parsed| parsed.root);
         tree.filter(|_| found.is_empty()).ok_or_else(|| {
             found.first().map_or_else(String::new, |finding| format!("{}: {}", finding.path, finding.what))
         })
@@ -93,8 +95,10 @@ impl Node {
         match (&mut self.content, over.content) {
             (Content::Map(mine), Content::Map(theirs)) => {
                 self.line = over.line;
+                // The keys of one map differ, so what is pushed is not looked for.
+                let known = mine.len();
                 for (key, value) in theirs {
-                    match mine.iter_mut().find(|(known, _)| *known == key) {
+                    match mine[..known].iter_mut().find(|(known, _)| *known == key) {
                         Some((_, known)) if value.is_null() => known.line = value.line,
                         Some((_, known)) => known.merge(value),
                         None => mine.push((key, value)),
@@ -177,24 +181,46 @@ impl Node {
 
     /// The line of a path, or of the deepest part of it that is in the file.
     pub(super) fn line_of(&self, path: &str) -> Option<usize> {
-        let deeper = match &self.content {
+        let (node, _) = self.at(path);
+        self.locate(node.id).line
+    }
+
+    /// Whether the file itself, not the defaults, has a value at this path.
+    pub(super) fn has_line(&self, path: &str) -> bool {
+        let (node, rest) = self.at(path);
+        rest.is_empty() && node.line.is_some()
+    }
+
+    /// What a path of this tree is called in `whole`, of which this one is a part: places in lists may differ.
+    pub(super) fn path_in(&self, whole: &Self, path: &str) -> String {
+        let (node, rest) = self.at(path);
+        let mut path = whole.locate(node.id).path;
+        if path.is_empty() {
+            return rest.strip_prefix('.').unwrap_or(rest).to_owned();
+        }
+        path.push_str(rest);
+        path
+    }
+
+    /// The deepest node on a path, and what of the path is left.
+    fn at<'a>(&self, path: &'a str) -> (&Self, &'a str) {
+        let next = match &self.content {
             Content::Scalar(..) => None,
             Content::List(list) => path.strip_prefix('[').and_then(|rest| {
                 let (index, rest) = rest.split_once(']')?;
-                list.get(index.parse::<usize>().ok()?)?.line_of(rest)
+                Some((list.get(index.parse::<usize>().ok()?)?, rest))
             }),
             Content::Map(map) => {
                 let path = path.strip_prefix('.').unwrap_or(path);
                 // Keys may hold dots themselves: the longest that fits.
-                let fits = map.iter().filter(|(key, _)| {
-                    path.strip_prefix(key.as_str())
-                        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+                let fits = map.iter().filter_map(|(key, child)| {
+                    let rest = path.strip_prefix(key.as_str())?;
+                    (rest.is_empty() || rest.starts_with(['.', '['])).then_some((child, rest))
                 });
-                fits.max_by_key(|(key, _)| key.len())
-                    .and_then(|(key, child)| child.line_of(&path[key.len()..]))
+                fits.min_by_key(|(_, rest)| rest.len())
             }
         };
-        deeper.or(self.line)
+        next.map_or((self, path), |(child, rest)| child.at(rest))
     }
 
     /// The path of the first key with this name that the defaults have, wherever it is.
@@ -282,31 +308,35 @@ impl Plain {
     }
 }
 
-/// Reads the document. `None`: it ended at a mistake, which was noted.
-pub(super) fn parse(text: &str, found: &mut Vec<Finding>) -> Option<Node> {
+/// A document that was read.
+pub(super) struct Parsed {
+    pub(super) root: Node,
+    /// The key at which a mistake ended it.
+    pub(super) cut: Option<String>,
+}
+
+/// Reads the document. Mistakes are noted; `None`: nothing of it can be used.
+pub(super) fn parse(text: &str, found: &mut Vec<Finding>) -> Option<Parsed> {
     let mut builder = Builder { open: Vec::new(), root: None, found };
+    let mut cut = None;
     for step in Parser::new_from_str(text) {
-        match step {
-            Ok((event, span)) => builder.on_event(event, span)?,
+        let read = match step {
+            Ok((event, span)) => builder.on_event(event, span),
             Err(error) => {
-                let line = error.marker().line();
-                let tab = text.lines().nth(line.saturating_sub(1)).is_some_and(|line| {
-                    let indent: String = line.chars().take_while(|c| c.is_whitespace()).collect();
-                    indent.contains('\t')
-                });
-                if tab {
-                    builder.note(line, "is indented with a tab", "spaces");
-                } else {
-                    builder.note(line, &format!("is not YAML: {}", error.info()), "");
-                }
-                return None;
+                builder.broken(error.marker().line(), error.info(), text);
+                None
             }
+        };
+        if read.is_none() {
+            cut = Some(builder.path());
+            builder.close();
+            break;
         }
     }
     let empty = Content::Map(Vec::new());
     let root = builder.root.filter(|root| !root.is_null()).unwrap_or(Node::new(Some(1), empty));
     if matches!(root.content, Content::Map(_)) {
-        return Some(root);
+        return Some(Parsed { root, cut });
     }
     let (line, what) = (root.line, "holds no keys".to_owned());
     found.push(Finding { line, path: String::new(), what, expected: "`key: value` lines".to_owned() });
@@ -321,8 +351,17 @@ struct Builder<'f> {
 
 enum Open {
     List(usize, Vec<Node>),
-    /// Line, entries, and the key that waits for its value.
-    Map(usize, Vec<(String, Node)>, Option<String>),
+    Map(OpenMap),
+}
+
+#[derive(Default)]
+struct OpenMap {
+    line: usize,
+    entries: Vec<(String, Node)>,
+    /// The keys so far, with their lines.
+    lines: HashMap<String, usize>,
+    /// The key that waits for its value.
+    key: Option<String>,
 }
 
 impl Builder<'_> {
@@ -368,18 +407,44 @@ impl Builder<'_> {
                 Some(())
             }
             Event::MappingStart(..) => {
-                self.open.push(Open::Map(line, Vec::new(), None));
+                self.open.push(Open::Map(OpenMap { line, ..OpenMap::default() }));
                 Some(())
             }
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop()? {
                 Open::List(line, list) => self.put(line, Content::List(list)),
-                Open::Map(line, map, _) => self.put(line, Content::Map(map)),
+                Open::Map(map) => self.put(map.line, Content::Map(map.entries)),
             },
         }
     }
 
+    /// A mistake in the YAML itself.
+    fn broken(&mut self, line: usize, info: &str, text: &str) {
+        let tab = text.lines().nth(line.saturating_sub(1)).is_some_and(|line| {
+            let indent: String = line.chars().take_while(|c| c.is_whitespace()).collect();
+            indent.contains('\t')
+        });
+        if tab {
+            self.note(line, "is indented with a tab", "spaces");
+        } else {
+            self.note(line, &format!("is not YAML: {info}"), "");
+        }
+    }
+
+    /// Ends here: what is open holds what was read.
+    fn close(&mut self) {
+        while let Some(open) = self.open.pop() {
+            let (line, content) = match open {
+                Open::List(line, list) => (line, Content::List(list)),
+                Open::Map(map) => (map.line, Content::Map(map.entries)),
+            };
+            if self.wants_key() || self.put(line, content).is_none() {
+                return;
+            }
+        }
+    }
+
     fn wants_key(&self) -> bool {
-        matches!(self.open.last(), Some(Open::Map(_, _, None)))
+        matches!(self.open.last(), Some(Open::Map(OpenMap { key: None, .. })))
     }
 
     fn put(&mut self, line: usize, content: Content) -> Option<()> {
@@ -387,19 +452,17 @@ impl Builder<'_> {
         match self.open.last_mut() {
             None => self.root = Some(node),
             Some(Open::List(_, list)) => list.push(node),
-            Some(Open::Map(_, map, key)) => match key.take() {
-                Some(key) => match map.iter().find(|(known, _)| *known == key) {
-                    None => map.push((key, node)),
-                    Some((_, first)) => {
-                        let first = first.line.unwrap_or(1);
-                        let path = join(&self.path(), &key);
+            Some(Open::Map(map)) => match map.key.take() {
+                Some(key) => match map.lines.get(&key) {
+                    None => {
+                        map.lines.insert(key.clone(), line);
+                        map.entries.push((key, node));
+                    }
+                    Some(first) => {
                         let what = format!("is given twice, first in line {first}");
-                        self.found.push(Finding {
-                            line: Some(line),
-                            path,
-                            what,
-                            expected: "once".to_owned(),
-                        });
+                        let path = join(&self.path(), &key);
+                        let expected = "once".to_owned();
+                        self.found.push(Finding { line: Some(line), path, what, expected });
                     }
                 },
                 None => match node.content {
@@ -407,7 +470,7 @@ impl Builder<'_> {
                         self.note(line, "merge keys (`<<`) are not supported", "the keys themselves");
                         return None;
                     }
-                    Content::Scalar(name, _) => *key = Some(name),
+                    Content::Scalar(name, _) => map.key = Some(name),
                     // Refused where it starts.
                     Content::List(_) | Content::Map(_) => return None,
                 },
@@ -425,8 +488,8 @@ impl Builder<'_> {
     fn path(&self) -> String {
         self.open.iter().fold(String::new(), |path, open| match open {
             Open::List(_, list) => format!("{path}[{}]", list.len()),
-            Open::Map(_, _, Some(key)) => join(&path, key),
-            Open::Map(..) => path,
+            Open::Map(OpenMap { key: Some(key), .. }) => join(&path, key),
+            Open::Map(_) => path,
         })
     }
 }

@@ -28,6 +28,7 @@ fn every_mistake_is_reported_with_its_key() {
         ("logs: {max_line: 10B}", "logs.max_line"),
         ("logs: {multiline: [{preset: cobol}]}", "logs.multiline[0].preset"),
         ("logs: {multiline: [{preset: java, start: x}]}", "logs.multiline[0]"),
+        ("logs: {multiline: [{preset: java}, {start: '['}]}", "logs.multiline[1].start"),
         ("metrics: {interval: 1ms}", "metrics.interval"),
         ("metrics: {drop: [ok, '(']}", "metrics.drop[1]"),
         ("metrics: {node: {fs_exclude: '[a'}}", "metrics.node.fs_exclude"),
