@@ -1,7 +1,8 @@
 //! An HTTP(S) URL taken apart: what a client dials, and what it asks for there.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use http::Uri;
 use http::uri::Scheme;
@@ -40,7 +41,7 @@ impl Endpoint {
         if text.contains(['#', '?']) || text.contains('@') {
             return Err(EndpointError::Excess(text.to_owned()));
         }
-        let uri: Uri = text.parse().map_err(|_| form())?;
+        let uri: Uri = in_brackets(text).parse().map_err(|_| form())?;
         let tls = match uri.scheme() {
             Some(scheme) if *scheme == Scheme::HTTP => false,
             Some(scheme) if *scheme == Scheme::HTTPS => true,
@@ -74,6 +75,24 @@ impl Endpoint {
     }
 }
 
+/// Puts an IPv6 address in brackets where they were left out, as in `https://${NODE_IP}:10250`. What stands after the
+/// last colon is the port where an address is left without it.
+fn in_brackets(text: &str) -> Cow<'_, str> {
+    let bracketed = || {
+        let (scheme, rest) = text.split_once("://")?;
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let is_address = |text: &str| text.parse::<Ipv6Addr>().is_ok();
+        match authority.rsplit_once(':')? {
+            (host, port) if is_address(host) && port.parse::<u16>().is_ok() => {
+                Some(format!("{scheme}://[{host}]:{port}{path}"))
+            }
+            _ if is_address(authority) => Some(format!("{scheme}://[{authority}]{path}")),
+            _ => None,
+        }
+    };
+    bracketed().map_or(Cow::Borrowed(text), Cow::Owned)
+}
+
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}{}", self.scheme(), self.authority(), self.path)
@@ -95,6 +114,10 @@ mod tests {
             ("https://[::1]:10250", "https://[::1]:10250"),
             ("https://[fe80::1]", "https://[fe80::1]:4317"),
             ("http://gw.example/otlp/", "http://gw.example:4317/otlp"),
+            // A node's address put into a URL without knowing its family.
+            ("https://fd00::1:10250", "https://[fd00::1]:10250"),
+            ("https://2001:db8:1:2:3:4:5:6:10250/x", "https://[2001:db8:1:2:3:4:5:6]:10250/x"),
+            ("http://2001:db8:1:2:3:4:5:6", "http://[2001:db8:1:2:3:4:5:6]:4317"),
         ] {
             assert_eq!(Endpoint::parse(text, (4317, 4317)).unwrap().to_string(), shown);
         }

@@ -49,7 +49,7 @@ impl Delivery {
         let mut elsewhere = 0;
         loop {
             let pass = shared.gate.pass().await;
-            let verdict = match self.attempt().await {
+            let verdict = match self.attempt(pass.is_probe()).await {
                 Ok(verdict) => verdict,
                 Err(error) => {
                     shared.open();
@@ -101,8 +101,9 @@ impl Delivery {
         }
     }
 
-    /// Sends the request, and in simpler encodings too while its encoding may be why it is refused.
-    async fn attempt(&mut self) -> Result<Verdict, CallError> {
+    /// Sends the request, and in simpler encodings too while its encoding may be why it is refused. While a receiver
+    /// goes on holding us a `probe` is one request: the next probe tries the next encoding.
+    async fn attempt(&mut self, probe: bool) -> Result<Verdict, CallError> {
         let shared = Arc::clone(&self.shared);
         let used = shared.ladder().encoding();
         if used < self.packed.encoding
@@ -110,23 +111,30 @@ impl Delivery {
         {
             self.packed = repacked;
         }
-        let mut verdict = self.send(&self.packed.clone()).await?;
-        let mut sent = self.packed.encoding;
+        let first = if probe { shared.ladder().probe() } else { used };
+        let first = if first < self.packed.encoding { shared.repack(&self.packed, first) } else { None };
+        let first = first.unwrap_or_else(|| self.packed.clone());
+        let mut sent = first.encoding;
+        let mut verdict = self.send(&first).await?;
         while verdict.encoding != EncodingDoubt::None {
             let Some(simpler) = shared.ladder().simpler(sent, &verdict.encoding) else { break };
+            if probe && verdict.answer == Answer::Hold {
+                shared.ladder().probe_next_with(simpler);
+                break;
+            }
             let Some(trial) = shared.repack(&self.packed, simpler) else { break };
             sent = simpler;
             verdict = self.send(&trial).await?;
-            if let Answer::Accepted { .. } = verdict.answer {
-                tracing::info!(
-                    refused = self.packed.encoding.name(),
-                    used = simpler.name(),
-                    "the receiver refuses a compression, a simpler one is used from here on"
-                );
-            }
         }
         if let Answer::Accepted { .. } = verdict.answer {
             shared.ladder().accepted(sent);
+            if sent != self.packed.encoding {
+                tracing::info!(
+                    refused = self.packed.encoding.name(),
+                    used = sent.name(),
+                    "the receiver refuses a compression, a simpler one is used from here on"
+                );
+            }
         }
         Ok(verdict)
     }

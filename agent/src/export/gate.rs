@@ -46,6 +46,13 @@ pub enum Change {
     Opened(String),
 }
 
+impl Pass<'_> {
+    /// Whether the receiver holds us and this request is to find out if it still does.
+    pub fn is_probe(&self) -> bool {
+        self.probe
+    }
+}
+
 enum Next {
     Go { probe: bool },
     WaitUntil(Instant),

@@ -14,6 +14,8 @@ pub(super) struct Ladder {
     top: Encoding,
     auto: bool,
     accepted: Option<Encoding>,
+    /// What the next probe is sent with, where the last one left it open whether its encoding was at fault.
+    next_probe: Option<Encoding>,
 }
 
 impl Ladder {
@@ -23,12 +25,22 @@ impl Ladder {
             Compression::Gzip => Encoding::Gzip,
             Compression::None => Encoding::Identity,
         };
-        Self { top, auto: compression == Compression::Auto, accepted: None }
+        Self { top, auto: compression == Compression::Auto, accepted: None, next_probe: None }
     }
 
     /// What the next request is packed with.
     pub fn encoding(&self) -> Encoding {
         self.accepted.unwrap_or(self.top)
+    }
+
+    /// What a probe is sent with: while a receiver holds us the encodings take turns, one a probe.
+    pub fn probe(&mut self) -> Encoding {
+        self.next_probe.take().unwrap_or_else(|| self.encoding())
+    }
+
+    /// The next probe is sent with this one.
+    pub fn probe_next_with(&mut self, encoding: Encoding) {
+        self.next_probe = Some(encoding);
     }
 
     /// What to try after a refusal of `sent`.

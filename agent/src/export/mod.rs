@@ -6,10 +6,13 @@
 
 mod delivery;
 mod gate;
+mod hint;
 mod ladder;
 pub mod metrics;
+pub mod names;
 pub mod packer;
 pub mod pool;
+mod spoken;
 mod target;
 pub mod verdict;
 
@@ -32,6 +35,7 @@ use self::delivery::{Delivery, Shared};
 use self::gate::Gate;
 use self::ladder::Ladder;
 use self::metrics::Metrics;
+use self::names::Names;
 use self::packer::Packer;
 use self::pool::{Pool, Version};
 use self::target::{Target, TargetError};
@@ -87,6 +91,11 @@ pub struct Exporter {
 impl Exporter {
     /// Reads the token and TLS files; connects to nothing.
     pub fn build(config: &Export, timing: Timing) -> Result<Self, ExportError> {
+        Self::with_names(config, timing, Box::new(names::System))
+    }
+
+    /// As [`Exporter::build`], with addresses from elsewhere than the system.
+    pub fn with_names(config: &Export, timing: Timing, names: Box<dyn Names>) -> Result<Self, ExportError> {
         let endpoint = endpoint(config)?;
         let token = match config.token_file.as_str() {
             "" => None,
@@ -100,7 +109,7 @@ impl Exporter {
             if endpoint.tls { Some(tls::Client::new(tls_options(&config.tls, version))?) } else { None };
         let target = Target::new(endpoint.clone(), config, token, timing.deadline)?;
         let shared = Shared {
-            pool: Pool::new(Dialer::new(endpoint, tls)?, version, config.in_flight),
+            pool: Pool::new(Dialer::new(endpoint, tls)?, names, version, config.in_flight),
             target,
             protocol: config.protocol,
             gate: Gate::new(timing.probe_every),

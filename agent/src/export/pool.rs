@@ -19,7 +19,10 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use sonde_daemon::backoff::Backoff;
 
+use super::hint;
+use super::names::Names;
 use super::packer::Packed;
+use super::spoken::{Listened, Spoken};
 use crate::dial::{DialError, Dialer};
 
 const CONNECT: Duration = Duration::from_secs(5);
@@ -75,6 +78,7 @@ pub enum CallError {
 /// All connections to one endpoint.
 pub struct Pool {
     dialer: Dialer,
+    names: Box<dyn Names>,
     version: Version,
     spread: usize,
     routes: Mutex<Routes>,
@@ -92,7 +96,7 @@ struct Routes {
 struct Route {
     address: SocketAddr,
     health: Mutex<Health>,
-    shared: tokio::sync::Mutex<Option<http2::SendRequest<Body>>>,
+    shared: tokio::sync::Mutex<Option<(http2::SendRequest<Body>, Spoken)>>,
     idle: Mutex<Vec<http1::SendRequest<Body>>>,
 }
 
@@ -104,14 +108,15 @@ struct Health {
 
 enum Link {
     Http1(http1::SendRequest<Body>),
-    Http2(http2::SendRequest<Body>),
+    Http2(http2::SendRequest<Body>, Spoken),
 }
 
 impl Pool {
     /// Nothing is connected before the first call. `spread` = addresses in use at a time.
-    pub fn new(dialer: Dialer, version: Version, spread: usize) -> Arc<Self> {
+    pub fn new(dialer: Dialer, names: Box<dyn Names>, version: Version, spread: usize) -> Arc<Self> {
         Arc::new(Self {
             dialer,
+            names,
             version,
             spread: spread.max(1),
             routes: Mutex::default(),
@@ -133,7 +138,7 @@ impl Pool {
                 let mut link = match self.link(&route).await {
                     Ok(link) => link,
                     Err(error) => {
-                        last = format!("{}: {error}", route.address);
+                        last = format!("{}: {}", route.address, with_hint(error.to_string()));
                         route.failed();
                         break;
                     }
@@ -199,14 +204,15 @@ impl Pool {
         Ok(order(&list, self.spread, self.turn.fetch_add(1, Ordering::Relaxed)))
     }
 
-    async fn refresh(&self) -> Result<(), String> {
+    /// Looks the name up again.
+    pub(super) async fn refresh(&self) -> Result<(), String> {
         let endpoint = self.dialer.endpoint();
         let found: Vec<SocketAddr> = if let Ok(ip) = endpoint.host.parse::<IpAddr>() {
             vec![SocketAddr::new(ip, endpoint.port)]
         } else {
-            let lookup = tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port));
+            let lookup = self.names.look_up(&endpoint.host, endpoint.port);
             match tokio::time::timeout(LOOK_UP, lookup).await {
-                Ok(Ok(found)) => found.collect(),
+                Ok(Ok(found)) => found,
                 Ok(Err(error)) => return Err(format!("{}: {error}", endpoint.host)),
                 Err(_) => return Err(format!("{}: no answer of the name server", endpoint.host)),
             }
@@ -243,14 +249,15 @@ impl Pool {
             }
             Version::Http2 => {
                 let mut shared = route.shared.lock().await;
-                if let Some(sender) = shared.as_mut()
+                if let Some((sender, spoken)) = shared.as_mut()
                     && !sender.is_closed()
                     && sender.ready().await.is_ok()
                 {
-                    return Ok(Link::Http2(sender.clone()));
+                    return Ok(Link::Http2(sender.clone(), spoken.clone()));
                 }
                 *shared = None;
-                let io = TokioIo::new(self.dialer.dial(route.address, CONNECT).await?);
+                let (stream, spoken) = Listened::new(self.dialer.dial(route.address, CONNECT).await?);
+                let io = TokioIo::new(stream);
                 let mut builder = http2::Builder::new(TokioExecutor::new());
                 builder
                     .timer(TokioTimer::new())
@@ -265,8 +272,8 @@ impl Pool {
                 let handshake = tokio::time::timeout(CONNECT, builder.handshake(io));
                 let (sender, connection) = handshake.await.map_err(|_| DialError::Slow)??;
                 tokio::spawn(async move { drop(connection.await) });
-                *shared = Some(sender.clone());
-                Ok(Link::Http2(sender))
+                *shared = Some((sender.clone(), spoken.clone()));
+                Ok(Link::Http2(sender, spoken))
             }
         }
     }
@@ -352,11 +359,13 @@ struct Broken {
 async fn exchange(link: &mut Link, request: Request<Body>) -> Result<Reply, Broken> {
     let answered = match link {
         Link::Http1(sender) => sender.try_send_request(request).await,
-        Link::Http2(sender) => sender.try_send_request(request).await,
+        Link::Http2(sender, _) => sender.try_send_request(request).await,
     };
     let response = answered.map_err(|error| {
         let sent = error.message().is_none();
-        Broken { sent, reason: chain(error.error()) }
+        let reason = chain(error.error());
+        let silent = matches!(link, Link::Http2(_, spoken) if !spoken.get());
+        Broken { sent, reason: if silent { format!("{reason} ({})", hint::NOT_HTTP2) } else { reason } }
     })?;
     read(response).await.map_err(|reason| Broken { sent: true, reason })
 }
@@ -377,5 +386,12 @@ fn chain(error: &dyn std::error::Error) -> String {
         text.push_str(&error.to_string());
         cause = error.source();
     }
-    text
+    with_hint(text)
+}
+
+fn with_hint(error: String) -> String {
+    match hint::of_connection(&error) {
+        Some(hint) => format!("{error} ({hint})"),
+        None => error,
+    }
 }

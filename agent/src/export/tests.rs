@@ -21,6 +21,8 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::config::Compression;
 
+mod addresses;
+
 /// What the receiver does with one request after it has read it.
 #[derive(Clone, Debug)]
 enum Act {
@@ -348,6 +350,24 @@ async fn class_hold_probes_with_one_request_a_period_and_says_so() {
         assert_eq!(receiver.seen().len(), 4 + 2 + 4);
         assert!(page.contains(&format!("sonde_agent_export_blocked{{code=\"{code}\"}} 0")), "{page}");
     }
+}
+
+#[tokio::test]
+async fn while_held_auto_tries_one_compression_a_probe_and_finds_the_right_one_when_it_is_set_right() {
+    // The first request tries all three at once; from then on it is one request a period, whatever its encoding.
+    let down = vec![Act::TrailersOnly(Status::Unimplemented); 6];
+    let script = [down, vec![Act::Only("gzip"); 9]].concat();
+    let receiver = Receiver::start(Protocol::Grpc, script).await;
+    let mut config = config(receiver.address, Protocol::Grpc, Compression::Auto);
+    config.in_flight = 1;
+    let started = Instant::now();
+    let (outcomes, page) = outcomes(&config, 1, TIMING).await;
+    assert_eq!(outcomes, [TAKEN]);
+    let seen = receiver.seen();
+    let used: Vec<_> = seen.iter().map(Seen::encoding).collect();
+    let round = ["zstd", "gzip", "identity"];
+    assert_eq!(used, [&round[..], &round[..], &["zstd", "gzip"]].concat(), "{page}");
+    assert!(started.elapsed() >= 5 * TIMING.probe_every, "{:?}", started.elapsed());
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use sonde_wire::answer::{self, Answer};
 use sonde_wire::grpc::{self, STATUS_DETAILS_TRAILER, Status, StatusDetails};
 use sonde_wire::response::{PartialSuccess, decode_logs_response};
 
+use super::hint;
 use super::packer::Encoding;
 use super::pool::Reply;
 
@@ -71,12 +72,16 @@ pub fn of_grpc(reply: &Reply, sent: Encoding) -> Verdict {
             return Verdict {
                 answer: Answer::Hold,
                 code: Status::Unknown.name().to_owned(),
-                words: words(&reply.body, "the answer is not gRPC"),
+                words: hinted(words(&reply.body, ""), hint::of_answer(true, false)),
                 encoding: EncodingDoubt::Possible,
             };
         }
         // A proxy's own answer.
-        return of_http(reply, sent, SystemTime::now());
+        let mut verdict = of_http(reply, sent, SystemTime::now());
+        if matches!(reply.status.as_u16(), 400 | 404 | 405 | 415) {
+            verdict.words = hinted(verdict.words, hint::of_answer(true, false));
+        }
+        return verdict;
     };
     let status = map.get("grpc-status").map_or(Status::Unknown, |v| Status::from_trailer(v.as_bytes()));
     let details =
@@ -119,10 +124,11 @@ pub fn of_http(reply: &Reply, sent: Encoding, now: SystemTime) -> Verdict {
             answer
         } else {
             // A captive portal or a web site answers 200 to everything.
+            let hint = hint::of_answer(false, kind.starts_with(b"application/grpc"));
             return Verdict {
                 answer: Answer::Hold,
                 code: status.to_string(),
-                words: words(&reply.body, "the answer is not OTLP"),
+                words: hinted(words(&reply.body, "the answer is not OTLP"), hint),
                 encoding: EncodingDoubt::Possible,
             };
         };
@@ -136,6 +142,7 @@ pub fn of_http(reply: &Reply, sent: Encoding, now: SystemTime) -> Verdict {
     };
     let said = details.map(|d| d.message).filter(|text| !text.is_empty());
     let words = said.map_or_else(|| words(&reply.body, ""), |text| shortened(&text));
+    let words = hinted(words, hint::of_answer(false, kind.starts_with(b"application/grpc")));
     Verdict { answer, code: status.to_string(), words, encoding }
 }
 
@@ -196,6 +203,14 @@ fn words(body: &[u8], otherwise: &str) -> String {
     let text = String::from_utf8_lossy(&body[..body.len().min(WORDS)]);
     let text = shortened(&text);
     if text.is_empty() { otherwise.to_owned() } else { text }
+}
+
+fn hinted(words: String, hint: Option<&str>) -> String {
+    match hint {
+        Some(hint) if words.is_empty() => hint.to_owned(),
+        Some(hint) => format!("{words} ({hint})"),
+        None => words,
+    }
 }
 
 fn shortened(text: &str) -> String {
@@ -287,6 +302,13 @@ mod tests {
 
     #[test]
     fn a_proxys_answer_to_grpc_is_read_as_http() {
+        let page = of_grpc(&reply(404, &[], b"404 page not found"), Encoding::Zstd);
+        assert_eq!(
+            page.words,
+            "404 page not found (the answer is not gRPC: an OTLP/HTTP port needs export.protocol: http)"
+        );
+        let grpc = http(404, &[("content-type", "application/grpc")], b"");
+        assert_eq!(grpc.words, "the answer is gRPC: a gRPC port needs export.protocol: grpc");
         for (status, want) in [(503, Answer::BROKEN), (413, Answer::Reject), (403, Answer::Hold)] {
             let verdict = of_grpc(&reply(status, &[("content-type", "text/html")], b"no"), Encoding::Zstd);
             assert_eq!((verdict.answer, verdict.code), (want, status.to_string()));
