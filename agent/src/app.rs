@@ -4,6 +4,7 @@
 //! pages are served from a third, so that they answer whatever the others do.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use sonde_daemon::health::Health;
 use sonde_daemon::http::Bound;
 use sonde_daemon::page::{Accounting, Build, Process, Section, Source};
+use sonde_daemon::secret::{SecretError, Tokens};
 use sonde_daemon::shutdown::{self, Shutdown};
 use tokio::sync::mpsc;
 
@@ -43,11 +45,15 @@ pub struct App {
     kubelet: Option<Kubelet>,
     exporter: Exporter,
     metrics: Sources,
+    readers: Option<Tokens>,
 }
 
 /// Why the agent cannot start, or ended before it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
+    /// The tokens of `auth.http`.
+    #[error("auth.http.token_file: {0}")]
+    Readers(#[from] SecretError),
     /// The exporter.
     #[error(transparent)]
     Export(#[from] ExportError),
@@ -93,7 +99,11 @@ impl App {
         };
         let exporter = Exporter::build(&config.export, Timing::default())?;
         let metrics = Sources::new(&config.metrics, &paths, &config.node.name, &pods)?;
-        Ok(Self { config, paths, bound, health: Health::new(), pods, kubelet, exporter, metrics })
+        let readers = match config.auth.http.token_file.as_str() {
+            "" => None,
+            file => Some(Tokens::open(Path::new(file))?),
+        };
+        Ok(Self { config, paths, bound, health: Health::new(), pods, kubelet, exporter, metrics, readers })
     }
 
     /// Where the pages are.
@@ -122,7 +132,7 @@ impl App {
     /// # Errors
     /// When a part cannot start, or ends before it was asked to.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), AppError> {
-        let Self { config, paths, bound, health, pods, kubelet, exporter, metrics } = self;
+        let Self { config, paths, bound, health, pods, kubelet, exporter, metrics, readers } = self;
         let (sender, batches) = mpsc::channel(config.export.in_flight);
         let reader = if config.logs.enabled {
             let beat = health.heartbeat("log reader", STANDS_STILL);
@@ -151,6 +161,7 @@ impl App {
             health: health.clone(),
             metrics: MetricPages::new(own, metrics.sections()),
             files: files_of(reader.clone()),
+            tokens: readers,
         };
         let (pages_trigger, pages_shutdown) = shutdown::channel();
         let pages_thread = thread::Builder::new()

@@ -24,6 +24,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Address of the agent's HTTP server.
     pub listen: String,
+    /// Who may see what is not for everyone.
+    pub auth: Auth,
     /// How long a stop may take to flush and be acknowledged.
     pub shutdown_grace: Interval,
     /// The kubelet.
@@ -38,6 +40,22 @@ pub struct Config {
     pub export: Export,
     /// Synthetic records through the whole path.
     pub canary: Canary,
+}
+
+/// Who may see what is not for everyone.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Auth {
+    /// Readers of the agent's HTTP server.
+    pub http: HttpAuth,
+}
+
+/// Readers of the agent's HTTP server.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpAuth {
+    /// Accepted bearer tokens for `/debug/files` beyond loopback, one a line; empty = none.
+    pub token_file: String,
 }
 
 /// This node's name.
@@ -323,6 +341,7 @@ impl Default for Config {
             host: Host::default(),
             state_dir: "/var/lib/sonde-agent".into(),
             listen: "[::]:9464".to_owned(),
+            auth: Auth::default(),
             shutdown_grace: Interval::secs(20),
             kubelet: Kubelet::default(),
             pods: Pods::default(),

@@ -4,20 +4,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use sonde_daemon::health::{Health, Readiness};
 use sonde_daemon::http::{Bound, Limits, Peer, serve_pages, text};
 use sonde_daemon::page::{Page, Section};
+use sonde_daemon::secret::Tokens;
 use sonde_daemon::shutdown::Shutdown;
 
 use crate::logs::FileStatus;
 use crate::metrics::Sections;
 
 const INDEX: &str = "sonde-agent\n\n/metrics\n/metrics/node\n/metrics/containers\n/metrics/pods\n\
-    /metrics/namespaces\n/metrics/self\n/healthz\n/readyz\n/debug/files (from this machine only)\n";
+    /metrics/namespaces\n/metrics/self\n/healthz\n/readyz\n/debug/files (from this machine, or with a token)\n";
 /// Pages that are made at once; a source that does not answer holds up the page that asks it, and no other.
 const PAGES_AT_ONCE: usize = 8;
 
@@ -36,6 +37,8 @@ pub struct Pages {
     pub files: Files,
     /// Met with the first discovery.
     pub discovered: Readiness,
+    /// What opens `/debug/files` beyond loopback; `None` = nothing does.
+    pub tokens: Option<Tokens>,
 }
 
 /// The pages under `/metrics`; one that is switched off is `None`.
@@ -86,7 +89,7 @@ impl Pages {
         &self,
         method: &Method,
         path: &str,
-        headers: &http::HeaderMap,
+        headers: &HeaderMap,
         peer: Option<SocketAddr>,
     ) -> Response<Full<Bytes>> {
         if *method != Method::GET && *method != Method::HEAD {
@@ -103,14 +106,22 @@ impl Pages {
         }
         match path {
             "/" => text(StatusCode::OK, INDEX),
-            "/debug/files" if peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback()) => {
-                self.file_list()
-            }
+            "/debug/files" if self.may_see_files(headers, peer) => self.file_list(),
             "/debug/files" => {
-                text(StatusCode::FORBIDDEN, "only from this machine: kubectl exec, or port-forward\n")
+                let mut response = text(
+                    StatusCode::UNAUTHORIZED,
+                    "only from this machine (kubectl port-forward), or with a token of auth.http.token_file\n",
+                );
+                response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                response
             }
             _ => text(StatusCode::NOT_FOUND, "no such page\n"),
         }
+    }
+
+    fn may_see_files(&self, headers: &HeaderMap, peer: Option<SocketAddr>) -> bool {
+        let local = peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback());
+        local || self.tokens.as_ref().is_some_and(|tokens| tokens.accept_header(headers.get(AUTHORIZATION)))
     }
 
     fn file_list(&self) -> Response<Full<Bytes>> {
@@ -151,7 +162,6 @@ pub fn serve(bound: Bound, pages: Pages, shutdown: Shutdown) -> std::io::Result<
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderMap;
     use sonde_daemon::page::Build;
 
     use crate::config::Config;
@@ -176,6 +186,7 @@ mod tests {
             health,
             metrics: MetricPages::new(Section::new(None, vec![Box::new(build)]), sources.sections()),
             files: Box::new(|| Some(Arc::default())),
+            tokens: None,
         }
     }
 
@@ -194,16 +205,28 @@ mod tests {
     }
 
     #[test]
-    fn the_file_list_is_for_this_machine_only() {
-        let pages = pages();
-        for (peer, want) in [
-            ("[::1]:1", 200),
-            ("[::ffff:127.0.0.1]:1", 200),
-            ("10.0.0.1:1", 403),
-            ("[::ffff:10.0.0.1]:1", 403),
-            ("", 403),
+    fn the_file_list_is_for_this_machine_and_for_who_has_a_token() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("token");
+        std::fs::write(&file, "secret\n").unwrap();
+        let (open, closed) = (Pages { tokens: Some(Tokens::open(&file).unwrap()), ..pages() }, pages());
+        for (peer, token, want) in [
+            ("[::1]:1", "", 200),
+            ("[::ffff:127.0.0.1]:1", "", 200),
+            ("10.0.0.1:1", "", 401),
+            ("10.0.0.1:1", "wrong", 401),
+            ("[::ffff:10.0.0.1]:1", "", 401),
+            ("", "", 401),
+            ("10.0.0.1:1", "secret", 200),
         ] {
-            assert_eq!(status(&pages, "/debug/files", peer), want, "{peer}");
+            let headers = [(AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {token}")).unwrap())];
+            let get = |pages: &Pages| {
+                let headers = headers.clone().into_iter().collect();
+                pages.answer(&Method::GET, "/debug/files", &headers, peer.parse().ok()).status()
+            };
+            assert_eq!(get(&open).as_u16(), want, "{peer} {token}");
+            let without = if token == "secret" { 401 } else { want };
+            assert_eq!(get(&closed).as_u16(), without, "no token opens it: {peer} {token}");
         }
     }
 

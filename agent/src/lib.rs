@@ -22,6 +22,7 @@ pub mod pods;
 
 use std::process::ExitCode;
 
+use anyhow::anyhow;
 use sonde_daemon::args::{Args, FAILED};
 use sonde_daemon::lock::Lock;
 use sonde_daemon::shutdown::{self, Signals};
@@ -60,7 +61,8 @@ pub fn run(args: &Args) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "sonde-agent ends");
+            // Every error's own text holds what caused it.
+            tracing::error!(%error, "sonde-agent ends");
             ExitCode::from(FAILED)
         }
     }
@@ -68,8 +70,9 @@ pub fn run(args: &Args) -> ExitCode {
 
 /// Lock, sockets, parts; then runs until a signal, and stops within the grace.
 fn serve(config: Config) -> anyhow::Result<()> {
-    let _lock = Lock::take(&config.state_dir, "sonde-agent")?;
-    let bound = daemon_http::bind(&config.listen)?;
+    let _lock =
+        Lock::take(&config.state_dir, "sonde-agent").map_err(|error| anyhow!("state_dir: {error}"))?;
+    let bound = daemon_http::bind(&config.listen).map_err(|error| anyhow!("listen: {error}"))?;
     if let Err(error) = memory::raise_open_files() {
         tracing::warn!(%error, "the limit of open files could not be raised");
     }
