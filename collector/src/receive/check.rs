@@ -1,7 +1,6 @@
 //! Is a received body an OTLP request? Decompressed, walked in full, and measured; what is kept is what was received.
 
 use memchr::memchr2_iter;
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use prost::Message;
 use sonde_wire::limits::ViewLimits;
 use sonde_wire::view;
@@ -9,6 +8,7 @@ use sonde_wire::view;
 use super::admission::Grant;
 use super::gather::{Format, Gathered};
 use super::inflate::inflate;
+use super::json;
 use super::refusal::Refusal;
 use crate::queue::Codec;
 
@@ -40,7 +40,7 @@ const JSON_STRUCT_BYTES: usize = 192;
 pub fn check(body: Gathered, limit: usize, limits: &ViewLimits) -> Result<Checked, Refusal> {
     match body.format {
         Format::Protobuf => protobuf(body, limit, limits),
-        Format::Json => json(body, limit, limits),
+        Format::Json => from_json(body, limit, limits),
     }
 }
 
@@ -64,7 +64,7 @@ fn protobuf(mut body: Gathered, limit: usize, limits: &ViewLimits) -> Result<Che
     })
 }
 
-fn json(mut body: Gathered, limit: usize, limits: &ViewLimits) -> Result<Checked, Refusal> {
+fn from_json(mut body: Gathered, limit: usize, limits: &ViewLimits) -> Result<Checked, Refusal> {
     let (held, seen) = (body.bytes.capacity(), body.impression());
     let text = match body.codec {
         Codec::Identity => std::mem::take(&mut body.bytes),
@@ -80,7 +80,7 @@ fn json(mut body: Gathered, limit: usize, limits: &ViewLimits) -> Result<Checked
     // The text, the strings copied out of it, the structs around them, and the protobuf made of those.
     let all = text.capacity().saturating_add(text.len().saturating_mul(2)).saturating_add(objects);
     body.grant.grow_to(all)?;
-    let request: ExportLogsServiceRequest = serde_json::from_slice(&text)
+    let request = json::request(&text)
         .map_err(|error| Refusal::malformed(format!("not an OTLP/JSON request: {}", place(&error))))?;
     drop(text);
     let length = request.encoded_len();

@@ -17,6 +17,7 @@ mod gather;
 mod grpc;
 mod http;
 mod inflate;
+mod json;
 mod metrics;
 mod outline;
 mod refusal;
