@@ -16,13 +16,15 @@ This program shares no code with Sonde. It reads the files by the rules of the C
   - log.record.uid = 20 hex digits of SHA-256(pod uid, NUL, container, NUL, restart, NUL, the file's first entry up to its
     newline, at most 1024 bytes) and 12 hex digits of the first entry's offset in the uncompressed file.
 Every record must be stored exactly once, unchanged, under its own names, and the records of a container's stream must come
-in the order in which they were written. Exit status 0 if so, 1 if not, 2 for bad arguments.
+in the order in which they were written. What is called as a log file but is none (a directory, a pipe) is named and left out; one that
+cannot be read fails the comparison. Exit status 0 if every record is there, 1 if not, 2 for bad arguments.
 
 Memory: about 30 bytes a record; the export is read as a stream.
 """
 
 import argparse
 import calendar
+import contextlib
 import gzip
 import hashlib
 import io
@@ -31,11 +33,14 @@ import os
 import random
 import re
 import shutil
+import stat
 import struct
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
+import zlib
 from array import array
 from bisect import bisect_left
 
@@ -57,8 +62,10 @@ KINDS = (
     ("uid", "another log.record.uid"),
     ("order", "out of order in its stream"),
     ("json", "not a record of the API"),
+    ("file", "a log file that cannot be read"),
 )
-FILE_NAME = re.compile(r"^(\d+)\.log(?:\.(.+?))?(\.gz)?$")
+BROKEN = (OSError, EOFError, zlib.error)  # what reading a file may raise, compressed or not
+FILE_NAME = re.compile(r"^([0-9]+)\.log(?:\.(.+?))?(\.gz)?$")
 TIME = re.compile(rb"^(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)$")
 UID = re.compile(r"^[0-9a-f]{32}$")
 
@@ -100,7 +107,7 @@ class Instance:
 
     def file_hash(self, first_entry):
         parts = (self.pod_uid, self.container, str(self.restart))
-        return hashlib.sha256(b"\0".join([p.encode() for p in parts] + [first_entry])).hexdigest()[:20]
+        return hashlib.sha256(b"\0".join([p.encode("utf-8", "surrogateescape") for p in parts] + [first_entry])).hexdigest()[:20]
 
 
 def open_log(path):
@@ -116,8 +123,8 @@ def plain_size(path):
         return struct.unpack("<I", file.read(4))[0]
 
 
-def discover(directories):
-    """All container runs, each with its distinct files by their hash."""
+def discover(directories, unreadable):
+    """All container runs, each with its distinct files by their hash; what cannot be read goes to `unreadable`."""
     instances = {}
     for directory in directories:
         for pod_dir in sorted(os.listdir(directory)):
@@ -130,11 +137,15 @@ def discover(directories):
                     continue
                 for name in sorted(os.listdir(container_path)):
                     match = FILE_NAME.match(name)
-                    if match and not name.endswith(".tmp"):
+                    path = os.path.join(container_path, name)
+                    if match and not name.endswith(".tmp") and is_file(path, unreadable):
                         key = (pod_dir, container, int(match[1]))
                         if key not in instances:
                             instances[key] = Instance(*key)
-                        add_file(instances[key], os.path.join(container_path, name), match[2])
+                        try:
+                            add_file(instances[key], path, match[2])
+                        except BROKEN as error:
+                            unreadable.append(f"{path}: {error!r}")
     for instance in instances.values():
         # Rotated files by their suffix, the live one last.
         chain = sorted(instance.files.values(), key=lambda file: (file.suffix is None, file.suffix or ""))
@@ -142,6 +153,23 @@ def discover(directories):
             file.rank = rank
         instance.chain = chain
     return instances
+
+
+def is_file(path, unreadable):
+    """Whether there can be lines in it: opening a pipe would wait for ever."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        print(f"verify: {path} is a link to nothing: left out", file=sys.stderr)
+        return False
+    except OSError as error:
+        unreadable.append(f"{path}: {error!r}")
+        return False
+    if not stat.S_ISREG(mode):
+        kind = "directory" if stat.S_ISDIR(mode) else "pipe" if stat.S_ISFIFO(mode) else "special file"
+        print(f"verify: {path} is a {kind}, not a log file: left out", file=sys.stderr)
+        return False
+    return True
 
 
 def add_file(instance, path, suffix):
@@ -224,11 +252,19 @@ def finish(file, slot, raw, max_line):
         file.digests[slot] = digest_of(lossy(raw))
 
 
-def read_instance(instance, max_line):
+def lines_of(path, unreadable):
+    try:
+        with open_log(path) as lines:
+            yield from lines
+    except BROKEN as error:
+        unreadable.append(f"{path}: {error!r}")
+
+
+def read_instance(instance, max_line, unreadable):
     unfinished = {}  # stream: [file, slot, content]
     for file in instance.chain:
         offset = 0
-        with open_log(file.path) as lines:
+        with contextlib.closing(lines_of(file.path, unreadable)) as lines:
             for line in lines:
                 at, offset = offset, offset + len(line)
                 if not line.endswith(b"\n"):
@@ -283,7 +319,7 @@ class Comparison:
             record = json.loads(line)
             uid, body = record["uid"], record["body"].encode("utf-8", "surrogatepass")
             when = nanoseconds(record["time"].encode())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             self.report("json", f"{error!r}: {line[:200]!r}")
             return
         file, slot = None, None
@@ -394,12 +430,15 @@ def shown(raw):
 
 
 def verify(directories, export, max_line=1 << 20, unfinished_required=False, examples=3, out=sys.stdout):
-    instances = discover(directories)
+    unreadable = []
+    instances = discover(directories, unreadable)
     for instance in instances.values():
-        read_instance(instance, max_line)
+        read_instance(instance, max_line, unreadable)
         for file in instance.chain:
             file.seen = bytearray(len(file.offsets))
     comparison = Comparison(instances, examples, max_line)
+    for text in unreadable:
+        comparison.report("file", text)
     for line in export:
         if line.strip():
             comparison.record(line)
@@ -579,12 +618,23 @@ def main():
         return self_test()
     if not options.logs or not options.export:
         parser.error("--logs and --export are needed (or --self-test)")
-    if options.export == "-":
-        export = sys.stdin.buffer
-    elif options.export.startswith(("http://", "https://")):
-        export = urllib.request.urlopen(options.export)
-    else:
-        export = open(options.export, "rb")
+    for directory in options.logs:
+        if not os.path.isdir(directory):
+            parser.error(f"--logs {directory}: not a directory")
+    # Names of files need not be text.
+    sys.stdout.reconfigure(errors="backslashreplace")
+    sys.stderr.reconfigure(errors="backslashreplace")
+    try:
+        if options.export == "-":
+            export = sys.stdin.buffer
+        elif options.export.startswith(("http://", "https://")):
+            export = urllib.request.urlopen(options.export)
+        else:
+            export = open(options.export, "rb")
+    except urllib.error.HTTPError as error:
+        parser.error(f"--export {options.export}: {error}: {error.read(300)!r}")
+    except OSError as error:
+        parser.error(f"--export {options.export}: {error}")
     result = verify(options.logs, export, options.max_line, options.unfinished == "require", options.examples)
     return 1 if result.failed() else 0
 

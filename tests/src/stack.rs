@@ -40,6 +40,10 @@ pub struct Settings {
     pub kubelet: String,
     /// `export.endpoint`; empty = this stack's collector.
     pub endpoint: String,
+    /// The stack's collector is reached over TLS.
+    pub tls: bool,
+    /// Further lines of the agent's `export` section.
+    pub export: Vec<String>,
     /// Further lines of the agent's file.
     pub agent: String,
     /// Further lines of the collector's file.
@@ -73,7 +77,7 @@ impl Stack {
         };
         let port = if settings.http { stack.otlp_http } else { stack.otlp_grpc };
         let endpoint = match settings.endpoint.as_str() {
-            "" => format!("http://127.0.0.1:{port}"),
+            "" => format!("http{}://127.0.0.1:{port}", if settings.tls { "s" } else { "" }),
             given => given.to_owned(),
         };
         let mut agent = String::new();
@@ -86,6 +90,9 @@ impl Stack {
         writeln!(agent, "  protocol: {}", if settings.http { "http" } else { "grpc" })?;
         if !settings.compression.is_empty() {
             writeln!(agent, "  compression: {}", settings.compression)?;
+        }
+        for key in &settings.export {
+            writeln!(agent, "  {key}")?;
         }
         writeln!(agent, "{}", settings.agent)?;
         std::fs::write(dir.join("agent.yaml"), agent)?;

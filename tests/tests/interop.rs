@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -71,30 +71,33 @@ fn ten_thousand_records_of_the_python_sdk_arrive_field_by_field_over_http_with_g
     ten_thousand_records_of_the_python_sdk_arrive_field_by_field("http");
 }
 
+/// A collector that writes what it receives of one signal to a file; its OTLP/gRPC and OTLP/HTTP ports, and the file.
+fn opentelemetry_collector(program: &Path, dir: &Path, signal: &str) -> (Killed, (u16, u16), PathBuf) {
+    let (grpc, web) = (free_port().unwrap(), free_port().unwrap());
+    let out = dir.join("received.jsonl");
+    let config = dir.join("otelcol.yaml");
+    let text = format!(
+        "receivers: {{otlp: {{protocols: {{grpc: {{endpoint: 127.0.0.1:{grpc}}}, http: {{endpoint: 127.0.0.1:{web}}}}}}}}}\n\
+         exporters: {{file: {{path: {}}}}}\n\
+         service: {{telemetry: {{metrics: {{level: none}}}}, pipelines: {{{signal}: {{receivers: [otlp], exporters: [file]}}}}}}\n",
+        out.display()
+    );
+    fs::write(&config, text).unwrap();
+    let log = fs::File::create(dir.join("otelcol.log")).unwrap();
+    let child =
+        Command::new(program).arg("--config").arg(&config).stdin(Stdio::null()).stderr(log).spawn().unwrap();
+    let receiver = Killed(child);
+    let up = || std::net::TcpStream::connect(("127.0.0.1", grpc)).is_ok();
+    wait_until("the OpenTelemetry Collector", Duration::from_secs(30), up).unwrap();
+    (receiver, (grpc, web), out)
+}
+
 fn the_agent_delivers_to_an_opentelemetry_collector(http: bool, compression: &str) {
     let Some(otelcol) = installed("otelcol", "the_agent_delivers_to_an_opentelemetry_collector") else {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
-    let (grpc, web) = (free_port().unwrap(), free_port().unwrap());
-    let out = dir.path().join("received.jsonl");
-    let config = dir.path().join("otelcol.yaml");
-    fs::write(
-        &config,
-        format!(
-            "receivers: {{otlp: {{protocols: {{grpc: {{endpoint: 127.0.0.1:{grpc}}}, http: {{endpoint: 127.0.0.1:{web}}}}}}}}}\n\
-             exporters: {{file: {{path: {}}}}}\n\
-             service: {{telemetry: {{metrics: {{level: none}}}}, pipelines: {{logs: {{receivers: [otlp], exporters: [file]}}}}}}\n",
-            out.display()
-        ),
-    )
-    .unwrap();
-    let log = fs::File::create(dir.path().join("otelcol.log")).unwrap();
-    let child =
-        Command::new(otelcol).arg("--config").arg(&config).stdin(Stdio::null()).stderr(log).spawn().unwrap();
-    let _receiver = Killed(child);
-    let up = || std::net::TcpStream::connect(("127.0.0.1", grpc)).is_ok();
-    wait_until("the OpenTelemetry Collector", Duration::from_secs(30), up).unwrap();
+    let (_receiver, (grpc, web), out) = opentelemetry_collector(&otelcol, dir.path(), "logs");
     let settings = Settings {
         http,
         compression: compression.to_owned(),
@@ -168,4 +171,43 @@ fn the_agent_delivers_to_an_opentelemetry_collector_over_grpc_uncompressed() {
 #[test]
 fn the_agent_delivers_to_an_opentelemetry_collector_over_http_with_gzip() {
     the_agent_delivers_to_an_opentelemetry_collector(true, "gzip");
+}
+
+#[test]
+fn the_daemons_own_metrics_arrive_at_an_opentelemetry_collector_when_the_environment_names_it() {
+    let test = "the_daemons_own_metrics_arrive_at_an_opentelemetry_collector_when_the_environment_names_it";
+    let Some(otelcol) = installed("otelcol", test) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (_receiver, (port, _), out) = opentelemetry_collector(&otelcol, dir.path(), "metrics");
+    // Its configuration files only; the daemons are started with an environment of their own.
+    let _stack = Stack::new(dir.path(), &Settings::default()).unwrap();
+    for name in ["sonde-agent", "sonde-collector"] {
+        let config = dir.path().join(name.replace("sonde-", "") + ".yaml");
+        let child = Command::new(sonde_tests::daemon::binary(name).unwrap())
+            .args(["--config".as_ref(), config.as_os_str()])
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://127.0.0.1:{port}"))
+            .env("OTEL_METRIC_EXPORT_INTERVAL", "200")
+            .env("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(dir.path().join(format!("{name}.log"))).unwrap())
+            .spawn()
+            .unwrap();
+        let _daemon = Killed(child);
+        let text = || fs::read_to_string(&out).unwrap_or_default();
+        let wanted = [
+            "process.cpu.time",
+            "process.memory.usage",
+            "process.uptime",
+            "service.version",
+            "deployment.environment.name",
+        ];
+        wait_until(&format!("the metrics of {name}"), Duration::from_secs(30), || {
+            text().lines().any(|line| {
+                line.contains(&format!("\"stringValue\":\"{name}\""))
+                    && wanted.iter().all(|name| line.contains(name))
+            })
+        })
+        .unwrap_or_else(|error| panic!("{error}: {}", text()));
+    }
 }

@@ -63,3 +63,51 @@ fn invalid_utf8_is_replaced_as_rust_replaces_it() {
     assert!(out.status.success());
     assert_eq!(String::from_utf8_lossy(&out.stdout).trim(), "20000");
 }
+
+#[test]
+fn what_is_no_log_file_is_named_and_what_cannot_be_read_fails_it() {
+    if !verify::python() {
+        eprintln!(
+            "SKIPPED what_is_no_log_file_is_named_and_what_cannot_be_read_fails_it: no python3 on this machine"
+        );
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let container = dir.path().join("pods/shop_web-0_4ac1/app");
+    std::fs::create_dir_all(container.join("0.log")).unwrap();
+    let mode = rustix::fs::Mode::RUSR;
+    let pipe = container.join("1.log");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    std::os::unix::fs::symlink("/nowhere", container.join("4.log")).unwrap();
+    let export = dir.path().join("export");
+    std::fs::write(&export, "").unwrap();
+    let verify = |export: &str| {
+        let out = Command::new("python3")
+            .args(["-B".as_ref(), root().join("tests/verify.py").as_os_str(), "--logs".as_ref()])
+            .args([dir.path().join("pods").as_os_str(), "--export".as_ref(), export.as_ref()])
+            .output()
+            .unwrap();
+        let text =
+            [out.stdout, out.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        assert!(!text.contains("Traceback"), "{text}");
+        (out.status.code(), text)
+    };
+    let export = export.to_str().unwrap();
+    let (code, text) = verify(export);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("0.log is a directory") && text.contains("1.log is a pipe"), "{text}");
+
+    for (name, bytes) in
+        [("2.log.gz", &b"no gzip at all, but long enough"[..]), ("3.log.gz", b"\x1f\x8b\x08\0\0\0")]
+    {
+        std::fs::write(container.join(name), bytes).unwrap();
+        let (code, text) = verify(export);
+        assert_eq!(code, Some(1), "{text}");
+        assert!(text.contains(&format!("/{name}: ")), "{text}");
+        std::fs::remove_file(container.join(name)).unwrap();
+    }
+    std::fs::write(export, "[1]\n\"x\"\n{\"uid\":[],\"body\":\"\",\"time\":\"\"}\nnull\n").unwrap();
+    assert_eq!(verify(export).0, Some(1));
+    assert_eq!(verify("/no/such/file").0, Some(2));
+    assert_eq!(verify("http://127.0.0.1:1/").0, Some(2));
+}
