@@ -221,34 +221,3 @@ fn the_process_and_its_build_are_on_the_page() {
         assert!(text.contains(&format!("\n{name}")), "{name} in {text}");
     }
 }
-
-/// `cargo test -p sonde-daemon -- --ignored --nocapture a_page_of_30000`
-#[test]
-#[ignore = "a measurement"]
-fn a_page_of_30000_series() {
-    let pods: Vec<String> = (0..1000).map(|pod| format!("web-{pod}-7d9f8b6c5-x2k4j")).collect();
-    let page = one(move |out| {
-        for family in 0..30 {
-            let mut rows = out.gauge(&format!("container_something_{family}_bytes"), "Help.");
-            for pod in &pods {
-                let labels = [
-                    ("namespace", "shop"),
-                    ("pod", pod),
-                    ("container", "app"),
-                    ("image", "registry/shop/web:1.2.3"),
-                    ("id", "/kubepods/x"),
-                ];
-                rows.row(labels, 123_456_789u64);
-            }
-        }
-    });
-    let best = (0..10)
-        .map(|_| {
-            let start = Instant::now();
-            page.render(Format::Classic);
-            start.elapsed()
-        })
-        .min()
-        .unwrap();
-    println!("{} ns a series", best.as_nanos() / 30_000);
-}
