@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use sonde_tests::stack::{Settings, Stack};
 use sonde_tests::{corpus, http, verify, wait_until};
 
@@ -17,8 +17,9 @@ struct Authority {
 }
 
 impl Authority {
-    fn new() -> Self {
+    fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         let pem = params.self_signed(&key).unwrap().pem();
@@ -75,7 +76,12 @@ fn write_lines(stack: &Stack, round: usize) {
     corpus::write(&fresh, 2, 500, 200).unwrap();
     for entry in fs::read_dir(&fresh).unwrap() {
         let from = entry.unwrap().path();
-        let name = from.file_name().unwrap().to_string_lossy().replace("_pod-", &format!("_round-{round}-"));
+        let name = from
+            .file_name()
+            .unwrap()
+            .to_string_lossy()
+            .replace("_pod-", &format!("_round-{round}-"))
+            .replace("-0000-", &format!("-{round:04x}-"));
         fs::rename(&from, stack.pod_logs.join(name)).unwrap();
     }
 }
@@ -97,21 +103,21 @@ fn replaced_while_running(http: bool) {
             replace(&dir.path().join(format!("{side}.token")), token);
         }
     };
-    install(&Authority::new(), "first");
+    install(&Authority::new("first"), "first");
     let mut stack = secured(dir.path(), http);
     stack.start().unwrap();
     write_lines(&stack, 0);
     wait_stored(&stack, 1000);
 
     // The collector comes back with other authorities, certificates and tokens: the agent must have read its own again.
-    install(&Authority::new(), "second");
+    install(&Authority::new("second"), "second");
     stack.kill_collector().unwrap();
     stack.start_collector().unwrap();
     write_lines(&stack, 1);
     wait_stored(&stack, 2000);
 
     // And the other way round.
-    install(&Authority::new(), "third");
+    install(&Authority::new("third"), "third");
     stack.kill_agent().unwrap();
     stack.start_agent().unwrap();
     write_lines(&stack, 2);
@@ -137,7 +143,7 @@ fn log_of(stack: &Stack) -> String {
 #[test]
 fn a_collector_of_another_authority_is_named_as_the_reason_and_nothing_is_lost() {
     let dir = tempfile::tempdir().unwrap();
-    let (ours, other) = (Authority::new(), Authority::new());
+    let (ours, other) = (Authority::new("ours"), Authority::new("other"));
     for side in ["agent", "collector"] {
         ours.put(dir.path(), side);
         replace(&dir.path().join(format!("{side}.token")), "token");
@@ -147,7 +153,8 @@ fn a_collector_of_another_authority_is_named_as_the_reason_and_nothing_is_lost()
     let mut stack = secured(dir.path(), false);
     stack.start().unwrap();
     write_lines(&stack, 0);
-    wait_until("the reason", Duration::from_secs(30), || log_of(&stack).contains("UnknownIssuer")).unwrap();
+    wait_until("the reason", Duration::from_secs(30), || log_of(&stack).contains("UnknownIssuer"))
+        .unwrap_or_else(|error| panic!("{error}: {}", log_of(&stack)));
     assert!(stack.agent.as_mut().unwrap().alive());
     assert_eq!(stack.stored().unwrap(), 0);
     replace(&trusted, &ours.pem);
@@ -158,7 +165,7 @@ fn a_collector_of_another_authority_is_named_as_the_reason_and_nothing_is_lost()
 #[test]
 fn a_token_that_is_refused_holds_the_agent_which_says_so_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let authority = Authority::new();
+    let authority = Authority::new("ours");
     for side in ["agent", "collector"] {
         authority.put(dir.path(), side);
         replace(&dir.path().join(format!("{side}.token")), side);
@@ -184,7 +191,7 @@ fn a_token_that_is_refused_holds_the_agent_which_says_so_and_loses_nothing() {
 #[test]
 fn a_client_without_a_certificate_is_turned_away() {
     let dir = tempfile::tempdir().unwrap();
-    let authority = Authority::new();
+    let authority = Authority::new("ours");
     authority.put(dir.path(), "collector");
     authority.put(dir.path(), "agent");
     for side in ["agent", "collector"] {
