@@ -41,11 +41,14 @@ fn show_queue(status: &queue::Status, out: &mut Sink) {
     out.gauge("sonde_collector_queue_full", help).row([], u64::from(status.full.is_some()));
     let help = "Writes and fsyncs of the queue that failed.";
     out.counter("sonde_collector_queue_write_errors_total", help).row([], status.write_errors);
-    let help = "What the queue found damaged since the start; `torn` was never acknowledged.";
+    let help = "What the queue found damaged since the start; `torn` was never acknowledged, of `missing` there was at least as much.";
     let damaged = &status.damaged;
     out.counter("sonde_collector_queue_damaged_bytes_total", help)
         .row([("kind", "acknowledged")], damaged.bytes)
-        .row([("kind", "torn")], damaged.torn_bytes);
+        .row([("kind", "torn")], damaged.torn_bytes)
+        .row([("kind", "missing")], damaged.missing_bytes);
+    let help = "Segments that were gone at the start although a sink was not done with them.";
+    out.counter("sonde_collector_queue_missing_segments_total", help).row([], damaged.missing_segments);
     let help = "Records in acknowledged frames that were found damaged, as far as it is known.";
     out.counter("sonde_collector_queue_damaged_records_total", help).row([], damaged.records);
 }

@@ -12,7 +12,9 @@ pub(super) const CURSOR_FILE: &str = "cursors";
 /// What it is written as before it takes the name.
 pub(super) const CURSOR_TEMP: &str = "cursors.tmp";
 
-const MAGIC: &[u8; 8] = b"SONDEC\x00\x01";
+const MAGIC: &[u8; 8] = b"SONDEC\x00\x02";
+/// As it was before it listed the segments.
+const MAGIC_1: &[u8; 8] = b"SONDEC\x00\x01";
 
 /// A named reader's place: all before it is done with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +30,14 @@ pub struct Cursor {
 pub(super) struct Cursors {
     by_name: BTreeMap<String, Place>,
     changed: bool,
+}
+
+/// What the file says.
+#[derive(Debug, Default)]
+pub(super) struct Saved {
+    pub cursors: Cursors,
+    /// The segments that there were, each with the end of its frames.
+    pub segments: Vec<(u64, u64)>,
 }
 
 /// A cursor's place and the age of what it holds back.
@@ -87,8 +97,8 @@ impl Cursors {
     }
 
     /// The file's content, if it would differ from what was last taken.
-    pub fn take_changed(&mut self) -> Option<Vec<u8>> {
-        std::mem::take(&mut self.changed).then(|| self.encode())
+    pub fn take_changed(&mut self, segments: &[(u64, u64)]) -> Option<Vec<u8>> {
+        std::mem::take(&mut self.changed).then(|| self.encode(segments))
     }
 
     /// The file does not say what is here.
@@ -96,13 +106,15 @@ impl Cursors {
         self.changed
     }
 
-    /// What was taken did not reach the disk.
+    /// The file is to be written again: what was taken did not reach the disk, or segments came or ended.
     pub fn mark_changed(&mut self) {
         self.changed = true;
     }
 
-    fn encode(&self) -> Vec<u8> {
+    fn encode(&self, segments: &[(u64, u64)]) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
+        let count = u32::try_from(self.by_name.len()).unwrap_or(u32::MAX);
+        out.extend_from_slice(&count.to_le_bytes());
         for (name, place) in &self.by_name {
             let len = u16::try_from(name.len()).unwrap_or(u16::MAX);
             out.extend_from_slice(&len.to_le_bytes());
@@ -110,20 +122,33 @@ impl Cursors {
             out.extend_from_slice(&place.position.segment.to_le_bytes());
             out.extend_from_slice(&place.position.offset.to_le_bytes());
         }
+        for (number, end) in segments {
+            out.extend_from_slice(&number.to_le_bytes());
+            out.extend_from_slice(&end.to_le_bytes());
+        }
         let crc = crc32fast::hash(&out);
         out.extend_from_slice(&crc.to_le_bytes());
         out
     }
 
     /// Reads the file's content; `None` where it is damaged.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
+    pub fn decode(bytes: &[u8]) -> Option<Saved> {
         let (body, crc) = bytes.split_last_chunk::<4>()?;
         if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
             return None;
         }
-        let mut rest = body.strip_prefix(MAGIC)?;
+        let (mut rest, count) = match body.strip_prefix(MAGIC_1) {
+            Some(rest) => (rest, None),
+            None => {
+                let mut rest = body.strip_prefix(MAGIC)?;
+                let count = u32::from_le_bytes(*take(&mut rest)?);
+                (rest, Some(count as usize))
+            }
+        };
         let mut by_name = BTreeMap::new();
-        while !rest.is_empty() {
+        let mut entries = 0;
+        while count.map_or(!rest.is_empty(), |count| entries < count) {
+            entries += 1;
             let len = usize::from(u16::from_le_bytes(*take(&mut rest)?));
             let (name, tail) = rest.split_at_checked(len)?;
             rest = tail;
@@ -132,7 +157,12 @@ impl Cursors {
             let place = Place { position: Position { segment, offset }, received_unix_nano: None };
             by_name.insert(std::str::from_utf8(name).ok()?.to_owned(), place);
         }
-        Some(Self { by_name, changed: false })
+        let mut segments = Vec::new();
+        while !rest.is_empty() {
+            let number = u64::from_le_bytes(*take(&mut rest)?);
+            segments.push((number, u64::from_le_bytes(*take(&mut rest)?)));
+        }
+        Some(Saved { cursors: Self { by_name, changed: false }, segments })
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -44,6 +44,8 @@ pub trait File: Send + Sync {
     fn sync(&self) -> io::Result<()>;
     /// Size in bytes.
     fn size(&self) -> io::Result<u64>;
+    /// Whether it still has a name: without one its content is gone once it is closed.
+    fn is_linked(&self) -> io::Result<bool>;
 }
 
 /// A file of a directory.
@@ -120,6 +122,11 @@ impl Filesystem for RealFilesystem {
     }
 }
 
+/// An existing file of the machine's, for reading only.
+pub(super) fn open_to_read(path: &Path) -> io::Result<Arc<dyn File>> {
+    Ok(Arc::new(RealFile(fs::File::open(path)?)))
+}
+
 struct RealFile(fs::File);
 
 impl File for RealFile {
@@ -172,6 +179,10 @@ impl File for RealFile {
 
     fn size(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
+    }
+
+    fn is_linked(&self) -> io::Result<bool> {
+        Ok(self.0.metadata()?.nlink() > 0)
     }
 }
 

@@ -42,11 +42,14 @@
 //!          1 end | 41 signal | 42 codec | 43 resend | 44 CRC of salt, segment number, own offset and these 44 bytes
 //!          48 payload
 //! end      the same header; sequence = number of frames, no payload
-//! cursors  magic "SONDEC" 00 01 | entries: name length u16, name, segment u64, offset u64 | CRC of all before it
+//! cursors  magic "SONDEC" 00 02 | number of cursors u32 | each: name length u16, name, segment u64, offset u64 |
+//!          all segments: number u64, end of its frames u64 | CRC of all before it
 //! ```
 //!
 //! - The salt is random: a payload that holds a copy of a frame, or leftovers of another file, never check as one.
 //!   So after damage the next frame can be found by looking for the magic.
+//! - The cursor file lists the segments, so that one that somebody has deleted is missed at the next start. Without
+//!   the list and the number of cursors (version 01) it is read too.
 //! - `durable` is how far the segment was durable when the frame was written. A gap below it is damage to what was
 //!   acknowledged; one that nothing behind it vouches for is the torn end of a last write.
 //!
@@ -54,7 +57,8 @@
 //!
 //! - `writer` (one thread) owns the segment that is appended to. It takes all that waits, writes it at once, syncs
 //!   once, answers all; what comes meanwhile is the next batch. A failed write or fsync ends the segment at what was
-//!   durable, refuses its requests, and the next batch begins another one.
+//!   durable, refuses its requests, and the next batch begins another one. So does a segment that turns out to have
+//!   been deleted when it is synced.
 //! - `retain` (one thread) writes the cursors and deletes segments, at most once a second or when space is short.
 //! - `reader`s read what is durable, on tokio's blocking threads.
 //! - `recover` runs before all of them. It never appends to an old segment: it cuts the last one behind its last
@@ -64,6 +68,7 @@
 mod cursor;
 mod frame;
 mod fs;
+pub mod inspect;
 mod reader;
 mod recover;
 mod retain;

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cursor::{CURSOR_FILE, CURSOR_TEMP, Cursors};
+use super::Position;
+use super::cursor::{CURSOR_FILE, CURSOR_TEMP, Cursors, Saved};
 use super::fs::{File, Filesystem};
 use super::reader::Patience;
 use super::segment::{FRAME_HEADER, FRAME_HEADER_LEN, FrameHeader, Gap, Kind};
@@ -24,10 +25,11 @@ pub(super) fn recover(fs: &dyn Filesystem, dir: &Path, patience: Duration) -> io
         state.floor = state.floor.max(segment_number(&file.name).unwrap_or(0));
     }
     let mut files = fs.list(dir)?;
+    let mut listed = Vec::new();
     files.sort_by(|a, b| a.name.cmp(&b.name));
     if files.iter().any(|file| file.name == CURSOR_FILE) {
         match read_cursors(fs, dir) {
-            Some(cursors) => state.cursors = cursors,
+            Some(saved) => (state.cursors, listed) = (saved.cursors, saved.segments),
             None => {
                 tracing::error!(dir = %dir.display(), "queue cursors damaged: readers begin at the oldest frame");
                 state.damaged.cursor_files += 1;
@@ -37,7 +39,8 @@ pub(super) fn recover(fs: &dyn Filesystem, dir: &Path, patience: Duration) -> io
     if files.iter().any(|file| file.name == CURSOR_TEMP) {
         let _ = fs.remove(&dir.join(CURSOR_TEMP));
     }
-    state.floor = state.floor.max(state.cursors.highest_segment());
+    let highest = listed.iter().map(|(number, _)| *number).max().unwrap_or(0);
+    state.floor = state.floor.max(state.cursors.highest_segment()).max(highest);
     for (number, bytes) in files.iter().filter_map(|file| Some((segment_number(&file.name)?, file.bytes))) {
         state.floor = state.floor.max(number);
         let mut found = recover_segment(fs, dir, number, &mut state.damaged);
@@ -55,9 +58,50 @@ pub(super) fn recover(fs: &dyn Filesystem, dir: &Path, patience: Duration) -> io
             Err(error) => set_aside(fs, dir, number, bytes, &error.to_string(), &mut state),
         }
     }
+    let aside = fs.list(&damaged_dir)?;
+    listed.retain(|(number, _)| !aside.iter().any(|file| segment_number(&file.name) == Some(*number)));
+    count_missing(&mut state, &listed);
     // What was removed or moved takes no space that is counted; this is as much as can be done about it.
     let _ = fs.sync_dir(dir);
     Ok(state)
+}
+
+/// Says what somebody has deleted: segments that the cursor file lists, that are not there, and that a reader was not
+/// done with. What they held beyond what it says is not known.
+fn count_missing(state: &mut State, listed: &[(u64, u64)]) {
+    let there = |number: u64| state.segments.contains_key(&number);
+    for (sink, place) in state.cursors.iter() {
+        let (segments, at_least_bytes) = missing(listed, place.position, there);
+        if segments > 0 {
+            tracing::error!(
+                sink,
+                segments,
+                at_least_bytes,
+                "queue segments are gone: what was acknowledged in them is lost to this sink"
+            );
+        }
+    }
+    let lowest = state.cursors.lowest();
+    let (segments, bytes) = lowest.map(|from| missing(listed, from, there)).unwrap_or_default();
+    if segments > 0 {
+        (state.damaged.missing_segments, state.damaged.missing_bytes) = (segments, bytes);
+        // Said once.
+        state.cursors.mark_changed();
+    }
+}
+
+/// How many of the listed segments a reader at `from` is not done with and are not there, and the bytes of frames that
+/// the list knows of in them.
+pub(super) fn missing(listed: &[(u64, u64)], from: Position, there: impl Fn(u64) -> bool) -> (u64, u64) {
+    let mut missing = (0, 0);
+    for &(number, end) in listed {
+        let at_end = Position { segment: number, offset: end };
+        if end > SEGMENT_HEADER && at_end > from && !there(number) {
+            let start = if number == from.segment { from.offset.max(SEGMENT_HEADER) } else { SEGMENT_HEADER };
+            missing = (missing.0 + 1, missing.1 + (end - start));
+        }
+    }
+    missing
 }
 
 enum Found {
@@ -88,7 +132,7 @@ fn recover_segment(fs: &dyn Filesystem, dir: &Path, number: u64, damaged: &mut D
 }
 
 /// Where the frames of a sealed segment end, and what its end mark, the last thing in the file, vouches for.
-fn sealed_end(file: &dyn File, stamp: &Stamp, size: u64) -> io::Result<Option<(u64, u64)>> {
+pub(super) fn sealed_end(file: &dyn File, stamp: &Stamp, size: u64) -> io::Result<Option<(u64, u64)>> {
     let Some(end) = size.checked_sub(FRAME_HEADER).filter(|end| *end > SEGMENT_HEADER) else {
         return Ok(None);
     };
@@ -159,7 +203,7 @@ fn set_aside(fs: &dyn Filesystem, dir: &Path, number: u64, bytes: u64, why: &str
     state.damaged_bytes += bytes;
 }
 
-fn read_cursors(fs: &dyn Filesystem, dir: &Path) -> Option<Cursors> {
+fn read_cursors(fs: &dyn Filesystem, dir: &Path) -> Option<Saved> {
     let file = fs.open(&dir.join(CURSOR_FILE)).ok()?;
     let size = file.size().ok()?.min(CURSOR_LIMIT);
     let mut content = vec![0; usize::try_from(size).ok()?];
@@ -171,7 +215,7 @@ fn read_cursors(fs: &dyn Filesystem, dir: &Path) -> Option<Cursors> {
 const CURSOR_LIMIT: u64 = 1 << 20;
 
 /// No byte but zeros from `from` to `to`.
-fn is_zero(file: &dyn File, from: u64, to: u64) -> io::Result<bool> {
+pub(super) fn is_zero(file: &dyn File, from: u64, to: u64) -> io::Result<bool> {
     let mut buf = vec![0; 256 << 10];
     let mut at = from;
     while at < to {

@@ -35,7 +35,13 @@ pub(super) fn pass(shared: &Shared) {
 }
 
 fn write_cursors(shared: &Shared) {
-    let Some(content) = shared.state().cursors.take_changed() else { return };
+    let content = {
+        let mut state = shared.state();
+        let segments: Vec<_> =
+            state.segments.iter().map(|(number, segment)| (*number, segment.end)).collect();
+        state.cursors.take_changed(&segments)
+    };
+    let Some(content) = content else { return };
     if let Err(error) = cursor::write(&*shared.fs, &shared.dir, &content) {
         tracing::warn!(%error, "queue cursors not written");
         shared.state().cursors.mark_changed();

@@ -89,6 +89,10 @@ pub struct Damaged {
     pub bytes: u64,
     /// Bytes of writes that a crash cut off before they were acknowledged.
     pub torn_bytes: u64,
+    /// Segments that were deleted by somebody else, found at the start, that a reader was not done with.
+    pub missing_segments: u64,
+    /// Bytes of frames in those, as far as it is known: there may have been more.
+    pub missing_bytes: u64,
     /// Cursor files that did not check: readers without a position of their own began again at the oldest frame.
     pub cursor_files: u64,
 }

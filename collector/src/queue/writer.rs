@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::fs::File;
 use super::segment::{FRAME_HEADER, FRAME_HEADER_LEN, FrameHeader, SEGMENT_HEADER, Stamp};
-use super::state::{Segment, Shared, Wake};
+use super::state::{DAMAGED_DIR, Segment, Shared, Wake};
 use super::{AppendError, Frame, FullReason, Position};
 
 /// Frames of one write and fsync.
@@ -135,6 +135,10 @@ impl Writer {
         if used + capacity > self.shared.options.max_bytes {
             return Err(AppendError::Full(FullReason::Budget));
         }
+        // Somebody may have deleted it.
+        for dir in [self.shared.dir.clone(), self.shared.dir.join(DAMAGED_DIR)] {
+            self.shared.fs.create_dir_all(&dir)?;
+        }
         let freed = if self.active.as_ref().is_some_and(|active| active.reserved) { slack } else { 0 };
         self.check_free(capacity.saturating_sub(freed))?;
         if let Some(active) = self.active.take() {
@@ -182,7 +186,10 @@ impl Writer {
         // Also one that is not usable: it takes space until the keeper has deleted it.
         let mut segment = Segment::sealed(stamp, SEGMENT_HEADER, u64::MAX);
         (segment.disk_bytes, segment.active) = (capacity, prepared.is_ok());
-        shared.state().segments.insert(number, segment);
+        let mut state = shared.state();
+        state.segments.insert(number, segment);
+        state.cursors.mark_changed();
+        drop(state);
         let reserved = prepared?;
         Ok(Active { stamp, file, offset: SEGMENT_HEADER, capacity, frames: 0, reserved })
     }
@@ -216,7 +223,8 @@ impl Writer {
             parts.push(IoSlice::new(header));
             parts.push(IoSlice::new(&request.frame.payload));
         }
-        let written = active.file.write_at(&parts, durable).and_then(|()| active.file.sync());
+        let file = &*active.file;
+        let written = file.write_at(&parts, durable).and_then(|()| file.sync()).and_then(|()| named(file));
         drop(parts);
         if let Err(error) = written {
             let error = AppendError::from(error);
@@ -273,6 +281,7 @@ impl Writer {
                 segment.disk_bytes = len;
             }
         }
+        state.cursors.mark_changed();
     }
 
     /// Puts an error where `status` finds it, before anyone is told.
@@ -298,6 +307,14 @@ impl Writer {
             tracing::warn!(dir = %self.shared.dir.display(), %error, "queue refuses requests");
         }
     }
+}
+
+/// An error where the file was deleted under us: synced or not, what was written to it is gone with this process.
+fn named(file: &dyn File) -> io::Result<()> {
+    if file.is_linked()? {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::NotFound, "a segment was deleted under the running collector"))
 }
 
 impl Request {

@@ -1,11 +1,14 @@
 //! Files that were changed by something else than the queue.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::{frame, options};
+use crate::queue::cursor::Cursors;
+use crate::queue::state::segment_name;
 use crate::queue::tests::disk::Disk;
 use crate::queue::{Damaged, Entry, Frame, Position, Queue};
 
@@ -138,4 +141,52 @@ fn a_damaged_cursor_file_means_the_oldest_frame_again() {
     let queue = open(&disk);
     assert!(queue.register("sink", None).position <= sent[0].0);
     assert_eq!(queue.status().damaged.cursor_files, 1);
+}
+
+#[test]
+fn segments_that_are_gone_at_the_start_are_counted_once_for_those_who_were_not_done_with_them() {
+    let disk = Disk::new(1 << 20, 1);
+    run(async {
+        let queue = open(&disk);
+        queue.register("sink", None);
+        queue.register("ahead", None);
+        queue.close().await;
+    });
+    let sent = run(fill(&disk, 200));
+    let numbers: BTreeSet<u64> = sent.iter().map(|(position, _)| position.segment).collect();
+    let numbers: Vec<u64> = numbers.into_iter().collect();
+    assert!(numbers.len() >= 5, "{numbers:?}");
+    // Done with the first segment and the first two frames of the second.
+    let second: Vec<_> = sent.iter().filter(|(position, _)| position.segment == numbers[1]).collect();
+    run(async {
+        let queue = open(&disk);
+        assert_eq!(queue.status().damaged, Damaged::default());
+        queue.release("sink", second[2].0);
+        queue.release("ahead", queue.status().end);
+        queue.close().await;
+    });
+    assert!(!segments(&disk).iter().any(|path| path.to_string_lossy().contains(&segment_name(numbers[0]))));
+    let rest: u64 = second[2..].iter().map(|(_, frame)| 48 + frame.payload.len() as u64).sum();
+    let whole = sent.iter().filter(|(position, _)| position.segment == numbers[3]);
+    let whole: u64 = whole.map(|(_, frame)| 48 + frame.payload.len() as u64).sum();
+    for gone in [numbers[1], numbers[3]] {
+        disk.lose(&segment_name(gone));
+    }
+    let (entries, damaged) = run(read_all(&disk));
+    assert_eq!((damaged.missing_segments, damaged.missing_bytes), (2, rest + whole));
+    let left = |position: &Position| ![numbers[0], numbers[1], numbers[3]].contains(&position.segment);
+    assert_eq!(entries.len(), sent.iter().filter(|(position, _)| left(position)).count());
+    assert_eq!(run(read_all(&disk)).1, Damaged::default(), "said once");
+}
+
+#[test]
+fn a_cursor_file_of_the_version_before_is_read() {
+    let mut bytes = b"SONDEC\x00\x01\x04\x00sink".to_vec();
+    bytes.extend(7_u64.to_le_bytes());
+    bytes.extend(4096_u64.to_le_bytes());
+    let crc = crc32fast::hash(&bytes);
+    bytes.extend(crc.to_le_bytes());
+    let saved = Cursors::decode(&bytes).unwrap();
+    assert_eq!(saved.cursors.get("sink"), Some(Position { segment: 7, offset: 4096 }));
+    assert!(saved.segments.is_empty());
 }

@@ -372,6 +372,11 @@ impl File for DiskFile {
         inner.whole()?;
         Ok(inner.files[&self.1].live.len() as u64)
     }
+
+    fn is_linked(&self) -> io::Result<bool> {
+        let inner = self.0.inner();
+        if inner.dead { Err(eio()) } else { Ok(inner.names.values().any(|id| *id == self.1)) }
+    }
 }
 
 impl NameChange {

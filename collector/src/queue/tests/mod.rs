@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use self::disk::{Disk, Fault};
+use super::state::segment_name;
 use super::*;
 
 fn frame(text: &str) -> Frame {
@@ -200,6 +201,28 @@ async fn after_a_failed_fsync_nothing_is_acknowledged_that_the_disk_does_not_hav
         entry = reader.next().await.unwrap();
     }
     assert_eq!((entry.position, entry.frame), (third, frame("third")));
+}
+
+#[tokio::test]
+async fn what_is_written_to_a_deleted_segment_is_not_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let queue_dir = dir.path().join("queue");
+    let open = || Queue::open(&queue_dir, options(), Arc::new(RealFilesystem)).unwrap();
+    let queue = open();
+    let first = queue.append(frame("first")).await.unwrap();
+    std::fs::remove_file(queue_dir.join(segment_name(first.segment))).unwrap();
+    assert!(matches!(queue.append(frame("second")).await, Err(AppendError::Disk(_))));
+    let third = queue.append(frame("third")).await.unwrap();
+    assert!(third.segment > first.segment, "the segment is given up");
+    assert_eq!(queue.status().write_errors, 1);
+    // And with all that is around it.
+    std::fs::remove_dir_all(&queue_dir).unwrap();
+    assert!(matches!(queue.append(frame("fourth")).await, Err(AppendError::Disk(_))));
+    queue.append(frame("fifth")).await.unwrap();
+    queue.close().await;
+    let queue = open();
+    queue.close().await;
+    assert_eq!(queue.reader(Position::default()).next().await.unwrap().frame, frame("fifth"));
 }
 
 #[tokio::test]
