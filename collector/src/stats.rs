@@ -80,7 +80,21 @@ fn show_store(sink: &str, status: &store::Status, dead_letters: u64, out: &mut S
     }
     let counters = [
         ("sonde_collector_store_commits_total", "Commits of the store.", status.commits),
-        ("sonde_collector_store_damaged_slices_total", "Slices set aside as damaged.", status.damaged_slices),
+        (
+            "sonde_collector_store_damaged_slices_total",
+            "Slices set aside as damaged, or deleted under the collector.",
+            status.damaged_slices,
+        ),
+        (
+            "sonde_collector_store_rebuilt_slices_total",
+            "Slices whose index was damaged and made anew.",
+            status.rebuilt_slices,
+        ),
+        (
+            "sonde_collector_store_lost_bytes_total",
+            "Bytes of blocks that were found damaged then.",
+            status.lost_bytes,
+        ),
     ];
     for (name, help, value) in counters {
         out.counter(name, help).row([], value);

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,24 +17,45 @@ use tokio::sync::mpsc;
 /// Pieces that are made ahead of the client.
 const AHEAD: usize = 2;
 
-/// The making end. Dropped, the body is complete.
+/// The making end. Where it is dropped before [`Sender::finish`], the body breaks off and the client sees that it did.
 pub struct Sender {
     pieces: mpsc::Sender<Frame<Bytes>>,
+    finished: Arc<AtomicBool>,
     stall: Duration,
     runtime: Handle,
+}
+
+/// What became of a piece that should not wait long.
+pub enum Sent {
+    /// It is on its way.
+    Yes,
+    /// The client is slow; this is the piece.
+    NotYet(Bytes),
+    /// The client is gone.
+    Gone,
 }
 
 /// A body and the end that makes it; a client that takes nothing for `stall` is given up. To be called on the
 /// runtime that sends.
 pub fn channel(stall: Duration) -> (Sender, Body) {
     let (pieces, receiver) = mpsc::channel(AHEAD);
-    (Sender { pieces, stall, runtime: Handle::current() }, Body::new(Pieces(receiver)))
+    let finished = Arc::new(AtomicBool::new(false));
+    let body = Body::new(Pieces { receiver, finished: Arc::clone(&finished) });
+    (Sender { pieces, finished, stall, runtime: Handle::current() }, body)
 }
 
 impl Sender {
-    /// Hands over a piece, from a thread that may block; false when nobody takes it.
-    pub fn send_blocking(&self, piece: Bytes) -> bool {
-        self.runtime.block_on(self.send(piece))
+    /// Hands over a piece, from a thread that may block for as long as `patience`.
+    pub fn offer_blocking(&self, piece: Bytes, patience: Duration) -> Sent {
+        let reserve = async { tokio::time::timeout(patience, self.pieces.reserve()).await };
+        match self.runtime.block_on(reserve) {
+            Ok(Ok(place)) => {
+                place.send(Frame::data(piece));
+                Sent::Yes
+            }
+            Ok(Err(_)) => Sent::Gone,
+            Err(_) => Sent::NotYet(piece),
+        }
     }
 
     /// Hands over a piece; false when nobody takes it.
@@ -40,10 +63,16 @@ impl Sender {
         self.frame(Frame::data(piece)).await
     }
 
-    /// Ends the body with trailers (RFC 9110 section 6.5), from a thread that may block; HTTP/1 sends them to whoever
-    /// asked with `TE: trailers`.
-    pub fn end_blocking(self, trailers: HeaderMap) {
-        self.runtime.block_on(self.frame(Frame::trailers(trailers)));
+    /// The body is complete.
+    pub fn finish(self) {
+        self.finished.store(true, Ordering::Release);
+    }
+
+    /// Ends the body with trailers (RFC 9110 section 6.5); HTTP/1 sends them to whoever asked with `TE: trailers`.
+    pub async fn finish_with(self, trailers: HeaderMap) {
+        if self.frame(Frame::trailers(trailers)).await {
+            self.finish();
+        }
     }
 
     async fn frame(&self, frame: Frame<Bytes>) -> bool {
@@ -61,7 +90,10 @@ impl Sender {
     }
 }
 
-struct Pieces(mpsc::Receiver<Frame<Bytes>>);
+struct Pieces {
+    receiver: mpsc::Receiver<Frame<Bytes>>,
+    finished: Arc<AtomicBool>,
+}
 
 impl hyper::body::Body for Pieces {
     type Data = Bytes;
@@ -71,6 +103,11 @@ impl hyper::body::Body for Pieces {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        self.0.poll_recv(context).map(|frame| frame.map(Ok))
+        match self.receiver.poll_recv(context) {
+            Poll::Ready(None) if !self.finished.load(Ordering::Acquire) => {
+                Poll::Ready(Some(Err(io::Error::other("the answer was given up"))))
+            }
+            other => other.map(|frame| frame.map(Ok)),
+        }
     }
 }

@@ -13,10 +13,19 @@
 //! parts are missing: a header of a count, a trailer of the records (to `TE: trailers`). The collector's log names
 //! them.
 //!
-//! A query runs on a blocking thread and hands over 64 KiB at a time; it ends when the client goes away or takes
-//! nothing for [`STALL`]. At most [`QUERIES`] run at a time and [`FOLLOWERS`] follow; more are answered with 503.
+//! A query works on a blocking thread and hands over 64 KiB at a time. At most [`QUERIES`] work at a time; one whose
+//! client does not take what it has found neither works nor holds a thread or blocks, and others go on in its turn.
+//! At most [`ANSWERS`](answers::ANSWERS) are under way: where there are more, the one is given up whose client has taken
+//! nothing for longest, if that is over a second, and else the new one is answered with 503. One ends when its client
+//! goes away or takes nothing for [`STALL`]; an answer that is given up breaks off, so that it does not look complete.
+//! At most [`FOLLOWERS`] follow; more are answered with 503.
+//!
+//! Memory: [`QUERIES`] times what a query holds, and for each answer two pieces of 64 KiB, about 100 bytes a block of
+//! the slices that it is in, and the uncommitted records of its beginning (shared, see [`crate::store`]).
 
+mod answers;
 mod body;
+mod logs;
 mod params;
 mod record;
 mod tail;
@@ -24,18 +33,18 @@ mod tail;
 mod tests;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use axum::routing::get;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::store::{Query, Step, Store};
-use body::Sender;
+use crate::store::Store;
+use answers::Answers;
 use params::{Ask, Params, Problem};
 
 /// Queries that run at a time.
@@ -51,18 +60,16 @@ const PIECE_BYTES: usize = 64 << 10;
 /// How many blocks or slices an answer lacks because they cannot be read.
 const INCOMPLETE: HeaderName = HeaderName::from_static("sonde-incomplete");
 
-/// How long found records wait for more, so as to be handed over together.
-const PATIENCE: Duration = Duration::from_millis(200);
-
 /// The API's routes over a store.
 pub fn router(store: Store) -> Router {
     let api = Api {
         store,
         queries: Arc::new(Semaphore::new(QUERIES)),
+        answers: Arc::default(),
         followers: Arc::new(Semaphore::new(FOLLOWERS)),
     };
     Router::new()
-        .route("/api/v1/logs", get(logs))
+        .route("/api/v1/logs", get(logs::logs))
         .route("/api/v1/logs/count", get(count))
         .route("/api/v1/logs/tail", get(tail::tail))
         .with_state(api)
@@ -72,57 +79,8 @@ pub fn router(store: Store) -> Router {
 struct Api {
     store: Store,
     queries: Arc<Semaphore>,
+    answers: Arc<Answers>,
     followers: Arc<Semaphore>,
-}
-
-async fn logs(State(api): State<Api>, RawQuery(query): RawQuery) -> Response {
-    let params = match Params::parse(query.as_deref().unwrap_or_default(), now(), Ask::Records) {
-        Ok(params) => params,
-        Err(problems) => return refuse(&problems),
-    };
-    let Some(turn) = turn(&api.queries).await else { return busy() };
-    let (sender, body) = body::channel(STALL);
-    let run = move || {
-        let query = api.store.query(params.filter, params.order);
-        stream(query, params.limit, sender);
-        drop(turn);
-    };
-    tokio::task::spawn_blocking(run);
-    let mut response = answer(StatusCode::OK, "application/x-ndjson", body);
-    response.headers_mut().insert(header::TRAILER, HeaderValue::from_static("sonde-incomplete"));
-    response
-}
-
-/// Writes a query's records until there are no more, the limit is reached or nobody takes them.
-fn stream(mut query: Query, limit: u64, sender: Sender) {
-    let mut left = if limit == 0 { u64::MAX } else { limit };
-    let mut piece = Vec::with_capacity(PIECE_BYTES + 4096);
-    let mut sent = Instant::now();
-    while left > 0 {
-        match query.step(|origin, row| {
-            record::write(origin, row, &mut piece);
-            piece.push(b'\n');
-        }) {
-            Step::Record => left -= 1,
-            Step::Read if sender.is_closed() => return,
-            Step::Read => {}
-            Step::End => break,
-        }
-        // What was found is shown while a long search goes on.
-        if piece.len() >= PIECE_BYTES || !piece.is_empty() && sent.elapsed() >= PATIENCE {
-            sent = Instant::now();
-            let full = std::mem::replace(&mut piece, Vec::with_capacity(PIECE_BYTES + 4096));
-            if !sender.send_blocking(full.into()) {
-                return;
-            }
-        }
-    }
-    if !piece.is_empty() && !sender.send_blocking(piece.into()) {
-        return;
-    }
-    if query.errors() > 0 {
-        sender.end_blocking(HeaderMap::from_iter([(INCOMPLETE, query.errors().into())]));
-    }
 }
 
 async fn count(State(api): State<Api>, RawQuery(query): RawQuery) -> Response {

@@ -2,7 +2,7 @@
 //!
 //! `cluster`, `node`, `namespace`, `pod`, `container`: equal to. `severity`: at least, a name (`warn`) or a number
 //! (1–24). `q`: words and `"phrases"` that must occur ([`crate::store::Needle`]). `since`, `until`: RFC 3339 times,
-//! or how long ago (`15m`); since is included, until is not. `limit`: most records, default 1000, 0 = all (for
+//! or how long ago (`15m`); since is included, until is not; one before 1970 or after 2554 is as these. `limit`: most records, default 1000, 0 = all (for
 //! `tail`: then it ends; default 0). `order`: `asc` (default) or `desc`. An empty value is as none.
 
 use std::collections::HashSet;
@@ -52,25 +52,27 @@ impl Params {
         let mut params = Self { filter: Filter::default(), order: Order::default(), limit };
         let mut problems = Vec::new();
         let mut given = HashSet::new();
+        let mut bounds = Bounds::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let key = decode(key).unwrap_or_else(|| key.to_owned());
             let result = match decode(value) {
                 None => Err("is not percent-encoded UTF-8".to_owned()),
                 Some(_) if !given.insert(key.clone()) => Err("is given twice (expected once)".to_owned()),
-                Some(value) => params.set(&key, &value, now, ask),
+                Some(value) => params.set(&key, &value, now, ask, &mut bounds),
             };
             problems.extend(result.err().map(|what| Problem { parameter: key, what }));
         }
-        let Filter { since, until, .. } = params.filter;
-        if problems.is_empty() && since >= until {
+        (params.filter.since, params.filter.until) = bounds.clamped();
+        if problems.is_empty() && bounds.since.zip(bounds.until).is_some_and(|(since, until)| since >= until)
+        {
             let what = "is not after `since`".to_owned();
             problems.push(Problem { parameter: "until".to_owned(), what });
         }
         if problems.is_empty() { Ok(params) } else { Err(problems) }
     }
 
-    fn set(&mut self, key: &str, value: &str, now: u64, ask: Ask) -> Result<(), String> {
+    fn set(&mut self, key: &str, value: &str, now: u64, ask: Ask, bounds: &mut Bounds) -> Result<(), String> {
         if !NAMES.contains(&key) && !OTHERS.contains(&key) {
             return Err(unknown(key));
         }
@@ -84,8 +86,8 @@ impl Params {
         match key {
             "q" => self.filter.needles = Needle::parse(value).map_err(|error| error.to_string())?,
             "severity" => self.filter.severity = level(value)?,
-            "since" => self.filter.since = when(value, now)?,
-            "until" => self.filter.until = when(value, now)?,
+            "since" => bounds.since = Some(when(value, now)?),
+            "until" => bounds.until = Some(when(value, now)?),
             "limit" => {
                 self.limit =
                     value.parse().map_err(|_| format!("`{value}` is not a number of records (0 = all)"))?;
@@ -112,21 +114,68 @@ fn level(value: &str) -> Result<u8, String> {
     })
 }
 
+/// `since` and `until` as they were given, Unix nanoseconds of any sign.
+#[derive(Default)]
+struct Bounds {
+    since: Option<i128>,
+    until: Option<i128>,
+}
+
+impl Bounds {
+    /// What they mean for records, whose times are those of `u64`: 1970 to 2554.
+    fn clamped(&self) -> (u64, u64) {
+        let clamp = |time: i128| u64::try_from(time.max(0)).unwrap_or(u64::MAX);
+        (self.since.map_or(0, clamp), self.until.map_or(u64::MAX, clamp))
+    }
+}
+
 /// A time, or how long before `now`.
-fn when(value: &str, now: u64) -> Result<u64, String> {
-    if let Some(time) = time::parse(value) {
+fn when(value: &str, now: u64) -> Result<i128, String> {
+    if let Some(time) = time::parse_any(value) {
         return Ok(time);
     }
     let ago: Interval = value.parse().map_err(|_| {
         format!("`{value}` is no time (expected RFC 3339 such as 2026-01-31T12:00:00Z, or how long ago, such as 15m)")
     })?;
-    Ok(now.saturating_sub(u64::try_from(ago.0.as_nanos()).unwrap_or(u64::MAX)))
+    Ok(i128::from(now).saturating_sub(i128::try_from(ago.0.as_nanos()).unwrap_or(i128::MAX)))
 }
 
+/// What other programs call them.
+const SYNONYMS: [(&str, &str); 16] = [
+    ("ns", "namespace"),
+    ("k8s.namespace.name", "namespace"),
+    ("k8s.pod.name", "pod"),
+    ("k8s.container.name", "container"),
+    ("k8s.node.name", "node"),
+    ("host", "node"),
+    ("level", "severity"),
+    ("query", "q"),
+    ("search", "q"),
+    ("body", "q"),
+    ("start", "since"),
+    ("from", "since"),
+    ("end", "until"),
+    ("to", "until"),
+    ("size", "limit"),
+    ("direction", "order"),
+];
+
+/// Names the nearest known parameter where one is near: another word for it, or few letters away.
 fn unknown(key: &str) -> String {
-    let known = NAMES.iter().chain(&OTHERS);
-    let nearest = known.min_by_key(|name| distance(name, key)).copied().unwrap_or_default();
-    format!("is not known (did you mean `{nearest}`?)")
+    let lower = key.to_lowercase();
+    let synonym = SYNONYMS.iter().find(|(other, _)| *other == lower).map(|(_, name)| *name);
+    let near = || {
+        let known = NAMES.iter().chain(&OTHERS);
+        let (far, name) = known.map(|name| (distance(name, &lower), *name)).min_by_key(|(far, _)| *far)?;
+        (far <= name.len() / 3).then_some(name)
+    };
+    match synonym.or_else(near) {
+        Some(name) => format!("is not known (did you mean `{name}`?)"),
+        None => {
+            let known: Vec<&str> = NAMES.iter().chain(&OTHERS).copied().collect();
+            format!("is not known (expected one of {})", known.join(", "))
+        }
+    }
 }
 
 /// Edit distance (Levenshtein), of which only the first 64 bytes count.
@@ -193,6 +242,48 @@ mod tests {
         assert_eq!(problems[0].what, "is not known (did you mean `namespace`?)");
         let problems = Params::parse("since=1h&until=2h", NOW, Ask::Count).unwrap_err();
         assert_eq!(problems[0].parameter, "until");
+    }
+
+    #[test]
+    fn a_bound_that_no_record_can_have_is_as_the_first_or_last_that_one_can() {
+        for (query, bounds) in [
+            ("since=1969-12-31T23:59:59Z&until=9999-12-31T23:59:59Z", (0, u64::MAX)),
+            ("since=0000-01-01T00:00:00Z", (0, u64::MAX)),
+            ("since=1900-01-01T00:00:00Z&until=1960-01-01T00:00:00Z", (0, 0)),
+            ("since=2300-01-01T00:00:00Z", (10_413_792_000_000_000_000, u64::MAX)),
+            ("since=3000-01-01T00:00:00Z", (u64::MAX, u64::MAX)),
+            ("since=100000d", (0, u64::MAX)),
+        ] {
+            let filter = Params::parse(query, NOW, Ask::Count).unwrap().filter;
+            assert_eq!((filter.since, filter.until), bounds, "{query}");
+        }
+        let problems =
+            Params::parse("since=1960-01-01T00:00:00Z&until=1950-01-01T00:00:00Z", NOW, Ask::Count);
+        assert_eq!(problems.unwrap_err()[0].parameter, "until");
+    }
+
+    #[test]
+    fn an_unknown_parameter_gets_a_neighbour_only_where_one_is_near() {
+        for (given, meant) in [
+            ("Namespace", Some("namespace")),
+            ("namespaces", Some("namespace")),
+            ("ns", Some("namespace")),
+            ("containr", Some("container")),
+            ("level", Some("severity")),
+            ("from", Some("since")),
+            ("to", Some("until")),
+            ("query", Some("q")),
+            ("limits", Some("limit")),
+            ("x", None),
+            ("something", None),
+            ("äöü", None),
+        ] {
+            let what = unknown(given);
+            match meant {
+                Some(name) => assert_eq!(what, format!("is not known (did you mean `{name}`?)"), "{given}"),
+                None => assert!(what.starts_with("is not known (expected one of cluster, node, "), "{what}"),
+            }
+        }
     }
 
     proptest! {

@@ -27,22 +27,25 @@ pub(super) async fn tail(State(api): State<Api>, RawQuery(query): RawQuery) -> R
     let follower = api.store.follow();
     let (sender, body) = body::channel(STALL);
     tokio::spawn(async move {
-        tokio::select! {
-            () = follow(follower, Sieve::new(params.filter), params.limit, &sender) => {}
-            () = sender.closed() => {}
+        let complete = tokio::select! {
+            complete = follow(follower, Sieve::new(params.filter), params.limit, &sender) => complete,
+            () = sender.closed() => false,
+        };
+        if complete {
+            sender.finish();
         }
         drop(place);
     });
     answer(StatusCode::OK, "text/event-stream", body)
 }
 
-/// Sends what comes until the limit is reached or nobody takes it.
-async fn follow(mut follower: Follower, mut sieve: Sieve, limit: u64, sender: &Sender) {
+/// Sends what comes until the limit is reached; false where nobody takes it.
+async fn follow(mut follower: Follower, mut sieve: Sieve, limit: u64, sender: &Sender) -> bool {
     let mut left = if limit == 0 { u64::MAX } else { limit };
     let mut piece = Vec::new();
     // The stream's head goes out at once, so that a client knows it is connected.
     if !sender.send(Bytes::from_static(b": following\n\n")).await {
-        return;
+        return false;
     }
     while left > 0 {
         match tokio::time::timeout(KEEP_ALIVE, follower.next()).await {
@@ -60,14 +63,15 @@ async fn follow(mut follower: Follower, mut sieve: Sieve, limit: u64, sender: &S
                     record::write(&chunk.origin, &row, &mut piece);
                     piece.extend_from_slice(b"\n\n");
                     if piece.len() >= PIECE_BYTES && !sender.send(std::mem::take(&mut piece).into()).await {
-                        return;
+                        return false;
                     }
                 }
             }
             Ok(Followed::Chunk(_)) => {}
         }
         if !piece.is_empty() && !sender.send(std::mem::take(&mut piece).into()).await {
-            return;
+            return false;
         }
     }
+    true
 }

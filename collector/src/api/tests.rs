@@ -204,3 +204,60 @@ async fn a_client_that_goes_away_ends_its_query() {
     let (status, body) = get(address, "/api/v1/logs?limit=0").await;
     assert_eq!((status, body.lines().count()), (200, 300));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_take_nothing_keep_nobody_else_from_an_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, mut writer) = Store::open(dir.path(), StoreOptions::default()).unwrap();
+    let long = "x".repeat(100_000);
+    for n in 0..300 {
+        ingest(&mut writer, &request("web-0", &[(&long, n)]), n + 1);
+    }
+    writer.commit(1000).unwrap();
+    let address = serve(store).await;
+    let mut idle = Vec::new();
+    for _ in 0..30 {
+        idle.push(ask(address, "/api/v1/logs?limit=0").await);
+    }
+    // Whoever asks now and reads is served by and by, also by a search that others have rested in.
+    for _ in 0..3 {
+        let (status, body) = get(address, "/api/v1/logs?limit=0").await;
+        assert_eq!((status, body.lines().count()), (200, 300));
+        assert_eq!(get(address, "/api/v1/logs/count?q=xyz").await.1, "{\"count\": 0}\n");
+    }
+    drop(idle);
+}
+
+/// Over HTTP/1.1, where a body that breaks off can be told from a whole one.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_given_up_does_not_look_complete() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, mut writer) = Store::open(dir.path(), StoreOptions::default()).unwrap();
+    let long = "x".repeat(100_000);
+    for n in 0..300 {
+        ingest(&mut writer, &request("web-0", &[(&long, n)]), n + 1);
+    }
+    let address = serve(store).await;
+    let mut idle = Vec::new();
+    for _ in 0..answers::ANSWERS {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(b"GET /api/v1/logs?limit=0 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        idle.push(stream);
+    }
+    let (status, body) = get(address, "/api/v1/logs?limit=0").await;
+    assert_eq!((status, body.lines().count()), (200, 300), "one of the others gives its place up");
+    let mut broken = 0;
+    for mut stream in idle {
+        let mut answer = Vec::new();
+        // It may also be reset.
+        let read = stream.read_to_end(&mut answer).await;
+        let complete = read.is_ok() && answer.ends_with(b"\r\n0\r\n\r\n");
+        let records = answer.iter().filter(|byte| **byte == b'\n').count();
+        assert!(!complete || records >= 300, "{records} records look complete");
+        broken += usize::from(!complete);
+    }
+    assert!(broken >= 1, "{broken}");
+}

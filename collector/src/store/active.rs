@@ -1,7 +1,7 @@
 //! The newest slice, open for writing.
 
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, atomic::AtomicBool};
 
@@ -60,6 +60,7 @@ impl Active {
         let io_error = |e| StoreError::io(dir, e);
         let index = Index::open_in_dir(dir.join("index")).map_err(index_error)?;
         let payload = index.load_metas().map_err(index_error)?.payload;
+        let blocks = OpenOptions::new().read(true).write(true).open(dir.join("blocks")).map_err(io_error)?;
         let commit = match payload {
             Some(payload) => serde_json::from_str(&payload).map_err(|e| StoreError::Damaged {
                 dir: dir.to_owned(),
@@ -67,6 +68,15 @@ impl Active {
             })?,
             None => Commit { min_time: u64::MAX, ..Commit::default() },
         };
+        Self::over(id, dir, index, blocks, commit)
+    }
+
+    /// The slice in `dir` with this index, which says `commit`.
+    ///
+    /// # Errors
+    /// The index's.
+    pub fn over(id: u64, dir: &Path, index: Index, blocks: File, commit: Commit) -> Result<Self, StoreError> {
+        let index_error = |e| StoreError::index(dir, e);
         let options = IndexWriterOptions::builder()
             .num_worker_threads(1)
             .memory_budget_per_thread(INDEX_HEAP_BYTES)
@@ -77,7 +87,6 @@ impl Active {
         // Documents are blocks: a few hundred a commit.
         policy.set_min_layer_size(256);
         writer.set_merge_policy(Box::new(policy));
-        let blocks = OpenOptions::new().read(true).write(true).open(dir.join("blocks")).map_err(io_error)?;
         let (_, fields) = slice::schema();
         let (dir, blocks) = (dir.to_owned(), Arc::new(blocks));
         Ok(Self { id, dir, index, writer, fields, blocks, commit, suspect: Arc::default() })
@@ -114,7 +123,23 @@ impl Active {
         let io_error = |e| StoreError::io(&self.dir, e);
         packer.pack(&key.origin, records.iter().copied(), packed).map_err(io_error)?;
         self.blocks.write_all_at(packed, commit.blocks_bytes).map_err(io_error)?;
-        let document = self.document(key, records, packed.len() as u64, words, commit);
+        let len = packed.len() as u64;
+        self.add_written(key, records, len, words, commit)
+    }
+
+    /// Adds a block of `len` bytes to the index that `blocks` has already where `commit` ends.
+    ///
+    /// # Errors
+    /// The index's.
+    pub fn add_written(
+        &mut self,
+        key: &GroupKey,
+        records: &[&[u8]],
+        len: u64,
+        words: &mut Words,
+        commit: &mut Commit,
+    ) -> Result<(), StoreError> {
+        let document = self.document(key, records, len, words, commit);
         self.writer.add_document(document).map_err(|e| StoreError::index(&self.dir, e))?;
         Ok(())
     }
@@ -128,6 +153,9 @@ impl Active {
         let index_error = |e| StoreError::index(&self.dir, e);
         reached("blocks written").map_err(io_error)?;
         self.blocks.sync_data().map_err(io_error)?;
+        if self.blocks.metadata().map_err(io_error)?.nlink() == 0 {
+            return Err(io_error(std::io::Error::new(std::io::ErrorKind::NotFound, "`blocks` was deleted")));
+        }
         reached("blocks durable").map_err(io_error)?;
         let payload = serde_json::to_string(&commit).map_err(|e| io_error(e.into()))?;
         let mut prepared = self.writer.prepare_commit().map_err(index_error)?;
@@ -139,12 +167,15 @@ impl Active {
         Ok(())
     }
 
-    /// Makes the names of the index's files durable.
+    /// Makes the names of the index's files durable, and says the commit once more beside them.
     ///
     /// # Errors
     /// The disk's.
     pub fn sync(&self) -> Result<(), StoreError> {
-        slice::sync_dir(&self.dir.join("index")).map_err(|e| StoreError::io(&self.dir, e))
+        let io_error = |e| StoreError::io(&self.dir, e);
+        slice::sync_dir(&self.dir.join("index")).map_err(io_error)?;
+        slice::save_commit(&self.dir, &self.commit).map_err(io_error)?;
+        reached("commit saved").map_err(io_error)
     }
 
     /// The index document of one block of `len` bytes; counts the block into `commit`.

@@ -11,8 +11,10 @@ use super::row;
 pub const ROWS_BYTES: usize = 128 << 10;
 /// Unpacked size above which a block is taken for damaged: the largest request that can be configured is smaller.
 const UNPACKED_MAX: usize = 1 << 30;
-const MAGIC: [u8; 4] = *b"SBK1";
-const HEADER_BYTES: usize = 24;
+/// What a block begins with.
+pub const MAGIC: [u8; 4] = *b"SBK1";
+/// Bytes before the compressed part.
+pub const HEADER_BYTES: usize = 24;
 /// Log text: level 1 is about twice as fast as 3 and a tenth larger.
 const LEVEL: i32 = 1;
 
@@ -80,17 +82,28 @@ impl Packer {
     }
 }
 
+/// Length of the block that begins with these bytes, by its header; `None` where none does.
+pub fn length(head: &[u8]) -> Option<u64> {
+    let head = head.get(..HEADER_BYTES)?;
+    (head[..4] == MAGIC).then(|| (HEADER_BYTES + field(head, 2)) as u64)
+}
+
+/// One of the header's numbers.
+fn field(head: &[u8], n: usize) -> usize {
+    head[n * 4..n * 4 + 4].iter().rev().fold(0, |sum, &byte| sum << 8 | usize::from(byte))
+}
+
 /// Unpacks a block.
 pub fn unpack(bytes: &[u8]) -> Result<Block, BlockError> {
     let (head, body) = bytes.split_at_checked(HEADER_BYTES).ok_or(BlockError::Checksum)?;
-    let field = |n: usize| -> usize {
-        head[n * 4..n * 4 + 4].iter().rev().fold(0, |sum, &byte| sum << 8 | usize::from(byte))
-    };
-    if head[..4] != MAGIC || crc32fast::hash(&bytes[8..]) as usize != field(1) || body.len() != field(2) {
+    let checks = crc32fast::hash(&bytes[8..]) as usize == field(head, 1) && body.len() == field(head, 2);
+    if head[..4] != MAGIC || !checks {
         return Err(BlockError::Checksum);
     }
-    let (plain_len, origin_len) = (field(3), field(4));
-    if plain_len > UNPACKED_MAX {
+    let (plain_len, origin_len) = (field(head, 3), field(head, 4));
+    // Before memory is taken for it: the frame must say the same.
+    let frame_len = zstd::zstd_safe::get_frame_content_size(body).ok().flatten();
+    if plain_len > UNPACKED_MAX || frame_len != Some(plain_len as u64) {
         return Err(BlockError::Content);
     }
     let mut plain = zstd::bulk::decompress(body, plain_len).map_err(|_| BlockError::Content)?;

@@ -23,6 +23,9 @@
 //! taken after its beginning is left for the next one. Its end, which waits for the index and for the fsyncs, is made
 //! on a thread of its own.
 //!
+//! A slice whose index is damaged gets a new one, made from its blocks ([`mod@rebuild`]); only one without a whole
+//! block is set aside. Files that are deleted under the running collector are missed, said and begun anew.
+//!
 //! After an error the writer lets go of the slice, opens it again at its last commit and tries anew from memory.
 //!
 //! # Memory
@@ -40,11 +43,13 @@
 mod active;
 mod block;
 mod cutting;
+mod filter;
 pub mod json;
 mod open;
 mod origin;
 mod pending;
 mod query;
+mod rebuild;
 mod record;
 mod row;
 mod seen;
@@ -63,9 +68,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+pub use filter::{Filter, Sieve};
 pub use origin::{NAMES, Origin};
 pub use pending::Chunk;
-pub use query::{Count, Filter, Order, Query, Sieve, Step};
+pub use query::{Count, Order, Query, Step};
 pub use row::{BodyKind, Row, Stream, rows};
 pub use status::Status;
 pub use tail::{Followed, Follower};

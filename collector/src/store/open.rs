@@ -9,9 +9,10 @@ use std::thread;
 use std::time::Duration;
 
 use super::pending::Pending;
-use super::slice::{self, Slice};
+use super::rebuild::rebuild;
+use super::slice::{self, Commit, Slice};
 use super::status::Counters;
-use super::writer::set_aside;
+use super::writer::{remove, set_aside};
 use super::{Shared, State, Store, StoreError, StoreOptions, Writer};
 
 /// Tries to open a slice that the system does not let us read, and what lies between them.
@@ -44,16 +45,12 @@ impl Store {
             match open_slice(*id, path) {
                 Ok(Ok(Some(slice))) => slices.push(Arc::new(slice)),
                 // Begun and never committed to.
-                Ok(Ok(None)) => fs::remove_dir_all(path).map_err(io_error)?,
+                Ok(Ok(None)) => drop(remove(dir, path)),
                 Ok(Err(error)) if !error.is_damage() => return Err(error),
-                Ok(Err(error)) => {
-                    set_aside(dir, path, &error.to_string());
-                    counters.damaged.fetch_add(1, Ordering::Relaxed);
-                }
-                Err(_) => {
-                    set_aside(dir, path, "its index cannot be read");
-                    counters.damaged.fetch_add(1, Ordering::Relaxed);
-                }
+                // Begun, and the process died while it was deleted.
+                _ if was_never_committed_to(path) => drop(remove(dir, path)),
+                Ok(Err(error)) => slices.extend(mend(dir, *id, path, &error.to_string(), &counters)),
+                Err(_) => slices.extend(mend(dir, *id, path, "its index cannot be read", &counters)),
             }
         }
         let state = State { slices: slices.into(), pending: Pending::default() };
@@ -62,6 +59,36 @@ impl Store {
         let writer = Writer::new(Arc::clone(&shared), dir.to_owned(), options, newest)?;
         Ok((Self { shared }, writer))
     }
+}
+
+/// Makes the index of a slice anew that cannot be used as it is; where its blocks are not whole either, the slice is
+/// set aside.
+pub fn mend(store: &Path, id: u64, dir: &Path, what: &str, counters: &Counters) -> Option<Arc<Slice>> {
+    tracing::warn!(slice = %dir.display(), what, "damaged slice: making its index anew from its blocks");
+    let rebuilt = catch_unwind(AssertUnwindSafe(|| rebuild(id, dir)));
+    match rebuilt {
+        Ok(Ok(slice)) => {
+            let Commit { records, lost_bytes, .. } = slice.commit;
+            tracing::warn!(slice = %dir.display(), records, lost_bytes, "the index was made anew");
+            counters.rebuilt.fetch_add(1, Ordering::Relaxed);
+            counters.lost_bytes.fetch_add(lost_bytes, Ordering::Relaxed);
+            Some(Arc::new(slice))
+        }
+        failed => {
+            let why =
+                failed.ok().and_then(Result::err).map_or_else(String::new, |error| format!(" ({error})"));
+            set_aside(store, dir, &format!("{what}{why}"));
+            counters.damaged.fetch_add(1, Ordering::Relaxed);
+            None
+        }
+    }
+}
+
+/// Whether nothing was ever committed to a slice, by what is left of it.
+fn was_never_committed_to(dir: &Path) -> bool {
+    let blocks = fs::metadata(dir.join("blocks"));
+    let empty = slice::is_missing(&dir.join("blocks")) || blocks.is_ok_and(|meta| meta.len() == 0);
+    empty && slice::read_commit(dir).is_none()
 }
 
 /// Opens a slice; panics are errors here.

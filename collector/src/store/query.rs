@@ -5,29 +5,14 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use super::Store;
+use super::filter::{Filter, Sieve};
 use super::origin::Origin;
 use super::pending::Chunk;
 use super::row::{self, Row};
 use super::slice::{BlockRef, Slice, Wanted};
-use super::text::{Matcher, Needle};
 
 /// Unpacked bytes that one query holds at most, beside one block; what is furthest away is let go and read again.
 const OPEN_BYTES: usize = 16 << 20;
-
-/// Which records are asked for; the default is all of them.
-#[derive(Clone, Debug)]
-pub struct Filter {
-    /// Names that must be equal, as [`super::NAMES`].
-    pub names: [Option<String>; 5],
-    /// Least severity number; 0 = any, also none.
-    pub severity: u8,
-    /// What must occur in the body.
-    pub needles: Vec<Needle>,
-    /// Smallest time, Unix nanoseconds.
-    pub since: u64,
-    /// The time before which a record must lie; `u64::MAX` = no bound.
-    pub until: u64,
-}
 
 /// By (time, uid), from the smallest or from the largest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,75 +22,6 @@ pub enum Order {
     Ascending,
     /// The newest first.
     Descending,
-}
-
-impl Default for Filter {
-    fn default() -> Self {
-        Self { names: [const { None }; 5], severity: 0, needles: Vec::new(), since: 0, until: u64::MAX }
-    }
-}
-
-impl Filter {
-    fn wanted(&self) -> Wanted {
-        Wanted {
-            names: self.names.clone(),
-            tokens: self.needles.iter().flat_map(Needle::tokens).collect(),
-            file: None,
-            since: self.since,
-            until: self.until,
-            severity: self.severity,
-        }
-    }
-
-    fn takes_origin(&self, origin: &Origin) -> bool {
-        self.names.iter().zip(&origin.names).all(|(wanted, name)| wanted.is_none() || wanted == name)
-    }
-
-    fn in_time(&self, time: u64) -> bool {
-        // A time of `u64::MAX` is a time too, and no bound takes it.
-        self.since <= time && (time < self.until || self.until == u64::MAX)
-    }
-
-    fn takes_chunk(&self, chunk: &Chunk) -> bool {
-        chunk.max_time >= self.since
-            && (chunk.min_time < self.until || self.until == u64::MAX)
-            && chunk.severity >= self.severity
-            && self.takes_origin(&chunk.origin)
-    }
-}
-
-/// A filter with what it needs to decide on rows.
-pub struct Sieve {
-    filter: Filter,
-    matcher: Matcher,
-}
-
-impl Sieve {
-    /// Of a filter.
-    pub fn new(filter: Filter) -> Self {
-        let matcher = Matcher::new(&filter.needles);
-        Self { filter, matcher }
-    }
-
-    /// Whether a chunk may hold what is asked for.
-    pub fn takes_chunk(&self, chunk: &Chunk) -> bool {
-        self.filter.takes_chunk(chunk)
-    }
-
-    /// Whether a record of an origin that fits is asked for.
-    pub fn takes(&mut self, row: &Row<'_>) -> bool {
-        self.filter.in_time(row.time)
-            && row.severity >= self.filter.severity
-            && (self.matcher.is_empty() || self.matcher.matches(row.body))
-    }
-
-    /// Whether all records of a block fit that is known to be of the right names.
-    fn takes_all(&self, block: &BlockRef) -> bool {
-        self.matcher.is_empty()
-            && self.filter.severity == 0
-            && self.filter.in_time(block.min_time)
-            && self.filter.in_time(block.max_time)
-    }
 }
 
 /// A query over one snapshot, as a merge of all blocks that may hold a match. A source is opened when it is its turn,
@@ -203,6 +119,7 @@ impl Store {
             opened: 0,
             errors: 0,
         };
+        query.errors = slices.iter().filter(|slice| slice.lacks(&query.wanted)).count() as u64;
         for slice in slices.iter().filter(|slice| slice.commit.records > 0) {
             let (min, max) = (slice.commit.min_time, slice.commit.max_time);
             query.push_closed(min, max, Source::Slice(Arc::clone(slice)));
@@ -220,6 +137,7 @@ impl Store {
         let mut sieve = Sieve::new(filter);
         let mut count = Count::default();
         for slice in slices.iter() {
+            count.errors += u64::from(slice.lacks(&wanted));
             let Some(blocks) = or_count(slice.find(&wanted), &mut count.errors) else { continue };
             for block in blocks {
                 if sieve.takes_all(&block) {
@@ -289,9 +207,14 @@ impl Query {
             Source::Parked(slice, block, next) => self.read(slice, block, next, key.source),
         }
         if self.open_bytes > OPEN_BYTES {
-            self.park();
+            self.park(OPEN_BYTES / 2);
         }
         Step::Read
+    }
+
+    /// Lets all go that can be read again: what is left are places, and the uncommitted records of its beginning.
+    pub fn rest(&mut self) {
+        self.park(0);
     }
 
     /// Blocks and slices that could not be read so far.
@@ -350,14 +273,14 @@ impl Query {
         }
     }
 
-    /// Lets the blocks go whose turn is furthest away, until half of what may be open is.
-    fn park(&mut self) {
+    /// Lets the blocks go whose turn is furthest away, until little more than `keep` bytes are open.
+    fn park(&mut self, keep: usize) {
         let mut kept = 0;
         let sources = std::mem::take(&mut self.heap).into_sorted_vec();
         // Sorted by `Reverse`: the furthest first.
         for Reverse((key, source)) in sources.into_iter().rev() {
             let source = match source {
-                Source::Open(open) if kept > OPEN_BYTES / 2 => match open.place.clone() {
+                Source::Open(open) if keep == 0 || kept > keep => match open.place.clone() {
                     Some((slice, block)) => {
                         self.open_bytes -= open.size();
                         Source::Parked(slice, block, open.next)

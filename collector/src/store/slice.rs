@@ -9,10 +9,13 @@
 //!
 //! The blocks are beside the index and not in tantivy's document store, so that merging segments does not copy them,
 //! a damaged one is seen by its checksum, and a read error is an error and not a signal.
+//!
+//! - `commit`: the last commit once more, as JSON and its CRC-32 in hex, a line each; written behind the index's commit
+//!   and before the queue is told of it. With it a damaged index can be made anew from the blocks ([`super::rebuild`]).
 
 use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +34,11 @@ use crate::queue::Position;
 
 /// Bytes of a name that the index holds; Kubernetes names have at most 253.
 const NAME_BYTES: usize = 512;
+
+/// The file with the last commit once more.
+const COMMIT_FILE: &str = "commit";
+/// More than `meta.json` and `commit` ever have.
+const SMALL_BYTES: u64 = 16 << 20;
 
 /// What a slice's last commit says, as JSON in tantivy's payload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +63,9 @@ pub struct Commit {
     pub begun_ms: u64,
     /// When it was last committed to, Unix milliseconds.
     pub committed_ms: u64,
+    /// Bytes of `blocks` that were found damaged and are left out of the index.
+    #[serde(default)]
+    pub lost_bytes: u64,
 }
 
 impl Commit {
@@ -193,6 +204,9 @@ impl Slice {
         // The index takes a directory that cannot be looked into for one that is not there.
         fs::read_dir(dir.join("index")).map_err(|e| StoreError::io(dir, e))?;
         let index = Index::open_in_dir(dir.join("index")).map_err(|e| StoreError::index(dir, e))?;
+        if index.load_metas().map_err(|e| StoreError::index(dir, e))?.payload.is_none() {
+            return Ok(None);
+        }
         let blocks = File::open(dir.join("blocks")).map_err(|e| StoreError::io(dir, e))?;
         Self::at_commit(id, dir, &index, Arc::new(blocks), Arc::default())
     }
@@ -272,13 +286,71 @@ impl Slice {
 
     /// Reads one block.
     pub fn read(&self, block: &BlockRef) -> Result<Block, StoreError> {
+        let damaged = |what: String| {
+            // Whether the block is damaged or its place in the index: that is made anew from what is whole.
+            self.suspect.store(true, Ordering::Relaxed);
+            let what = format!("the block at {}: {what}", block.at);
+            StoreError::Damaged { dir: self.dir.clone(), what }
+        };
+        if block.at.saturating_add(u64::from(block.len)) > self.commit.blocks_bytes {
+            return Err(damaged("it would lie behind the end".to_owned()));
+        }
         let mut bytes = vec![0; block.len as usize];
         self.blocks.read_exact_at(&mut bytes, block.at).map_err(|e| StoreError::io(&self.dir, e))?;
-        block::unpack(&bytes).map_err(|e| StoreError::Damaged {
-            dir: self.dir.clone(),
-            what: format!("the block at {}: {e}", block.at),
-        })
+        block::unpack(&bytes).map_err(|e| damaged(e.to_string()))
     }
+
+    /// Whether a query lacks what was lost of this slice.
+    pub fn lacks(&self, wanted: &Wanted) -> bool {
+        self.commit.lost_bytes > 0
+            && (self.commit.records == 0 || wanted.in_time(self.commit.min_time, self.commit.max_time))
+    }
+
+    /// Whether its files were deleted under the running collector.
+    pub fn is_gone(&self) -> bool {
+        let unlinked = self.blocks.metadata().is_ok_and(|meta| meta.nlink() == 0);
+        unlinked || is_missing(&self.dir.join("blocks"))
+    }
+}
+
+/// The last commit of the slice in `dir` as far as the disk still says it.
+pub fn read_commit(dir: &Path) -> Option<Commit> {
+    let of_index = || -> Option<Commit> {
+        let meta: serde_json::Value =
+            serde_json::from_slice(&read_small(&dir.join("index/meta.json"))?).ok()?;
+        serde_json::from_str(meta.get("payload")?.as_str()?).ok()
+    };
+    let saved = || decode_commit(&read_small(&dir.join(COMMIT_FILE))?);
+    [of_index(), saved()].into_iter().flatten().max_by_key(|commit| commit.number)
+}
+
+/// Says once more, beside the index, what its last commit says; durable when this returns.
+pub fn save_commit(dir: &Path, commit: &Commit) -> io::Result<()> {
+    let json = serde_json::to_string(commit)?;
+    let new = dir.join("commit.new");
+    let mut file = File::create(&new)?;
+    file.write_all(format!("{json}\n{:08x}\n", crc32fast::hash(json.as_bytes())).as_bytes())?;
+    file.sync_data()?;
+    fs::rename(&new, dir.join(COMMIT_FILE))?;
+    sync_dir(dir)
+}
+
+fn decode_commit(bytes: &[u8]) -> Option<Commit> {
+    let (json, crc) = std::str::from_utf8(bytes).ok()?.split_once('\n')?;
+    let crc = u32::from_str_radix(crc.strip_suffix('\n')?, 16).ok()?;
+    (crc32fast::hash(json.as_bytes()) == crc).then(|| serde_json::from_str(json).ok())?
+}
+
+/// A file that is a few KiB where it is what it should be.
+fn read_small(path: &Path) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path).ok()?.take(SMALL_BYTES).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+/// Whether there is certainly no such file.
+pub fn is_missing(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// Bytes of all files under a directory; what vanishes meanwhile counts as nothing.

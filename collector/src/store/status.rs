@@ -14,6 +14,10 @@ pub struct Counters {
     pub duplicates: AtomicU64,
     /// Slices that were set aside.
     pub damaged: AtomicU64,
+    /// Slices whose index was made anew.
+    pub rebuilt: AtomicU64,
+    /// Bytes of blocks that were found damaged then.
+    pub lost_bytes: AtomicU64,
     /// Commits.
     pub commits: AtomicU64,
     /// Tries to commit that failed.
@@ -51,6 +55,10 @@ pub struct Status {
     pub duplicates: u64,
     /// Slices set aside since then.
     pub damaged_slices: u64,
+    /// Slices since then whose index was damaged and was made anew from their blocks.
+    pub rebuilt_slices: u64,
+    /// Bytes of blocks that were found damaged then and are left out.
+    pub lost_bytes: u64,
     /// Commits since then.
     pub commits: u64,
     /// Failed tries since then.
@@ -86,6 +94,8 @@ impl Counters {
             delivered: count(&self.delivered),
             duplicates: count(&self.duplicates),
             damaged_slices: count(&self.damaged),
+            rebuilt_slices: count(&self.rebuilt),
+            lost_bytes: count(&self.lost_bytes),
             commits: count(&self.commits),
             commit_errors: count(&self.commit_errors),
             last_commit: Duration::from_micros(count(&self.last_commit_micros)),

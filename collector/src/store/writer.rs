@@ -1,8 +1,11 @@
 //! The store's only writer.
 
+mod retention;
+mod round;
+
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
@@ -13,7 +16,6 @@ use tantivy::Index;
 
 use super::active::{Active, BlockMaker};
 use super::block;
-use super::cutting::Cutting;
 use super::origin::Origin;
 use super::pending::{Chunk, GroupKey};
 use super::row;
@@ -21,9 +23,9 @@ use super::seen::Seen;
 use super::slice::{self, Commit, Slice};
 use super::{Shared, StoreError, StoreOptions, record};
 use crate::queue::Position;
+use round::Round;
 
-/// How often retention looks, beside each commit.
-const RETENTION_PERIOD_MS: u64 = 10_000;
+pub use retention::{remove, set_aside};
 
 /// The store's only writer: takes requests, commits, deletes what is too old.
 pub struct Writer {
@@ -55,17 +57,6 @@ pub struct Writer {
     /// What the last try to commit took: how many chunks of each group.
     tried: HashMap<GroupKey, usize>,
     retained_ms: u64,
-}
-
-/// A commit under way: what was uncommitted when it began, block by block.
-struct Round {
-    active: Active,
-    /// What it will say.
-    commit: Commit,
-    /// That has happened already: an earlier try reached the disk although its answer was an error.
-    written: bool,
-    groups: std::vec::IntoIter<(GroupKey, Vec<Arc<Chunk>>)>,
-    cutting: Option<Cutting>,
 }
 
 impl Writer {
@@ -226,6 +217,7 @@ impl Writer {
                 // The round is gone and with it the index writer, in whatever state it is; the slice is opened again
                 // at its last commit.
                 self.shared.counters.commit_errors.fetch_add(1, Ordering::Relaxed);
+                self.miss_deleted();
                 Err(error)
             }
         }
@@ -371,110 +363,6 @@ impl Writer {
         self.newest = Some((id, dir));
         Ok(active)
     }
-
-    /// Housekeeping: retention, and slices that readers found damaged. To be called every second or so; does nothing
-    /// while a commit is under way.
-    pub fn tick(&mut self, now_ms: u64) {
-        if self.is_committing() {
-            return;
-        }
-        let suspects: Vec<Arc<Slice>> = {
-            let state = self.shared.state();
-            state.slices.iter().filter(|slice| slice.suspect.load(Ordering::Relaxed)).cloned().collect()
-        };
-        for slice in suspects {
-            self.let_go(&slice);
-            set_aside(&self.dir, &slice.dir, "its index cannot be searched");
-            self.shared.counters.damaged.fetch_add(1, Ordering::Relaxed);
-        }
-        if now_ms.saturating_sub(self.retained_ms) >= RETENTION_PERIOD_MS {
-            self.retain(now_ms);
-        }
-    }
-
-    /// Deletes the oldest slices while they are too old or too many.
-    fn retain(&mut self, now_ms: u64) {
-        self.retained_ms = now_ms;
-        let retention = u64::try_from(self.options.retention.as_millis()).unwrap_or(u64::MAX);
-        let damaged_bytes = self.retain_damaged();
-        loop {
-            let slices = Arc::clone(&self.shared.state().slices);
-            let Some(oldest) = slices.first() else { return };
-            let bytes = slices.iter().map(|slice| slice.bytes).sum::<u64>() + damaged_bytes;
-            let too_old = now_ms.saturating_sub(oldest.commit.committed_ms) > retention;
-            let newest = self.newest.as_ref().is_some_and(|(id, _)| *id == oldest.id);
-            if newest && too_old && oldest.commit.records > 0 {
-                // The cursor is in the newest slice: it goes on in an empty one.
-                if let Err(error) = self.move_on(now_ms) {
-                    tracing::error!(%error, "cannot begin a slice in place of one that is too old");
-                    return;
-                }
-                continue;
-            }
-            if newest || !(too_old || bytes > self.options.max_bytes) {
-                return;
-            }
-            self.let_go(oldest);
-            tracing::info!(dir = %oldest.dir.display(), bytes = oldest.bytes, records = oldest.commit.records,
-                "slice deleted: retention");
-            remove(&self.dir, &oldest.dir);
-        }
-    }
-
-    /// Deletes the oldest slices that were set aside while they and the others are too many; gives the bytes that are
-    /// left of them. What people may want to look at goes before what is searched.
-    fn retain_damaged(&self) -> u64 {
-        let mut damaged: Vec<_> = fs::read_dir(self.dir.join(DAMAGED))
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| (entry.metadata().and_then(|meta| meta.modified()).ok(), entry.path()))
-            .map(|(modified, path)| (modified, slice::disk_bytes(&path), path))
-            .collect();
-        damaged.sort();
-        let mut left: u64 = damaged.iter().map(|(_, bytes, _)| bytes).sum();
-        let whole: u64 = self.shared.state().slices.iter().map(|slice| slice.bytes).sum();
-        for (_, bytes, path) in damaged {
-            if whole + left <= self.options.max_bytes {
-                break;
-            }
-            tracing::warn!(slice = %path.display(), bytes, "damaged slice deleted: the store is over its max_bytes");
-            if remove(&self.dir, &path) {
-                left -= bytes;
-            }
-        }
-        left
-    }
-
-    /// Begins a slice that holds nothing but the cursor.
-    fn move_on(&mut self, now_ms: u64) -> Result<(), StoreError> {
-        let number = self.commits + 1;
-        self.tried.clear();
-        let newest = self.open_newest()?;
-        let mut active = self.begin_slice(newest, now_ms)?;
-        let commit = active.begin(number, self.committed, now_ms)?;
-        active.finish(commit)?;
-        active.sync()?;
-        let slice = active.slice()?;
-        let mut state = self.shared.state();
-        state.slices = state.slices.iter().cloned().chain([Arc::new(slice)]).collect();
-        drop(state);
-        self.commits = number;
-        self.active = Some(active);
-        Ok(())
-    }
-
-    /// Takes a slice out of what readers see.
-    fn let_go(&mut self, slice: &Arc<Slice>) {
-        if self.newest.as_ref().is_some_and(|(id, _)| *id == slice.id) {
-            self.newest = None;
-            self.active = None;
-        }
-        let mut state = self.shared.state();
-        state.slices = state.slices.iter().filter(|other| other.id != slice.id).cloned().collect();
-        drop(state);
-        self.seen.forget_places();
-    }
 }
 
 /// What a step may wait for.
@@ -491,37 +379,6 @@ impl Drop for Writer {
     }
 }
 
-impl Round {
-    /// Makes all that was added durable.
-    fn finish(self) -> Result<Active, StoreError> {
-        let Self { mut active, commit, written, .. } = self;
-        if !written {
-            active.finish(commit)?;
-        }
-        active.sync()?;
-        Ok(active)
-    }
-
-    /// Adds the next block; gives the bytes of its records, `None` when all blocks are added.
-    fn add_block(&mut self, maker: &mut BlockMaker) -> Result<Option<usize>, StoreError> {
-        loop {
-            let cutting = match &mut self.cutting {
-                Some(cutting) => cutting,
-                None => match self.groups.next() {
-                    Some((key, chunks)) => self.cutting.insert(Cutting::new(key, chunks)),
-                    None => return Ok(None),
-                },
-            };
-            let (key, records) = cutting.next_block();
-            if !records.is_empty() {
-                self.active.add(maker, key, &records, &mut self.commit)?;
-                return Ok(Some(records.iter().map(|record| record.len()).sum()));
-            }
-            self.cutting = None;
-        }
-    }
-}
-
 /// A step at which the process may die or the disk may fail; tests stop here.
 #[cfg(not(test))]
 pub fn reached(_: &'static str) -> std::io::Result<()> {
@@ -530,42 +387,7 @@ pub fn reached(_: &'static str) -> std::io::Result<()> {
 #[cfg(test)]
 pub use super::tests::reached;
 
-/// Where slices that cannot be used are kept.
-const DAMAGED: &str = "damaged";
-
 /// The directory of a slice.
 pub fn slice_name(id: u64) -> String {
     format!("slice-{id:010}")
-}
-
-/// Moves a slice that cannot be used to `damaged/`, where people can look at it.
-pub fn set_aside(store: &Path, slice: &Path, what: &str) {
-    let damaged = store.join(DAMAGED);
-    let name = slice.file_name().unwrap_or_default();
-    let to = (0..1000)
-        .map(|n| damaged.join(format!("{}.{n}", name.to_string_lossy())))
-        .find(|to| !to.exists())
-        .unwrap_or_else(|| damaged.join(name));
-    let moved = fs::create_dir_all(&damaged).and_then(|()| fs::rename(slice, &to));
-    match moved {
-        Ok(()) => {
-            tracing::error!(slice = %slice.display(), to = %to.display(), what, "damaged slice set aside")
-        }
-        Err(error) => {
-            tracing::error!(slice = %slice.display(), what, %error, "damaged slice cannot be set aside")
-        }
-    }
-}
-
-/// Deletes a slice's directory; a crash in between leaves `drop-…`, which the next start deletes. False where it
-/// could not be.
-fn remove(store: &Path, slice: &Path) -> bool {
-    let gone = store.join(format!("drop-{}", slice.file_name().unwrap_or_default().to_string_lossy()));
-    let removed = fs::rename(slice, &gone)
-        .and_then(|()| reached("slice unnamed"))
-        .and_then(|()| fs::remove_dir_all(&gone));
-    if let Err(error) = &removed {
-        tracing::error!(slice = %slice.display(), %error, "cannot delete a slice");
-    }
-    removed.is_ok()
 }
