@@ -29,7 +29,7 @@ enum Command {
     /// The node agent, as `sonde-agent`.
     Agent(sonde_daemon::args::Args),
     /// The central collector, as `sonde-collector`.
-    Collector(sonde_daemon::args::Args),
+    Collector(sonde_collector::args::Args),
 }
 
 fn main() -> ExitCode {

@@ -66,6 +66,12 @@ pub enum AppError {
     /// The certificate cannot be used.
     #[error("tls: {0}")]
     Tls(#[from] TlsError),
+    /// A drain was stopped.
+    #[error("the queue is not empty: {bytes} bytes are left")]
+    NotDrained {
+        /// What the sink that is furthest behind has still to take.
+        bytes: u64,
+    },
     /// The runtime failed.
     #[error("{0}")]
     Runtime(#[from] std::io::Error),
@@ -122,6 +128,12 @@ impl App {
         let http = bind("otlp_http", &config.listen.otlp_http)?;
         let pages = bind("http", &config.listen.http)?;
         Ok(Self { config, _lock: lock, queue, sink, receiver, readers, tls, grpc, http, pages })
+    }
+
+    /// From now on nothing is taken: every sender is asked to come again. Gives the queue, to see how much is left.
+    pub fn drain(&self) -> Queue {
+        self.receiver.drain();
+        self.queue.clone()
     }
 
     /// Answers until `shutdown` asks to stop, then takes no more, ends what is under way, commits, and closes the

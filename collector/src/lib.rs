@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod app;
+pub mod args;
 pub mod config;
 pub mod deliver;
 mod front;
@@ -12,17 +13,22 @@ pub mod queue;
 pub mod receive;
 mod stats;
 pub mod store;
+mod tools;
 mod validate;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use sonde_daemon::args::{Args, FAILED};
-use sonde_daemon::shutdown::{self, Signals};
+use sonde_daemon::args::FAILED;
+use sonde_daemon::shutdown::{self, Signals, Trigger};
 use sonde_daemon::{log, memory, panic, telemetry, tls};
 
 use crate::app::{App, AppError};
+use crate::args::{Action, Args, DeadLetterAction, QueueAction};
 use crate::config::Config;
+use crate::queue::Queue;
+use crate::tools::ToolError;
+use crate::tools::post::Receiver;
 
 /// What `--version` and `--help` say.
 pub const ABOUT: &str = "Sonde's collector: receives OTLP logs, keeps them, searches them";
@@ -30,13 +36,19 @@ pub const ABOUT: &str = "Sonde's collector: receives OTLP logs, keeps them, sear
 /// What threads that hang, and the last of our own telemetry, may take at a stop.
 const END: Duration = Duration::from_millis(500);
 
-/// Runs a collector as `args` say, until SIGTERM or SIGINT: 0 after a clean stop, 1 after a failure, 2 for a bad
-/// configuration. Call it first thing in main.
+/// Runs a collector as `args` say, until SIGTERM or SIGINT, or a tool over its data: 0 after a clean stop, 1 after a
+/// failure, 2 for a bad configuration. Call it first thing in main.
 pub fn run(args: &Args) -> ExitCode {
     memory::tune();
-    let config: Config = match args.settle() {
+    let config: Config = match args.common().settle() {
         Ok(config) => config,
         Err(code) => return code,
+    };
+    let drain = match &args.action {
+        Some(Action::Queue(QueueAction::Drain)) => true,
+        Some(Action::Queue(action)) => return queue(&config, action),
+        Some(Action::DeadLetter(action)) => return dead_letter(&config, action),
+        Some(Action::Check) | None => false,
     };
     // Dropped last, it waits for the last lines.
     let _log = match log::init(args.log_format, std::env::var("SONDE_LOG").ok().as_deref()) {
@@ -48,7 +60,7 @@ pub fn run(args: &Args) -> ExitCode {
     };
     panic::install();
     tls::install();
-    match serve(config) {
+    match serve(config, drain) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the collector cannot go on");
@@ -57,7 +69,38 @@ pub fn run(args: &Args) -> ExitCode {
     }
 }
 
-fn serve(config: Config) -> Result<(), AppError> {
+/// Looks at the queue's files.
+fn queue(config: &Config, action: &QueueAction) -> ExitCode {
+    let dir = config.data_dir.join("queue");
+    tools::run(|out| match *action {
+        QueueAction::Ls { json } => tools::queue::ls(&dir, json, out),
+        QueueAction::Verify { json } => tools::queue::verify(&dir, json, out),
+        QueueAction::Dump { from, limit, json, content } => {
+            tools::queue::dump(&dir, tools::queue::Dump { from, limit, json, content }, out)
+        }
+        // It is the collector's own work, see `serve`.
+        QueueAction::Drain => Ok(ExitCode::from(FAILED)),
+    })
+}
+
+/// Looks at dead letters, or sends them to the collector that runs.
+fn dead_letter(config: &Config, action: &DeadLetterAction) -> ExitCode {
+    let dir = config.data_dir.join("dead-letter");
+    tools::run(|out| match action {
+        DeadLetterAction::Ls { json } => tools::dead_letter::ls(&dir, *json, out),
+        DeadLetterAction::Replay { sink, json } => {
+            let mut receiver = Receiver::of(config).map_err(ToolError::NoReceiver)?;
+            tools::dead_letter::replay(&dir, sink.as_deref(), &mut receiver, *json, out)
+        }
+    })
+}
+
+fn serve(mut config: Config, drain: bool) -> Result<(), AppError> {
+    if drain {
+        // Nothing is taken, so nobody needs to find the way.
+        config.listen.otlp_grpc = "127.0.0.1:0".to_owned();
+        config.listen.otlp_http = "127.0.0.1:0".to_owned();
+    }
     if let Err(error) = memory::raise_open_files() {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
@@ -73,12 +116,47 @@ fn serve(config: Config) -> Result<(), AppError> {
         .build()?;
     let result = runtime.block_on(async {
         let (trigger, shutdown) = shutdown::channel();
-        tokio::spawn(Signals::new()?.drive(trigger, grace));
-        app.run(shutdown).await
+        if !drain {
+            tokio::spawn(Signals::new()?.drive(trigger, grace));
+            return app.run(shutdown).await;
+        }
+        let queue = app.drain();
+        tokio::spawn(stop_when_empty(queue.clone(), Signals::new()?, trigger, grace));
+        app.run(shutdown).await?;
+        match left(&queue) {
+            0 => Ok(()),
+            bytes => Err(AppError::NotDrained { bytes }),
+        }
     });
     runtime.shutdown_timeout(END);
     if let Some(own) = own {
         own.stop(END);
     }
     result
+}
+
+/// How often it is looked whether the queue is empty.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Stops the collector once every sink has all that is in the queue, or at a signal.
+async fn stop_when_empty(queue: Queue, mut signals: Signals, trigger: Trigger, grace: Duration) {
+    tracing::info!(bytes = left(&queue), "draining: what is left is delivered, nothing is taken");
+    let empty = async {
+        while left(&queue) > 0 {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::select! {
+        () = empty => tracing::info!("the queue is empty"),
+        signal = signals.next() => tracing::info!(signal, "stopping before the queue is empty"),
+    }
+    trigger.fire(grace);
+    // A trigger that is dropped would mean now.
+    std::future::pending::<()>().await;
+}
+
+/// Bytes that the sink that is furthest behind has still to take; all that is there where no sink has come yet.
+fn left(queue: &Queue) -> u64 {
+    let status = queue.status();
+    status.cursors.iter().map(|cursor| cursor.bytes).max().unwrap_or(status.disk_bytes)
 }

@@ -2,12 +2,9 @@
 
 use std::process::ExitCode;
 
-use sonde_daemon::args::Args;
+use clap::Parser;
+use sonde_collector::args::Args;
 
 fn main() -> ExitCode {
-    sonde_collector::run(&Args::parse_for(
-        "sonde-collector",
-        env!("CARGO_PKG_VERSION"),
-        sonde_collector::ABOUT,
-    ))
+    sonde_collector::run(&Args::parse())
 }

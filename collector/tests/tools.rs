@@ -1,0 +1,231 @@
+//! `sonde-collector queue …` as people and scripts use it, on a collector that runs and on one that was killed.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
+#![allow(clippy::zombie_processes, reason = "`Running` waits when it is dropped")]
+#![allow(dead_code, reason = "`client` is shared with another test")]
+
+mod client;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use client::{http, valid};
+use serde_json::Value;
+
+struct Running {
+    child: Child,
+    http: String,
+    pages: String,
+}
+
+impl Running {
+    fn start(dir: &Path) -> Self {
+        let config = dir.join("collector.yaml");
+        let text = format!(
+            "data_dir: {}\nlisten: {{otlp_grpc: 127.0.0.1:0, otlp_http: 127.0.0.1:0, http: 127.0.0.1:0}}\nqueue: {{max_bytes: 1GiB, min_free: 0B}}\n",
+            dir.join("data").display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let log = dir.join("log");
+        let child = Command::new(env!("CARGO_BIN_EXE_sonde-collector"))
+            .arg("--config")
+            .arg(&config)
+            .stderr(std::fs::File::create(&log).unwrap())
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut running = Self { child, http: String::new(), pages: String::new() };
+        let start = Instant::now();
+        loop {
+            let text = std::fs::read_to_string(&log).unwrap();
+            if let Some(line) = text.lines().find(|line| line.contains("\"listening\"")) {
+                let line: Value = serde_json::from_str(line).unwrap();
+                running.http = line["otlp_http"].as_str().unwrap().to_owned();
+                running.pages = line["http"].as_str().unwrap().to_owned();
+                return running;
+            }
+            assert!(start.elapsed() < Duration::from_secs(60), "it does not come up: {text}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn send(&self, records: usize) {
+        for n in 0..records {
+            let sent = http(&self.http, &[("content-type", "application/x-protobuf")], &valid(100 + n));
+            assert_eq!(sent, 200);
+        }
+    }
+
+    fn count(&self) -> String {
+        let mut stream = TcpStream::connect(&self.pages).unwrap();
+        write!(stream, "GET /api/v1/logs/count HTTP/1.0\r\nHost: x\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.split("\r\n\r\n").nth(1).unwrap().trim().to_owned()
+    }
+}
+
+impl Drop for Running {
+    /// Kill -9: nothing is flushed or committed.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn tool(dir: &Path, words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sonde-collector"))
+        .arg("--config")
+        .arg(dir.join("collector.yaml"))
+        .args(words)
+        .output()
+        .unwrap()
+}
+
+/// What a tool says, and its exit code.
+fn said(dir: &Path, words: &[&str]) -> (Option<i32>, String) {
+    let output = tool(dir, words);
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+fn json(dir: &Path, words: &[&str]) -> (Option<i32>, Value) {
+    let (code, text) = said(dir, words);
+    (code, serde_json::from_str(&text).unwrap())
+}
+
+fn segment(dir: &Path) -> PathBuf {
+    let mut files: Vec<_> =
+        std::fs::read_dir(dir.join("data/queue")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|ending| ending == "segment"));
+    files.sort();
+    files.remove(0)
+}
+
+#[test]
+fn the_queue_can_be_looked_into_while_it_is_used_and_afterwards() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let running = Running::start(dir);
+    running.send(20);
+    let (code, queue) = json(dir, &["queue", "ls", "--json"]);
+    assert_eq!((code, queue["segments"].as_array().unwrap().len()), (Some(0), 1), "{queue}");
+    let (code, text) = said(dir, &["queue", "ls"]);
+    assert!(code == Some(0) && text.contains("1 segments, "), "{text}");
+    let (code, whole) = json(dir, &["queue", "verify", "--json"]);
+    assert_eq!(code, Some(0), "{whole}");
+    assert_eq!((&whole["whole"], &whole["segments"][0]["records"]), (&true.into(), &20.into()), "{whole}");
+    let (code, text) = said(dir, &["queue", "verify"]);
+    assert!(
+        code == Some(0) && text.contains("20 frames, 20 records, ") && text.ends_with(": whole\n"),
+        "{text}"
+    );
+    let (code, text) = said(dir, &["queue", "dump", "--limit", "3", "--content"]);
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((code, lines.len()), (Some(0), 3));
+    let record = &lines[1]["request"]["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0];
+    assert_eq!(record["body"]["stringValue"].as_str().unwrap().len(), 101);
+    let from = lines[2]["position"].as_str().unwrap();
+    let (_, text) = said(dir, &["queue", "dump", "--from", from]);
+    assert!(text.lines().count() == 18 && text.starts_with(from), "{text}");
+    let output = tool(dir, &["queue", "drain"]);
+    let why = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    let holder = format!("in use by sonde-collector with pid {} (", running.child.id());
+    assert!(why.contains(&holder), "{why}");
+    drop(running);
+
+    // A flipped bit is found, told where, and costs its frame.
+    let path = segment(dir);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[4096 + 48 + 50] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let (code, damaged) = json(dir, &["queue", "verify", "--json"]);
+    assert_eq!((code, &damaged["segments"][0]["damaged"][0]["from"]), (Some(1), &4096.into()), "{damaged}");
+    let (code, text) = said(dir, &["queue", "verify"]);
+    assert!(
+        code == Some(1) && text.contains("1 frames at least, from 4096 to") && text.ends_with(": damaged\n"),
+        "{text}"
+    );
+    assert_eq!(json(dir, &["queue", "ls", "--json"]).0, Some(0));
+    let other = tempfile::tempdir().unwrap();
+    std::fs::write(other.path().join("collector.yaml"), "data_dir: /nonexistent\n").unwrap();
+    assert_eq!(tool(other.path(), &["queue", "ls"]).status.code(), Some(1));
+    assert_eq!(tool(other.path(), &["queue", "lss"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_drain_delivers_what_a_killed_collector_left_and_takes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let running = Running::start(dir);
+    running.send(20);
+    drop(running);
+    let behind = |queue: &Value| queue["cursors"][0]["bytes_behind_at_most"].as_u64();
+    let (_, queue) = json(dir, &["queue", "ls", "--json"]);
+    assert!(behind(&queue).is_none_or(|bytes| bytes > 20 * 148), "{queue}");
+    let output = tool(dir, &["queue", "drain"]);
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{log}");
+    assert!(log.contains("the queue is empty"), "{log}");
+    let (_, queue) = json(dir, &["queue", "ls", "--json"]);
+    assert_eq!(behind(&queue), Some(0), "{queue}");
+    // Again: there is nothing to do.
+    assert_eq!(tool(dir, &["queue", "drain"]).status.code(), Some(0));
+    let running = Running::start(dir);
+    assert_eq!(running.count(), "{\"count\": 20}");
+}
+
+#[test]
+fn dead_letters_are_counted_and_sent_again_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let running = Running::start(dir);
+    let letter = |n: usize| {
+        let record = serde_json::json!({"timeUnixNano": "1", "body": {"stringValue": format!("letter {n}")}});
+        let request = serde_json::json!({"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]});
+        format!("{}\n", serde_json::json!({"code": "400", "reason": format!("no {n}"), "request": request}))
+    };
+    let sink = dir.join("data/dead-letter/es");
+    std::fs::create_dir_all(&sink).unwrap();
+    std::fs::write(sink.join("0000000000001-9.ndjson"), letter(0) + &letter(1)).unwrap();
+    // The newest, with a line that is still being written and one without a request.
+    let unreadable = "{\"code\":\"unreadable\",\"reason\":\"x\",\"payload\":\"AA==\"}\n";
+    let newest = sink.join("0000000000001-10.ndjson");
+    std::fs::write(&newest, letter(2) + unreadable + letter(3).trim_end()).unwrap();
+    let (code, listed) = json(dir, &["dead-letter", "ls", "--json"]);
+    assert_eq!((code, &listed["sinks"][0]["letters"]), (Some(0), &5.into()), "{listed}");
+    assert_eq!(
+        listed["sinks"][0]["codes"][0],
+        serde_json::json!({"code": "400", "letters": 4, "last_reason": "no 3"})
+    );
+    let (_, text) = said(dir, &["dead-letter", "ls"]);
+    assert!(text.starts_with("es: 5 letters, ") && text.contains("400: 4, the last: no 3"), "{text}");
+
+    // The listener has a port of its own choice here; a real one is in the file.
+    let config = std::fs::read_to_string(dir.join("collector.yaml")).unwrap();
+    let named = config.replace("otlp_http: 127.0.0.1:0", &format!("otlp_http: \"{}\"", running.http));
+    std::fs::write(dir.join("collector.yaml"), named).unwrap();
+    let (code, done) = json(dir, &["dead-letter", "replay", "--sink", "other", "--json"]);
+    assert_eq!((code, &done["replayed"]), (Some(0), &0.into()), "{done}");
+    let (code, done) = json(dir, &["dead-letter", "replay", "--json"]);
+    assert_eq!((code, &done["replayed"], &done["not_replayable"]), (Some(0), &3.into(), &1.into()), "{done}");
+    let left: Vec<_> = std::fs::read_dir(&sink).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "the newest and how far it is: {left:?}");
+    std::fs::OpenOptions::new().append(true).open(&newest).unwrap().write_all(b"\n").unwrap();
+    let (_, done) = json(dir, &["dead-letter", "replay", "--json"]);
+    assert_eq!(done["replayed"], 1, "only what is new: {done}");
+    let start = Instant::now();
+    while running.count() != "{\"count\": 4}" {
+        assert!(start.elapsed() < Duration::from_secs(30), "{}", running.count());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    drop(running);
+    std::fs::write(&newest, letter(5)).unwrap();
+    std::fs::remove_file(newest.with_extension("ndjson.replayed")).unwrap();
+    let (code, text) = said(dir, &["dead-letter", "replay"]);
+    assert!(code == Some(1) && text.contains("no collector answers on 127.0.0.1:"), "{text}");
+    assert!(newest.exists());
+}
