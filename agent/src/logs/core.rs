@@ -15,6 +15,7 @@ use super::gz::GzPool;
 use super::ledger::{Ledger, RowKey};
 use super::lineage::{Lineage, LineageId};
 use super::metrics::Records;
+use super::odd::OddNames;
 use super::outbox::Outbox;
 use super::redo::Redo;
 use super::resource::Node;
@@ -102,6 +103,7 @@ pub struct Core<F: LogFs> {
     pub(super) gaps_dirty: bool,
     pub(super) set_aside: u64,
     pub(super) unreadable: BTreeSet<String>,
+    pub(super) odd: OddNames,
     pub(super) next_file: u32,
     pub(super) next_lineage: u32,
     started: Instant,
@@ -170,6 +172,7 @@ impl<F: LogFs> Core<F> {
             gaps_dirty: false,
             set_aside: 0,
             unreadable: BTreeSet::new(),
+            odd: OddNames::default(),
             next_file: 0,
             next_lineage: 0,
             started: now,

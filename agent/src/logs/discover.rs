@@ -12,6 +12,7 @@ use super::fs::{LogFs, Place, Stat};
 use super::join::Joiner;
 use super::ledger::RowKey;
 use super::lineage::{FIRST_LOOK, Lineage, LineageId};
+use super::odd::{self, Oddity};
 use super::pod_path::{self, PodDir};
 
 /// A pod's directory.
@@ -91,14 +92,14 @@ impl<F: LogFs> Core<F> {
     pub(super) fn look(&mut self, now: Now) {
         while let Some(place) = self.dirty_places.pop_first() {
             match place {
-                Place::Root => self.look_root(),
+                Place::Root => self.look_root(now),
                 Place::Pod(pod) => self.look_pod(&pod, now),
                 Place::Container(pod, container) => self.look_container(&pod, &container, now),
             }
         }
     }
 
-    fn look_root(&mut self) {
+    fn look_root(&mut self, now: Now) {
         if !self.root_watched {
             self.root_watched = self.fs.watch("", Place::Root);
             self.root_mtime = self.mtime_of("");
@@ -121,6 +122,7 @@ impl<F: LogFs> Core<F> {
                 }
             }
         };
+        self.odd.note_unknown("", &names, Oddity::NotAPod, odd::is_pod, now.mono);
         for pod in self.dirs.keys() {
             if !names.iter().any(|name| **name == **pod) {
                 self.dirty_places.insert(Place::Pod(pod.clone()));
@@ -153,9 +155,15 @@ impl<F: LogFs> Core<F> {
             Ok(names) => {
                 self.unreadable.remove(&**pod);
                 self.forget_unreadable(pod, &names);
+                self.odd.note_unknown(pod, &names, Oddity::NotAContainer, pod_path::is_container, now.mono);
+                self.odd.leads_somewhere(&format!("/{pod}"));
                 names
             }
             Err(_) if is_gone => {
+                // It was never there, but for its name.
+                if self.dirs.get(pod).is_some_and(|entry| entry.containers.is_empty()) {
+                    self.odd.note_nowhere("", pod, now.mono);
+                }
                 self.unreadable.remove(&**pod);
                 self.forget_unreadable(pod, &[]);
                 Vec::new()
@@ -208,7 +216,7 @@ impl<F: LogFs> Core<F> {
                 (inner.watched, inner.mtime) = (watched, mtime);
             }
         }
-        let listing = match self.list_container(&dir) {
+        let listing = match self.list_container(&dir, now.mono) {
             Ok(listing) => {
                 self.unreadable.remove(&dir);
                 listing
@@ -249,21 +257,30 @@ impl<F: LogFs> Core<F> {
         self.dirs.get_mut(pod)?.containers.get_mut(container)
     }
 
-    fn list_container(&mut self, dir: &str) -> io::Result<Listing> {
+    fn list_container(&mut self, dir: &str, now: Instant) -> io::Result<Listing> {
         let mut listing = Listing::new();
         let names = self.fs.list(dir)?;
         self.forget_unreadable(dir, &names);
+        self.odd.note_unknown(dir, &names, Oddity::NotALog, odd::is_log, now);
         for name in names {
             let Some(parsed) = pod_path::log_name(&name) else { continue };
             // Gone since: the next event or listing will say so.
             let path = format!("{dir}/{name}");
             let stat = match self.fs.stat(&path) {
-                Ok(stat) if stat.regular => stat,
-                Ok(_) => continue,
+                Ok(stat) if stat.regular => {
+                    self.odd.leads_somewhere(&path);
+                    stat
+                }
+                Ok(_) => {
+                    self.odd.note(Oddity::NotAFile, dir, &name, now);
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.odd.note_nowhere(dir, &name, now);
+                    continue;
+                }
                 Err(error) => {
-                    if error.kind() != io::ErrorKind::NotFound {
-                        self.say_unreadable(&path, &error);
-                    }
+                    self.say_unreadable(&path, &error);
                     continue;
                 }
             };

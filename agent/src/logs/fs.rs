@@ -150,12 +150,11 @@ impl LogFs for HostFs {
         let handle = self.open_with(dir, OFlags::RDONLY | OFlags::DIRECTORY)?;
         let mut names = Vec::new();
         for entry in rustix::fs::Dir::new(handle)? {
-            // Names that are not UTF-8 are not the kubelet's.
-            if let Ok(name) = entry?.file_name().to_str()
-                && name != "."
-                && name != ".."
-            {
-                names.push(name.to_owned());
+            // Names that are not UTF-8 are not the kubelet's: with U+FFFD in them they are no name of anything.
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy();
+            if name != "." && name != ".." {
+                names.push(name.into_owned());
             }
         }
         Ok(names)

@@ -69,6 +69,7 @@ mod gz;
 mod identity;
 mod lineage;
 mod loss;
+mod odd;
 mod open;
 mod outbox;
 mod persist;

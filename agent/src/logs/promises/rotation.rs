@@ -1,6 +1,7 @@
 //! Rotation, removal, and files that are there or not.
 
 use super::{LIVE, full, world};
+use crate::logs::odd::Oddity;
 
 #[test]
 fn unread_bytes_of_a_deleted_pod_are_read_through_the_open_handle() {
@@ -120,4 +121,27 @@ fn what_could_not_be_read_is_forgotten_when_it_is_gone() {
     }
     world.drain();
     assert!(world.core.unreadable.is_empty(), "{:?}", world.core.unreadable);
+}
+
+#[test]
+fn names_that_the_kubelet_would_not_make_are_said_once_a_kind_however_many_there_are() {
+    let mut world = world();
+    world.disk.append(LIVE, full(1, "one").as_bytes());
+    for n in 0..100 {
+        world.disk.append(&format!("odd-{n}/app/0.log"), full(1, "odd").as_bytes());
+        world.disk.append(&format!("ns_pod_uid/a\u{7}{n}/0.log"), full(1, "odd").as_bytes());
+        world.disk.append(&format!("ns_pod_uid/app/x{n}.log"), full(1, "odd").as_bytes());
+        world.disk.append(&format!("a\u{fffd}_b_{n}/app/0.log"), full(1, "odd").as_bytes());
+        world.disk.append(&format!("ns_{}_uid/app/0.log", "n".repeat(4096 + n)), full(1, "odd").as_bytes());
+    }
+    world.disk.append("ns_pod_uid/app/0.log.20261120-163502.tmp", b"");
+    world.drain();
+    assert_eq!(world.bodies("pod", "stdout"), ["one"]);
+    let mut said =
+        vec![(Oddity::NotUtf8, 1), (Oddity::NotAPod, 1), (Oddity::NotAContainer, 1), (Oddity::NotALog, 1)];
+    assert_eq!(world.core.odd.times(), said);
+    world.now.mono += std::time::Duration::from_secs(3600);
+    world.drain();
+    said.iter_mut().for_each(|(_, times)| *times = 2);
+    assert_eq!(world.core.odd.times(), said);
 }
