@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -229,6 +230,13 @@ fn a_fifo_a_directory_and_a_link_out_of_the_root_hold_nobody_up() {
     std::fs::create_dir_all(rig.root.join("var/lib")).unwrap();
     std::fs::write(rig.root.join("var/lib/real.log"), entry(1, "inside")).unwrap();
     std::os::unix::fs::symlink("/var/lib/real.log", rig.path("ns_docker_u/app/0.log")).unwrap();
+    // Names that are nobody's: not UTF-8, a directory that is a link out of the root.
+    let odd = std::ffi::OsStr::from_bytes(b"ns_p\xffd_u").to_owned();
+    std::fs::create_dir_all(rig.root.join("pods").join(&odd).join("app")).unwrap();
+    std::fs::write(rig.root.join("pods").join(&odd).join("app/0.log"), entry(1, "odd")).unwrap();
+    std::fs::create_dir_all(dir.path().join("away/app")).unwrap();
+    std::fs::write(dir.path().join("away/app/0.log"), entry(1, "away")).unwrap();
+    std::os::unix::fs::symlink(dir.path().join("away"), rig.root.join("pods/ns_away_u")).unwrap();
     rig.append(LIVE, &entry(1, "hello"));
     rig.take_until(2, Duration::from_secs(3));
     rig.take(Duration::from_millis(500));

@@ -65,6 +65,8 @@ pub struct FileState {
     pub cutoff: u64,
     /// Its last known name.
     pub name: String,
+    /// Device and inode by which it was known; none = it had no name any more.
+    pub node: Option<(u64, u64)>,
 }
 
 /// One change.

@@ -48,7 +48,9 @@ impl<F: LogFs> Core<F> {
         let size = self.size_of(id)?;
 
         let hash_of = |len: usize| FileHash::new(&pod_uid, &container, restart, &head[..len]);
-        if let Some((key, state)) = self.take_restored(&(pod_dir, container.clone(), restart), head, &hash_of)
+        let node = self.files.get(&id).and_then(|file| file.plain);
+        if let Some((key, state)) =
+            self.take_restored(&(pod_dir, container.clone(), restart), head, node, &hash_of)
         {
             self.adopt(id, &key, &state, head, size, now);
             return Ok(true);
@@ -105,15 +107,20 @@ impl<F: LogFs> Core<F> {
         &mut self,
         lineage: &super::core::LineageKey,
         head: &[u8],
+        node: Option<(u64, u64)>,
         hash_of: &dyn Fn(usize) -> FileHash,
     ) -> Option<(FileKey, FileState)> {
+        let whole = uid::first_entry(head).unwrap_or(head).len();
         let states = self.restored.get_mut(lineage)?;
         let (_, at) = states
             .iter()
             .enumerate()
             .filter_map(|(at, (key, state))| {
                 let len = usize::from(state.head_len);
-                Some((fit(head, len)?, at)).filter(|_| hash_of(len) == key.hash)
+                // A few bytes without a stamp's end may begin another file too: it must be the same inode. A compressed
+                // copy has another one.
+                let is_same = len == whole || node.is_none() || state.node.is_none() || state.node == node;
+                Some((fit(head, len)?, at)).filter(|_| is_same && hash_of(len) == key.hash)
             })
             .max()?;
         let found = states.swap_remove(at);

@@ -182,6 +182,7 @@ impl<F> TailFile<F> {
             cuts: self.cuts.iter().filter(|cut| cut.offset > watermark).copied().collect(),
             cutoff: self.cutoff,
             name: self.name.clone(),
+            node: self.plain.or(self.gz),
         }
     }
 }

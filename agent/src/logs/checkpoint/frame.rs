@@ -95,7 +95,7 @@ pub(super) fn apply(state: &mut State, payload: &[u8]) -> Option<()> {
 fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
     match entry {
         Entry::File(key, file) => {
-            out.push(1);
+            out.push(6);
             write_key(out, key);
             put(out, u64::from(file.head_len));
             put(out, file.seen);
@@ -116,6 +116,10 @@ fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
                     Some(Stream::Unknown) => 3,
                 });
             }
+            put(out, u64::from(file.node.is_some()));
+            let (device, inode) = file.node.unwrap_or_default();
+            put(out, device);
+            put(out, inode);
         }
         Entry::Gone(key) => {
             out.push(2);
@@ -174,7 +178,8 @@ struct Decoder<'a> {
 impl Decoder<'_> {
     fn entry(&mut self) -> Option<Entry> {
         Some(match self.byte()? {
-            1 => {
+            // 1 is the same without its inode.
+            tag @ (1 | 6) => {
                 let key = self.key()?;
                 let (head_len, seen, cutoff, name) =
                     (u16::try_from(self.int()?).ok()?, self.int()?, self.int()?, self.text()?);
@@ -194,7 +199,12 @@ impl Decoder<'_> {
                     };
                     cuts.push(Cut { offset, stream });
                 }
-                Entry::File(key, FileState { head_len, seen, settled, cuts, cutoff, name })
+                let mut node = None;
+                if tag == 6 {
+                    let is_known = self.int()? != 0;
+                    node = Some((self.int()?, self.int()?)).filter(|_| is_known);
+                }
+                Entry::File(key, FileState { head_len, seen, settled, cuts, cutoff, name, node })
             }
             2 => Entry::Gone(self.key()?),
             3 => {

@@ -24,6 +24,7 @@ fn file(n: u8, watermark: u64) -> Entry {
         cuts,
         cutoff: 7,
         name: "0.log".into(),
+        node: (n != 2).then_some((u64::from(n), 1 << 40)),
     };
     Entry::File(key(n), state)
 }

@@ -88,3 +88,20 @@ fn the_state_of_a_file_that_began_with_an_empty_line_and_is_gone_is_not_taken_by
     assert_eq!(world.bodies("pod", "stdout"), ["one", "two", "three"]);
     assert_eq!((world.lost(), pending(&world), world.order.len()), (0, 0, 4));
 }
+
+#[test]
+fn the_position_of_an_unfinished_first_line_is_not_taken_by_another_file_that_begins_alike() {
+    let mut world = world();
+    world.disk.append(LIVE, b"2026-11-20T16:35:0");
+    world.drain();
+    world.drain();
+    world.core.finish(world.now.mono);
+    world.disk.remove(LIVE);
+    world.disk.append(LIVE, full(3, "three").as_bytes());
+    world.restart();
+    world.drain();
+    let mut bodies: Vec<_> = world.got.values().map(|got| got.body.as_str()).collect();
+    bodies.sort_unstable();
+    assert_eq!(bodies, ["2026-11-20T16:35:0", "three"]);
+    assert_eq!((world.lost(), pending(&world)), (0, 0));
+}

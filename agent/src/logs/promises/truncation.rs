@@ -120,3 +120,17 @@ fn a_file_that_is_truncated_between_two_windows_is_read_on_from_its_new_start() 
     assert_eq!(world.lost() + kept * padded(0, 'a').len() as u64, 3000 * padded(0, 'a').len() as u64);
     assert_eq!(pending(&world), 0);
 }
+
+#[test]
+fn a_file_without_known_bytes_before_its_position_is_recognised_by_its_beginning() {
+    // A line longer than a window leaves none to compare.
+    let mut world = world();
+    let long = "l".repeat(300_000);
+    world.disk.append(LIVE, full(1, &long).as_bytes());
+    world.drain();
+    world.disk.truncate(LIVE);
+    world.disk.append(LIVE, format!("{}{}", full(2, &long), full(3, "three")).as_bytes());
+    world.drain();
+    assert_eq!(world.bodies("pod", "stdout"), [&long[..4096], &long[..4096], "three"]);
+    assert_eq!((world.lost(), pending(&world)), (0, 0));
+}
