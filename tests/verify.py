@@ -212,7 +212,8 @@ def nanoseconds(text):
         offset = int(zone[1:3]) * 3600 + int(zone[4:6]) * 60
         seconds += offset if zone[:1] == b"-" else -offset
     value = seconds * 1_000_000_000 + int((fraction or b"0").ljust(9, b"0"))
-    return value if 0 <= value < 1 << 64 else None
+    # What signed nanoseconds cannot hold is the nearest that they can; 0 would mean that the time is not known.
+    return max(1, min(value, (1 << 63) - 1))
 
 
 def parse_entry(line):

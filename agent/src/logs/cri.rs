@@ -22,6 +22,10 @@ pub struct CriLine {
 /// Longest header that is looked for, in bytes: time, stream and tags.
 pub const MAX_HEADER: usize = 128;
 
+/// Times outside of these are shown as them.
+const FIRST_NANOS: u64 = 1;
+const LAST_NANOS: u64 = i64::MAX as u64;
+
 /// Reads the header of an entry (without its newline); none if it is not in the CRI format.
 pub fn parse(entry: &[u8]) -> Option<CriLine> {
     let (time_unix_nano, after_time) = parse_time(entry)?;
@@ -51,7 +55,8 @@ pub fn parse(entry: &[u8]) -> Option<CriLine> {
     }
 }
 
-/// RFC 3339 at the start of `text`: the time and where it ends. Years 1970 to 2261.
+/// RFC 3339 at the start of `text`: the time and where it ends. A time before the epoch becomes its first nanosecond (0 is
+/// OTLP's word for an unknown time), one that signed 64-bit nanoseconds cannot hold (after 2262-04-11) the last they can.
 fn parse_time(text: &[u8]) -> Option<(u64, usize)> {
     let head: &[u8; 19] = text.first_chunk()?;
     let punctuation = head[4] == b'-'
@@ -68,8 +73,7 @@ fn parse_time(text: &[u8]) -> Option<(u64, usize)> {
     let hour = two(head[11], head[12])?;
     let minute = two(head[14], head[15])?;
     let second = two(head[17], head[18])?;
-    if !(1970..=2261).contains(&year)
-        || !(1..=12).contains(&month)
+    if !(1..=12).contains(&month)
         || day == 0
         || day > days_in(year, month)
         || hour > 23
@@ -114,7 +118,8 @@ fn parse_time(text: &[u8]) -> Option<(u64, usize)> {
         }
         _ => return None,
     }
-    let time = u64::try_from(seconds).ok()?.checked_mul(1_000_000_000)?.checked_add(nanos)?;
+    let time = u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000_000_000).saturating_add(nanos);
+    let time = if seconds < 0 { FIRST_NANOS } else { time.clamp(FIRST_NANOS, LAST_NANOS) };
     Some((time, at))
 }
 
@@ -158,13 +163,34 @@ mod tests {
         assert_eq!(line(text), Some((1_795_192_501_123_456_789, Stream::Stdout, false, "hello world")));
         let text = "2026-11-20T18:35:01.5+02:00 stderr P  x\r";
         assert_eq!(line(text), Some((1_795_192_501_500_000_000, Stream::Stderr, true, " x\r")));
-        assert_eq!(line("1970-01-01T00:00:00Z stdout F:note=1 x"), Some((0, Stream::Stdout, false, "x")));
+        assert_eq!(
+            line("1970-01-01T00:00:01Z stdout F:note=1 x"),
+            Some((1_000_000_000, Stream::Stdout, false, "x"))
+        );
     }
 
     #[test]
     fn an_empty_line_is_an_entry_with_and_without_the_space() {
         for text in ["2026-11-20T16:35:01Z stdout F ", "2026-11-20T16:35:01Z stdout F"] {
             assert_eq!(line(text).map(|line| line.3), Some(""));
+        }
+    }
+
+    #[test]
+    fn a_time_that_the_field_cannot_hold_is_the_nearest_it_can_and_the_entry_is_one_all_the_same() {
+        for (stamp, time) in [
+            ("0000-01-01T00:00:00Z", 1),
+            ("1969-12-31T23:59:59.999999999Z", 1),
+            ("1970-01-01T00:00:00Z", 1),
+            ("1970-01-01T00:00:00+01:00", 1),
+            ("1970-01-01T00:00:00.000000002Z", 2),
+            ("1969-12-31T23:00:00.000000002-01:00", 2),
+            ("2262-04-11T23:47:16.854775806Z", i64::MAX as u64 - 1),
+            ("2262-04-11T23:47:16.854775808Z", i64::MAX as u64),
+            ("9999-12-31T23:59:60.999999999-23:59", i64::MAX as u64),
+        ] {
+            let text = format!("{stamp} stderr P x");
+            assert_eq!(line(&text), Some((time, Stream::Stderr, true, "x")), "{stamp}");
         }
     }
 
@@ -186,9 +212,6 @@ mod tests {
             "2026-11-20T16:35:01Z stdout X x",
             "2026-11-20T16:35:01Z stdout FX x",
             "2026-11-20T16:35:01Z  stdout F x",
-            "1969-12-31T23:59:59Z stdout F x",
-            "9999-12-31T23:59:59Z stdout F x",
-            "1970-01-01T00:00:00+01:00 stdout F x",
         ] {
             assert_eq!(line(text), None, "{text:?}");
         }
@@ -203,7 +226,7 @@ mod tests {
         }
 
         #[test]
-        fn every_second_of_two_centuries_is_read_as_the_calendar_has_it(seconds in 0u64..7_258_118_400, nanos in 0u32..1_000_000_000, width in 1usize..=9) {
+        fn every_second_of_two_centuries_is_read_as_the_calendar_has_it(seconds in 1u64..7_258_118_400, nanos in 0u32..1_000_000_000, width in 1usize..=9) {
             // A second way to the date: count the years and months down from the epoch.
             let (mut days, of_day) = (seconds / 86_400, seconds % 86_400);
             let mut year = 1970u32;

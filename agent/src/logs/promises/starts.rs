@@ -82,7 +82,10 @@ fn the_state_of_a_file_that_began_with_an_empty_line_and_is_gone_is_not_taken_by
     world.drain();
     world.core.finish(world.now.mono);
     world.disk.remove(LIVE);
-    world.disk.append(LIVE, format!("{}{}", full(2, "two"), full(3, "three")).as_bytes());
+    let old = format!("{LIVE}.20261120-163502");
+    world.disk.append(&old, format!("{}{}", full(2, "two"), full(3, "three")).as_bytes());
+    world.disk.gzip(&old);
+    world.disk.remove(&old);
     world.restart();
     world.drain();
     assert_eq!(world.bodies("pod", "stdout"), ["one", "two", "three"]);
