@@ -184,6 +184,10 @@ sinks:
             ("auth: {otlp: {kubernetes: {audience: x}}}", "auth.otlp.kubernetes", "not there yet"),
             ("ack: delivered", "ack", "not there yet"),
             ("limits: {request: 100MiB, in_flight: 10MiB}", "limits.in_flight", "less than"),
+            // Rules between two keys say nothing of one whose other could not be read.
+            ("limits: {request: big, in_flight: 10MiB}", "limits.request", "big"),
+            ("listen: {otlp_grpc: [x], otlp_http: \"127.0.0.1:4317\"}", "listen.otlp_grpc", "a list"),
+            ("tls: {cert_file: [x], key_file: k, client_ca_file: a}", "tls.cert_file", "a list"),
             ("limits: {request: 0}", "limits.request", "out of range"),
             ("limits: {request: 129MiB, in_flight: 1GiB}", "limits.request", "128MiB"),
             ("limits: {connections: 0}", "limits.connections", "0 would"),
