@@ -26,6 +26,12 @@ struct Args {
     /// Only corpora whose name contains this.
     #[arg(long, default_value = "")]
     only: String,
+    /// Only ways whose name contains this.
+    #[arg(long, default_value = "")]
+    way: String,
+    /// Agents to be measured beside each other; given again for each. By default the one beside this program.
+    #[arg(long)]
+    agent: Vec<PathBuf>,
 }
 
 /// A corpus by name: shape and number of files.
@@ -45,7 +51,13 @@ const WAYS: [(&str, Way); 3] = [
 #[allow(clippy::cast_possible_truncation)] // GB to bytes
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let binary = agent::binary()?;
+    let agents = if args.agent.is_empty() { vec![agent::binary()?] } else { args.agent.clone() };
+    let several = agents.len() > 1;
+    let ways: Vec<(String, Way, &PathBuf)> = WAYS
+        .iter()
+        .filter(|(name, _)| name.contains(&args.way))
+        .flat_map(|(name, way)| agents.iter().map(move |agent| (label(name, agent, several), *way, agent)))
+        .collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let (address, _received) = runtime.block_on(sink::serve())?;
     println!("| corpus | way | floor CPU s/GB | agent CPU s/GB | ratio | MB/s | peak RSS MiB |");
@@ -54,23 +66,27 @@ fn main() -> anyhow::Result<()> {
         let dir = tempfile::tempdir_in(&args.dir)?;
         let corpus = corpus::write(dir.path(), *shape, *files, (args.gb * 1e9) as u64)?;
         floor::run(&corpus.files)?;
-        let mut runs: Vec<Vec<(Duration, Cost)>> = vec![Vec::new(); WAYS.len()];
+        let mut runs: Vec<Vec<(Duration, Cost)>> = vec![Vec::new(); ways.len()];
         for _ in 0..args.runs {
-            for (way, runs) in WAYS.iter().zip(&mut runs) {
+            for (way, runs) in ways.iter().zip(&mut runs) {
                 let (newlines, floor) = floor::run(&corpus.files)?;
                 anyhow::ensure!(
                     newlines == corpus.lines,
                     "the floor counted {newlines} of {} lines",
                     corpus.lines
                 );
-                runs.push((floor, agent::run(&binary, &corpus, way.1, address.port(), &args.dir)?));
+                runs.push((floor, agent::run(way.2, &corpus, way.1, address.port(), &args.dir)?));
             }
         }
-        for ((way, _), runs) in WAYS.iter().zip(&runs) {
+        for ((way, ..), runs) in ways.iter().zip(&runs) {
             row(name, way, &corpus, runs);
         }
     }
     Ok(())
+}
+
+fn label(way: &str, agent: &std::path::Path, several: bool) -> String {
+    if several { format!("{way}, {}", agent.display()) } else { way.to_owned() }
 }
 
 fn row(name: &str, way: &str, corpus: &Corpus, runs: &[(Duration, Cost)]) {
