@@ -6,8 +6,8 @@
 //! numbers; parsers must take any order (encoding guide, "Message Structure").
 
 use crate::attrs::AttrSet;
-use crate::proto::{PADDED, bytes_field_len, padded, put_bytes};
-use crate::uid::{RecordUid, UID_HEX};
+use crate::proto::{PADDED, bytes_field_len, padded, put_bytes, varint_len};
+use crate::uid::{FileHash, OFFSET_HEX, RecordUid, UID_HEX};
 
 /// Where a line was written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -118,10 +118,13 @@ const MALFORMED: [u8; 21] = *b"\x32\x13\x0a\x0dlog.malformed\x12\x02\x10\x01";
 
 /// Both times with their keys.
 const TIMES: usize = 18;
-/// Room for everything of a record before the text of its body: two keys and varints of a length each, the
-/// times, the severity number, and the key and length of the string.
-const HEAD: usize = (1 + 10) + TIMES + 2 + (1 + 10) + (1 + 10);
+/// Room for everything of a record before the text of its body: three keys and varints of a length each, the
+/// times and the severity number; and what the last of these writes beyond its own end.
+const HEAD: usize = (1 + 10) + TIMES + 2 + (1 + 10) + (1 + 10) + 8;
+// Less than any record, so that the room for a record is room for this.
 const _: () = assert!(HEAD <= TIMES + (TAIL.len() - TAIL_UID));
+/// Lengths below are written as one word.
+const SHORT_LEN: usize = 1 << 28;
 
 /// The last `ResourceLogs` of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +158,20 @@ pub struct LogEncoder {
     last: Option<Last>,
     open: bool,
     request: u64,
+    tail: Tail,
+}
+
+/// [`TAIL`] with the digits of the file that was named last.
+#[derive(Debug)]
+struct Tail {
+    bytes: [u8; TAIL.len()],
+    file: FileHash,
+}
+
+impl Default for Tail {
+    fn default() -> Self {
+        Self { bytes: TAIL, file: FileHash([0; 10]) }
+    }
 }
 
 impl LogEncoder {
@@ -202,30 +219,21 @@ impl LogEncoder {
         }
         let len = record.message_len();
         self.buf.reserve(bytes_field_len(len));
-
         self.push_head(record, len);
         self.buf.extend_from_slice(record.body.as_bytes());
-        let mut tail = TAIL;
-        if record.stream == Stream::Stderr {
-            tail[TAIL_STREAM..TAIL_UID].copy_from_slice(b"stderr");
-        }
-        if let Some(hex) = tail.last_chunk_mut::<UID_HEX>() {
-            record.uid.write_hex(hex);
-        }
-        if record.stream == Stream::Unknown {
-            self.buf.extend_from_slice(&tail[TAIL_UID..]);
-        } else {
-            self.buf.extend_from_slice(&tail);
-        }
+        self.push_tail(record);
         self.push_optional(record);
         self.records += 1;
     }
 
-    /// Everything before the text of the body.
+    /// Everything before the text of the body. Written in place: what is stored in small parts and copied at once stalls
+    /// the copy until the parts have arrived.
     #[inline]
     fn push_head(&mut self, record: &LogRecord<'_>, len: usize) {
-        let mut head = [0u8; HEAD];
-        let mut at = head_len(&mut head, 0, LOG_RECORDS, len);
+        let start = self.buf.len();
+        self.buf.extend_from_slice(&[0; HEAD]);
+        let Some(head) = self.buf.last_chunk_mut::<HEAD>() else { return };
+        let mut at = head_len(head, 0, LOG_RECORDS, len);
         head[at] = TIME;
         head[at + 1..at + 9].copy_from_slice(&record.time_unix_nano.to_le_bytes());
         head[at + 9] = OBSERVED_TIME;
@@ -236,12 +244,34 @@ impl LogEncoder {
             head[at + 1] = record.severity_number;
             at += 2;
         }
-        at = head_len(&mut head, at, BODY, bytes_field_len(record.body.len()));
-        at = head_len(&mut head, at, STRING_VALUE, record.body.len());
-        // Copied whole and then cut: a copy of a constant size is a few moves. HEAD is less than any record.
-        let start = self.buf.len();
-        self.buf.extend_from_slice(&head);
+        at = head_len(head, at, BODY, bytes_field_len(record.body.len()));
+        at = head_len(head, at, STRING_VALUE, record.body.len());
         self.buf.truncate(start + at);
+    }
+
+    /// The attributes that every record has.
+    #[inline]
+    fn push_tail(&mut self, record: &LogRecord<'_>) {
+        if self.tail.file != record.uid.file {
+            self.tail.file = record.uid.file;
+            if let Some(hex) = self.tail.bytes.last_chunk_mut::<UID_HEX>() {
+                record.uid.write_hex(hex);
+            }
+        }
+        let start = self.buf.len();
+        if record.stream == Stream::Unknown {
+            self.buf.extend_from_slice(&self.tail.bytes[TAIL_UID..]);
+        } else {
+            self.buf.extend_from_slice(&self.tail.bytes);
+        }
+        if record.stream == Stream::Stderr
+            && let Some(name) = self.buf.get_mut(start + TAIL_STREAM..start + TAIL_UID)
+        {
+            name.copy_from_slice(b"stderr");
+        }
+        if let Some(offset) = self.buf.last_chunk_mut::<OFFSET_HEX>() {
+            *offset = record.uid.offset_hex();
+        }
     }
 
     /// What few records have.
@@ -369,19 +399,24 @@ impl LogEncoder {
     }
 }
 
-/// Writes a key and a length into `head` at `at`; returns the position behind.
+/// Writes a key and a length into `head` at `at`; returns the position behind. May write up to eight bytes behind that.
 #[inline]
-fn head_len(head: &mut [u8; HEAD], mut at: usize, key: u8, len: usize) -> usize {
+fn head_len(head: &mut [u8; HEAD], at: usize, key: u8, len: usize) -> usize {
     head[at] = key;
-    at += 1;
-    let mut rest = len;
-    while rest >= 0x80 {
-        head[at] = rest.to_le_bytes()[0] | 0x80;
-        at += 1;
-        rest >>= 7;
+    let (at, bytes) = (at + 1, varint_len(len as u64));
+    if len < SHORT_LEN {
+        // Groups of seven bits, each in a byte, all but the last marked.
+        let len = len as u64;
+        let groups = len & 0x7f | (len & 0x3f80) << 1 | (len & 0x1f_c000) << 2 | (len & 0xfe0_0000) << 3;
+        let marks = 0x8080_8080 & ((1 << (8 * (bytes - 1))) - 1);
+        head[at..at + 8].copy_from_slice(&(groups | marks).to_le_bytes());
+    } else {
+        for (nth, byte) in head[at..at + bytes].iter_mut().enumerate() {
+            let mark = if nth + 1 < bytes { 0x80 } else { 0 };
+            *byte = (len >> (7 * nth)).to_le_bytes()[0] & 0x7f | mark;
+        }
     }
-    head[at] = rest.to_le_bytes()[0];
-    at + 1
+    at + bytes
 }
 
 #[cfg(test)]

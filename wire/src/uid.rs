@@ -9,6 +9,9 @@ use sha2::{Digest, Sha256};
 /// Length of a uid in hex digits.
 pub const UID_HEX: usize = 32;
 
+/// How many of them are the record's offset.
+pub const OFFSET_HEX: usize = 12;
+
 /// Most bytes of a file's first entry that are hashed.
 pub const FIRST_ENTRY_BYTES: usize = 1024;
 
@@ -76,6 +79,19 @@ impl RecordUid {
         }
     }
 
+    /// The last 12 of the hex digits, those of the offset.
+    #[inline]
+    #[must_use]
+    pub fn offset_hex(&self) -> [u8; OFFSET_HEX] {
+        let mut out = [0; OFFSET_HEX];
+        let (first, low) = out.split_at_mut(4);
+        let [_, _, a, b, ..] = self.offset.to_be_bytes();
+        first[..2].copy_from_slice(&HEX[usize::from(a)]);
+        first[2..].copy_from_slice(&HEX[usize::from(b)]);
+        low.copy_from_slice(&eight_digits(self.offset & 0xffff_ffff));
+        out
+    }
+
     /// The 32 hex digits as ASCII.
     #[inline]
     #[must_use]
@@ -103,6 +119,18 @@ impl std::fmt::Display for RecordUid {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(std::str::from_utf8(&self.hex()).unwrap_or_default())
     }
+}
+
+/// The hex digits of 32 bits, all at once: each nibble is moved into a byte of its own, then made a digit or a letter.
+#[inline]
+const fn eight_digits(bits: u64) -> [u8; 8] {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let bits = (bits | bits << 16) & 0x0000_ffff_0000_ffff;
+    let bits = (bits | bits << 8) & 0x00ff_00ff_00ff_00ff;
+    let nibbles = (bits | bits << 4) & (ONES * 0x0f);
+    // 6 more than a nibble above 9 reaches the fifth bit.
+    let letters = (nibbles + ONES * 6) >> 4 & ONES;
+    (nibbles + ONES * b'0' as u64 + letters * (b'a' - b'0' - 10) as u64).to_be_bytes()
 }
 
 const fn nibble(digit: u8) -> Option<u8> {

@@ -271,6 +271,15 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #[test]
+    fn a_length_in_a_head_is_the_varint_that_protobuf_has(len in prop_oneof![any::<usize>(), 0..SHORT_LEN * 2, 0..1usize << 16]) {
+        let mut head = [0; HEAD];
+        let end = head_len(&mut head, 3, BODY, len);
+        let mut expected = vec![0, 0, 0, BODY];
+        crate::proto::put_varint(&mut expected, len as u64);
+        prop_assert_eq!(&head[..end], &expected[..]);
+    }
+
+    #[test]
     fn whatever_is_written_prost_reads_the_same(
         strings in prop::collection::vec(("[a-z.]{1,12}", "\\PC{0,200}"), 0..4),
         number in any::<i64>(),

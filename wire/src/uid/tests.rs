@@ -56,6 +56,7 @@ proptest! {
         let text = std::str::from_utf8(&hex).unwrap();
         prop_assert_eq!(text, format!("{}{offset:012x}", uid.file.hex()));
         prop_assert_eq!(RecordUid::parse(text), Some(uid));
+        prop_assert_eq!(&uid.offset_hex()[..], &hex[UID_HEX - OFFSET_HEX..]);
     }
 
     #[test]
