@@ -6,7 +6,7 @@ use sonde_wire::uid::FileHash;
 
 use super::checkpoint::Cut;
 use super::core::{Core, Now, QUANTUM};
-use super::cri::{self, MAX_HEADER};
+use super::cri::{self, Clock, MAX_HEADER};
 use super::fs::LogFs;
 use super::join::{Extent, Joined, Step, most_extents};
 use super::ledger::{Account, Excluded, Lost};
@@ -181,6 +181,7 @@ impl<F: LogFs> Core<F> {
         let mut skip = file.settled.next_after(file.read).unwrap_or((u64::MAX, u64::MAX));
         let end = base + window.len() as u64;
         self.outbox.open(&set);
+        let mut clock = Clock::default();
         // Out of the map for the time of the loop: no look-up a line.
         let mut joiner = self
             .lineages
@@ -211,7 +212,7 @@ impl<F: LogFs> Core<F> {
             let line = &rest[..len];
             let entry = Extent { file: id, start: done.position, end: done.position + step as u64 };
             done.position = entry.end;
-            let header = cri::parse(line);
+            let header = clock.parse(line);
             match header {
                 Some(header) => {
                     let mut step = joiner.push(
