@@ -80,8 +80,8 @@ impl Outbox {
             next: 0,
             unsettled: HashMap::new(),
             sender,
-            // Two may come back at once; a line of a mebibyte may have made one grow.
-            buffers: Buffers::new(2, 2 * (bytes + HEADROOM)),
+            // All may come back at once; a line of a mebibyte may have made one grow.
+            buffers: Buffers::new(slots.max(1), 2 * (bytes + HEADROOM)),
             sent: 0,
         }
     }
