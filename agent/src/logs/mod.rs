@@ -28,8 +28,7 @@
 //! | the read buffer | 128 KiB |
 //! | one line read again (`joined`, and the room to read into) | at most 2 x `max_line` = 2 MiB |
 //! | the open request | 1 to 2 MiB |
-//! | two spare buffers for the next ones ([`crate::buffers`]) | 2 x the same |
-//! | requests that the exporter has not compressed yet | normally one, at most `in_flight` = 4 x the same |
+//! | requests that the exporter has not compressed yet, and spare buffers for the next ones ([`crate::buffers`]; one is made only when none is spare) | together at most `in_flight` = 4 x the same, normally two |
 //! | requests in flight | `in_flight` x their compressed size, about 250 KiB; with `compression: none` these are the line above |
 //! | the compressor: its context, and room for the result | 1 MiB, and as much as the largest request |
 //! | decoders of compressed files | 2 x (576 KiB of window and about 100 KiB) |
@@ -39,7 +38,7 @@
 //! | what `/metrics/self` and `/debug/files` show of a container, and the page while it is made | about 2 KiB |
 //!
 //! So 1,000 containers and any backlog take about 20 MiB with short lines. Were every request filled by a line of a
-//! mebibyte and none of them compressed yet, it would be 8 + 2 + 2 + 4 + 8 + 3 + 1.4 + 4 = 33 MiB.
+//! mebibyte and none of them compressed yet, it would be 8 + 2 + 2 + 8 + 3 + 1.4 + 4 = 29 MiB.
 
 use std::path::PathBuf;
 
