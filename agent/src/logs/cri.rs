@@ -349,7 +349,17 @@ mod tests {
         let near = b"2016-12-31T23:59:60.999999999+02:00 stdout P y";
         assert_eq!(second.parse(near), parse(near));
         assert!(second.parse(near).is_some());
-        assert!(second.parse(b"2016-12-31T23:59:60.999999999Z stdout P y").is_none());
+        for other in [
+            &b"2016-12-31T23:59:60.999999999Z stdout P y"[..],
+            b"2016-12-31T23:59:60.999999999+02:01 stdout P y",
+            b"2016-12-31T23:59:60.999999999-02:00 stdout P y",
+            b"2016-12-31T23:59:59.999999999+02:00 stdout P y",
+            b"2016-12-31T23:59:60.99999999+02:00 stdout P yy",
+        ] {
+            assert!(second.parse(other).is_none());
+        }
+        let utc = Second::of(b"2016-12-31T23:59:60.000000001Z stderr F x", 1).unwrap();
+        assert!(utc.parse(b"2016-12-31T23:59:60.999999999X stdout P y").is_none());
     }
 
     #[test]
