@@ -325,11 +325,9 @@ impl<F: LogFs> Core<F> {
             }
             match self.visit_caught(id, now) {
                 Visit::More => self.wake(id),
+                // Behind the others: with requests smaller than a window it would be blocked, and first, for ever.
                 Visit::Blocked => {
-                    if let Some(lineage) = self.lineages.get_mut(&id) {
-                        lineage.queued = true;
-                        self.ready.push_front(id);
-                    }
+                    self.wake(id);
                     return;
                 }
                 Visit::Later(at) => self.look_again(id, at),

@@ -125,3 +125,27 @@ fn an_error_of_our_own_costs_the_one_file_it_happened_at() {
     assert_eq!(world.bodies("pod", "stdout"), ["one"]);
     assert_eq!(world.core.snapshot().set_aside, 2);
 }
+
+#[test]
+fn a_container_with_a_large_backlog_does_not_hold_up_the_others() {
+    let mut world = world();
+    let backlog: String = (0..4000).map(|line| full(line % 60, &"b".repeat(400))).collect();
+    world.disk.append("ns_busy_uid0/app/0.log", backlog.as_bytes());
+    for _ in 0..20 {
+        world.turn(50);
+    }
+    for pod in 0..20 {
+        world.disk.append(&format!("ns_pod-{pod}_uid-{pod}/app/0.log"), full(1, "hello").as_bytes());
+    }
+    // Requests are much smaller than a window here: each visit to the backlog ends because they are full.
+    let mut requests = 0;
+    while (0..20).any(|pod| world.bodies(&format!("pod-{pod}"), "stdout").is_empty()) {
+        world.turn(50);
+        while !world.unsettled.is_empty() {
+            world.accept(0, true);
+            requests += 1;
+        }
+    }
+    let busy = world.bodies("busy", "stdout").len();
+    assert!(busy < 500, "{busy} lines of the backlog went before, in {requests} requests");
+}
