@@ -19,9 +19,11 @@ impl Source for LogPage {
     fn collect(&self, out: &mut Sink) -> Result<(), String> {
         let now = self.0.snapshot();
         let plain: [(&str, &str, Bytes); 2] = [
-            ("sonde_agent_log_observed_bytes_total", "Bytes seen in log files, uncompressed.", |row| {
-                row.observed
-            }),
+            (
+                "sonde_agent_log_observed_bytes_total",
+                "Bytes seen in log files, uncompressed; those of a compressed file as they are decoded.",
+                |row| row.observed,
+            ),
             ("sonde_agent_log_acked_bytes_total", "Bytes that the receiver acknowledged.", |row| row.acked),
         ];
         for (name, help, value) in plain {

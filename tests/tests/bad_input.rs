@@ -87,6 +87,93 @@ fn hostile_files_neither_crash_the_agent_nor_cost_another_file_a_line() {
     assert!(peak < 40 << 20, "the agent's peak is {peak} bytes");
 }
 
+/// Lines of one length that differ in their stamps and first letter alone.
+fn padded(letter: char, from: u32, count: u32) -> String {
+    (from..from + count)
+        .map(|n| format!("2026-11-20T10:00:00.{n:09}Z stdout F {letter}{}\n", "=".repeat(120)))
+        .collect()
+}
+
+#[test]
+fn a_file_that_is_emptied_in_its_place_and_one_with_a_damaged_end_are_stored_as_far_as_they_can_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut stack = Stack::new(dir.path(), &Settings::default()).unwrap();
+    let emptied = container(&stack.pod_logs, "emptied").join("0.log");
+    fs::write(&emptied, padded('a', 0, 1000)).unwrap();
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let noise = |n: u64| noise(n + 1, 40).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    for n in 0..2000 {
+        writeln!(encoder, "2026-11-20T09:00:00.{n:09}Z stdout F {}", noise(n)).unwrap();
+    }
+    let whole = encoder.finish().unwrap();
+    let damaged = container(&stack.pod_logs, "damaged").join("0.log.20261120-100000.gz");
+    fs::write(&damaged, &whole[..whole.len() / 2]).unwrap();
+    let far = container(&stack.pod_logs, "far-times").join("0.log");
+    fs::write(&far, "1969-07-20T20:17:40Z stdout F moon\n2300-01-01T00:00:00Z stderr F later\n").unwrap();
+    stack.start().unwrap();
+    let count = |pod: &str, q: &str| -> u64 {
+        let path = format!("/api/v1/logs/count?namespace=hostile&pod={pod}&q={q}");
+        let body = http::text(stack.collector_http, &path).unwrap();
+        serde_json::from_str::<serde_json::Value>(&body).unwrap()["count"].as_u64().unwrap()
+    };
+    let limit = Duration::from_secs(60);
+    wait_until("the first thousand", limit, || count("emptied", "") == 1000).unwrap();
+    // In its place, and at once as long as it was: hardly a look sees it shorter.
+    let file = fs::OpenOptions::new().write(true).open(&emptied).unwrap();
+    file.set_len(0).unwrap();
+    (&file).write_all(padded('b', 5000, 1000).as_bytes()).unwrap();
+    wait_until("the second thousand", limit, || count("emptied", "") == 2000).unwrap();
+    wait_until("the damaged file's lines", limit, || count("damaged", "") >= 700).unwrap();
+    assert!(count("damaged", "") <= 1100);
+    wait_until("lines of far times", limit, || count("far-times", "") == 2).unwrap();
+    let body = http::text(stack.collector_http, "/api/v1/logs?namespace=hostile&pod=far-times").unwrap();
+    for (line, (time, text)) in body.lines().zip([("1970-", "moon"), ("2262-", "later")]) {
+        let record: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(record["time"].as_str().unwrap().starts_with(time), "{line}");
+        assert_eq!(record["body"], text);
+        assert!(record["attributes"].get("log.malformed").is_none(), "{line}");
+    }
+    let log = fs::read_to_string(dir.path().join("agent.log")).unwrap();
+    let said: Vec<&str> = log.lines().filter(|line| line.contains("is damaged")).collect();
+    assert_eq!(said.len(), 1, "{log}");
+    assert!(said[0].contains("0.log.20261120-100000.gz") && said[0].contains("\"damaged\""), "{}", said[0]);
+}
+
+#[test]
+fn positions_that_were_emptied_removed_or_replaced_are_said_and_nothing_is_stored_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings { agent: "logs: {read_existing: true}".to_owned(), ..Settings::default() };
+    let mut stack = Stack::new(dir.path(), &settings).unwrap();
+    fs::write(container(&stack.pod_logs, "kept").join("0.log"), padded('a', 0, 1000)).unwrap();
+    let positions = dir.path().join("agent-state/positions");
+    stack.start().unwrap();
+    stack.wait_drained(Duration::from_secs(60)).unwrap();
+    type Change = fn(&Path);
+    let changes: [(Change, &str); 2] = [
+        (|path| drop(fs::File::create(path).unwrap()), "read positions are empty"),
+        (|path| fs::remove_file(path).unwrap(), "no read positions are kept here"),
+    ];
+    for (change, said) in changes {
+        stack.kill_agent().unwrap();
+        change(&positions);
+        let _ = fs::remove_file(dir.path().join("agent.log"));
+        stack.start_agent().unwrap();
+        stack.wait_ready().unwrap();
+        stack.wait_drained(Duration::from_secs(60)).unwrap();
+        assert_eq!(stack.stored().unwrap(), 1000);
+        let log = fs::read_to_string(dir.path().join("agent.log")).unwrap();
+        assert_eq!(log.lines().filter(|line| line.contains(said)).count(), 1, "{log}");
+    }
+    stack.kill_agent().unwrap();
+    fs::remove_file(&positions).unwrap();
+    assert!(Command::new("mkfifo").arg(&positions).status().unwrap().success());
+    stack.start_agent().unwrap();
+    wait_until("the agent to end", Duration::from_secs(20), || !stack.agent.as_mut().unwrap().alive())
+        .unwrap();
+    let log = fs::read_to_string(dir.path().join("agent.log")).unwrap();
+    assert!(log.contains("not a regular file") && log.contains("agent-state/positions"), "{log}");
+}
+
 #[test]
 fn five_mistakes_print_five_lines_and_exit_2() {
     let dir = tempfile::tempdir().unwrap();

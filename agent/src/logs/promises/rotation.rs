@@ -2,6 +2,7 @@
 
 use super::{LIVE, full, world};
 use crate::logs::odd::Oddity;
+use crate::logs::simulation::World;
 
 #[test]
 fn unread_bytes_of_a_deleted_pod_are_read_through_the_open_handle() {
@@ -144,4 +145,76 @@ fn names_that_the_kubelet_would_not_make_are_said_once_a_kind_however_many_there
     world.drain();
     said.iter_mut().for_each(|(_, times)| *times = 2);
     assert_eq!(world.core.odd.times(), said);
+}
+
+#[test]
+fn a_file_renamed_with_an_unread_backlog_is_shipped_to_its_end_before_the_new_one() {
+    let mut world = world();
+    let old: Vec<String> = (0..500).map(|line| format!("old {line:0>60}")).collect();
+    world.disk.append(LIVE, old.iter().map(|body| full(1, body)).collect::<String>().as_bytes());
+    for _ in 0..20 {
+        world.turn(50);
+    }
+    assert_eq!(world.unsettled.len(), 4, "every slot is taken, most of it is unread");
+    world.disk.rename(LIVE, &format!("{LIVE}.20261120-163502"));
+    world.disk.append(LIVE, full(3, "new").as_bytes());
+    world.drain();
+    let mut expected = old;
+    expected.push("new".to_owned());
+    assert_eq!(world.bodies("pod", "stdout"), expected);
+    assert_eq!((world.lost(), world.order.len()), (0, 501));
+}
+
+#[test]
+fn rotations_while_the_agent_is_down_are_followed_from_the_exact_offset_through_the_whole_chain() {
+    let mut world = world();
+    let mut expected = Vec::new();
+    let mut write = |world: &World, file: u32| {
+        for line in 0..20 {
+            let body = format!("{file}-{line}");
+            world.disk.append(LIVE, full(file, &body).as_bytes());
+            expected.push(body);
+        }
+    };
+    write(&world, 1);
+    world.turn(300);
+    world.turn(300);
+    world.accept(0, true);
+    world.core.finish(world.now.mono);
+    let acknowledged = world.order.len();
+    assert!((1..20).contains(&acknowledged), "{acknowledged}");
+    for file in 2..5 {
+        let old = format!("{LIVE}.20261120-1635{file:02}");
+        world.disk.rename(LIVE, &old);
+        if file < 4 {
+            world.disk.gzip(&old);
+            world.disk.remove(&old);
+        }
+        write(&world, file);
+    }
+    let sent_before = world.order.len();
+    world.restart();
+    world.drain();
+    assert_eq!(world.bodies("pod", "stdout"), expected);
+    assert_eq!((world.order.len() - sent_before, world.lost()), (80 - acknowledged, 0));
+}
+
+#[test]
+fn two_files_with_the_same_first_bytes_are_both_shipped_whole() {
+    let mut world = world();
+    // Another pod's, byte for byte; and the next file of the same one, which differs in its stamp alone.
+    let banner = "=".repeat(2000);
+    for (path, nanos) in [(LIVE, 1), ("ns_other_uid2/app/0.log", 1), ("ns_pod_uid/app/1.log", 1)] {
+        let text = format!("2026-11-20T16:35:01.{nanos:09}Z stdout F {banner}\n{}", full(2, "same"));
+        world.disk.append(path, text.as_bytes());
+    }
+    world.disk.append(
+        &format!("{LIVE}.20261120-163500"),
+        format!("2026-11-20T16:35:01.000000000Z stdout F {banner}\n{}", full(2, "same")).as_bytes(),
+    );
+    world.drain();
+    assert_eq!(world.bodies("other", "stdout"), [banner.as_str(), "same"]);
+    let mut bodies = world.bodies("pod", "stdout");
+    bodies.sort_unstable();
+    assert_eq!(bodies, [banner.as_str(), &banner, &banner, "same", "same", "same"]);
 }

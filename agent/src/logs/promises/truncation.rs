@@ -134,3 +134,21 @@ fn a_file_without_known_bytes_before_its_position_is_recognised_by_its_beginning
     assert_eq!(world.bodies("pod", "stdout"), [&long[..4096], &long[..4096], "three"]);
     assert_eq!((world.lost(), pending(&world)), (0, 0));
 }
+
+#[test]
+fn a_copy_taken_before_the_truncation_adds_nothing_but_what_was_not_read() {
+    let mut world = world();
+    let (one, two) = (full(1, "one"), full(2, "two"));
+    world.disk.append(LIVE, one.as_bytes());
+    world.drain();
+    // logrotate's copytruncate, with a line that was not read yet.
+    world.disk.append(LIVE, two.as_bytes());
+    world.disk.append(&format!("{LIVE}.1"), format!("{one}{two}").as_bytes());
+    world.disk.truncate(LIVE);
+    world.disk.append(LIVE, full(3, "three").as_bytes());
+    world.drain();
+    let mut bodies = world.bodies("pod", "stdout");
+    bodies.sort_unstable();
+    assert_eq!(bodies, ["one", "three", "two"]);
+    assert_eq!((world.lost(), pending(&world), world.order.len()), (0, 0, 3));
+}
