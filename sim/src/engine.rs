@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use crate::cgroup;
 use crate::clock::{Clock, now_nanos};
+use crate::container::{End, Fate};
 use crate::error::SimError;
-use crate::kubelet::{ContainerStatus, PodStatus};
+use crate::kubelet::{ContainerStatus, Ended, PodStatus, State};
+use crate::load::Use;
 use crate::logfile::LogFile;
 use crate::node::{BURST, Deletion, Running, Shared};
 use crate::pods::{PodSpec, short_lived_pod};
@@ -36,6 +38,17 @@ struct Active {
     pod_uid: String,
     container: usize,
     writer: Writer,
+    /// When it ends by itself.
+    ends_at: Option<Instant>,
+}
+
+/// A container that the kubelet starts again.
+#[derive(Debug)]
+struct BackOff {
+    at: Instant,
+    pod_uid: String,
+    container: usize,
+    restart: u32,
 }
 
 #[derive(Debug)]
@@ -47,6 +60,7 @@ pub(crate) struct Engine {
     churned: u64,
     churn_at: Option<Instant>,
     short_lived: Vec<(Instant, String)>,
+    back_offs: Vec<BackOff>,
 }
 
 impl Engine {
@@ -59,6 +73,7 @@ impl Engine {
             next_id: 0,
             churned: 0,
             short_lived: Vec::new(),
+            back_offs: Vec::new(),
         }
     }
 
@@ -89,6 +104,7 @@ impl Engine {
             }
             let now = Instant::now();
             self.churn(now)?;
+            self.fates(now)?;
             let rate = self.shared.rate.load(Ordering::Acquire);
             self.tick(rate, now.duration_since(last).min(LONGEST_TICK))?;
             last = now;
@@ -139,7 +155,19 @@ impl Engine {
 
     pub(crate) fn start_pod(&mut self, spec: PodSpec) -> Result<(), SimError> {
         let mut containers = Vec::new();
+        let sandbox = Random::named(self.shared.options.seed, &format!("{}/sandbox", spec.uid)).hex(64);
+        cgroup::create_pod(&self.shared, &spec.uid, &sandbox)?;
         for (index, container) in spec.containers.iter().enumerate() {
+            if container.fate == Fate::NoImage {
+                containers.push(ContainerStatus {
+                    id: String::new(),
+                    restart: 0,
+                    started_nanos: now_nanos(),
+                    state: State::Waiting("ImagePullBackOff"),
+                    last: None,
+                });
+                continue;
+            }
             for restart in 0..container.restarts {
                 let mut past = self.open(&spec, index, restart)?;
                 let written = past.turn(40, false, &mut self.clock, false)?;
@@ -164,13 +192,29 @@ impl Engine {
         let writer = self.open(spec, index, restart)?;
         let id = self.container_id(spec, index, restart);
         let cgroup = cgroup::scope(&self.shared.cgroup(), &spec.uid, &id);
-        cgroup::create(&cgroup)?;
-        cgroup::update(&cgroup, &writer.log)?;
-        let running = Running { log: Arc::clone(&writer.log), cgroup };
+        let container = &spec.containers[index];
+        cgroup::create(&cgroup, &container.resources)?;
+        cgroup::update(&cgroup, &Use::of(&writer.log, &container.resources))?;
+        let running = Running {
+            pod_uid: spec.uid.clone(),
+            container: index,
+            resources: container.resources,
+            log: Arc::clone(&writer.log),
+            cgroup,
+        };
         self.shared.running.lock().unwrap_or_else(PoisonError::into_inner).push(running);
-        self.active.push(Active { pod_uid: spec.uid.clone(), container: index, writer });
-        let previous_id = restart.checked_sub(1).map(|before| self.container_id(spec, index, before));
-        Ok(ContainerStatus { id, restart, started_nanos: now_nanos(), previous_id })
+        let (how, ends_at) = match container.fate {
+            Fate::Ends { after, how, .. } => (how, Some(Instant::now() + after)),
+            Fate::Runs | Fate::NoImage => (End::Error, None),
+        };
+        self.active.push(Active { pod_uid: spec.uid.clone(), container: index, writer, ends_at });
+        let (reason, exit_code) = how.told();
+        let last = restart.checked_sub(1).map(|before| Ended {
+            id: self.container_id(spec, index, before),
+            reason,
+            exit_code,
+        });
+        Ok(ContainerStatus { id, restart, started_nanos: now_nanos(), state: State::Running, last })
     }
 
     fn open(&mut self, spec: &PodSpec, index: usize, restart: u32) -> Result<Writer, SimError> {
@@ -192,7 +236,13 @@ impl Engine {
         ended.writer.finish()?;
         ended.writer.log.ended.store(true, Ordering::Release);
         let mut running = self.shared.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.retain(|running| !Arc::ptr_eq(&running.log, &ended.writer.log));
+        let at = running.iter().position(|running| Arc::ptr_eq(&running.log, &ended.writer.log));
+        if let Some(gone) = at.map(|at| running.swap_remove(at)) {
+            let used = Use::of(&gone.log, &gone.resources);
+            let mut past = self.shared.past.lock().unwrap_or_else(PoisonError::into_inner);
+            past.entry(gone.pod_uid).or_default().used.add_ended(&used);
+            std::fs::remove_dir_all(&gone.cgroup).map_err(SimError::io(&gone.cgroup))?;
+        }
         Ok(ended)
     }
 
@@ -205,8 +255,9 @@ impl Engine {
         while let Some(at) = self.active.iter().position(|active| active.pod_uid == uid) {
             self.end(at)?;
         }
-        let slice = cgroup::pod_slice(&self.shared.cgroup(), uid);
-        std::fs::remove_dir_all(&slice).map_err(SimError::io(&slice))?;
+        self.back_offs.retain(|waiting| waiting.pod_uid != uid);
+        self.shared.past.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        cgroup::remove_pod(&self.shared, uid)?;
         self.delete_later(Deletion {
             at: Instant::now() + self.shared.options.delete_delay,
             dir: self.shared.pod_logs().join(gone.spec.log_dir()),
@@ -217,26 +268,78 @@ impl Engine {
 
     fn restart(&mut self, uid: &str, container: &str) -> Result<(), SimError> {
         let unknown = || SimError::UnknownPod(format!("{uid}/{container}"));
-        let spec = {
-            let pods = self.shared.pods.lock().unwrap_or_else(PoisonError::into_inner);
-            pods.iter().find(|pod| pod.spec.uid == uid).map(|pod| pod.spec.clone()).ok_or_else(unknown)?
-        };
+        let spec = self.spec_of(uid).ok_or_else(unknown)?;
         let index = spec.containers.iter().position(|spec| spec.name == container).ok_or_else(unknown)?;
         let at = self.active.iter().position(|active| active.pod_uid == uid && active.container == index);
         let ended = self.end(at.ok_or_else(unknown)?)?;
-        let before = ended.writer.log.restart;
-        let status = self.start_container(&spec, index, before + 1)?;
+        let status = self.start_container(&spec, index, ended.writer.log.restart + 1)?;
+        self.set_status(uid, index, status);
+        self.forget_before(&ended);
+        Ok(())
+    }
+
+    fn set_status(&self, uid: &str, index: usize, status: ContainerStatus) {
         let mut pods = self.shared.pods.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pod) = pods.iter_mut().find(|pod| pod.spec.uid == uid) {
-            pod.containers[index] = status;
+        let container = pods.iter_mut().find(|pod| pod.spec.uid == uid);
+        if let Some(place) = container.and_then(|pod| pod.containers.get_mut(index)) {
+            *place = status;
         }
-        drop(pods);
+    }
+
+    fn forget_before(&self, ended: &Active) {
         // The kubelet keeps the log of the instance before, not of the one before that.
-        if let Some(dead) = before.checked_sub(1) {
+        if let Some(dead) = ended.writer.log.restart.checked_sub(1) {
             let at = Instant::now() + self.shared.options.delete_delay;
             self.delete_later(Deletion { at, dir: ended.writer.log.dir.clone(), restart: Some(dead) });
         }
+    }
+
+    fn spec_of(&self, uid: &str) -> Option<PodSpec> {
+        let pods = self.shared.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        pods.iter().find(|pod| pod.spec.uid == uid).map(|pod| pod.spec.clone())
+    }
+
+    /// Containers that end by themselves, and those that the kubelet starts again.
+    fn fates(&mut self, now: Instant) -> Result<(), SimError> {
+        if self.shared.done.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        while let Some(at) = self.active.iter().position(|active| active.ends_at.is_some_and(|at| at <= now))
+        {
+            let ended = self.end(at)?;
+            self.forget_before(&ended);
+            self.back_off(&ended, now);
+        }
+        while let Some(at) = self.back_offs.iter().position(|waiting| waiting.at <= now) {
+            let due = self.back_offs.swap_remove(at);
+            if let Some(spec) = self.spec_of(&due.pod_uid) {
+                let status = self.start_container(&spec, due.container, due.restart)?;
+                self.set_status(&due.pod_uid, due.container, status);
+            }
+        }
         Ok(())
+    }
+
+    /// The kubelet waits: the container is in CrashLoopBackOff.
+    fn back_off(&mut self, ended: &Active, now: Instant) {
+        let Some(spec) = self.spec_of(&ended.pod_uid) else { return };
+        let (index, restart) = (ended.container, ended.writer.log.restart);
+        let Fate::Ends { how, back_off, .. } = spec.containers[index].fate else { return };
+        let (id, (reason, exit_code)) = (self.container_id(&spec, index, restart), how.told());
+        if how == End::OomKilled {
+            let mut past = self.shared.past.lock().unwrap_or_else(PoisonError::into_inner);
+            past.entry(ended.pod_uid.clone()).or_default().oom_kills += 1;
+        }
+        let status = ContainerStatus {
+            id: id.clone(),
+            restart,
+            started_nanos: now_nanos(),
+            state: State::Waiting("CrashLoopBackOff"),
+            last: Some(Ended { id, reason, exit_code }),
+        };
+        self.set_status(&ended.pod_uid, index, status);
+        let pod_uid = ended.pod_uid.clone();
+        self.back_offs.push(BackOff { at: now + back_off, pod_uid, container: index, restart: restart + 1 });
     }
 
     fn delete_later(&self, deletion: Deletion) {
@@ -266,11 +369,7 @@ impl Engine {
         let at = usize::try_from(self.churned / 2).unwrap_or(0) % self.active.len().max(1);
         let Some(active) = self.active.get(at) else { return Ok(()) };
         let (uid, index) = (active.pod_uid.clone(), active.container);
-        let name = {
-            let pods = self.shared.pods.lock().unwrap_or_else(PoisonError::into_inner);
-            let pod = pods.iter().find(|pod| pod.spec.uid == uid);
-            pod.map(|pod| pod.spec.containers[index].name.clone())
-        };
+        let name = self.spec_of(&uid).map(|spec| spec.containers[index].name.clone());
         name.map_or(Ok(()), |name| self.restart(&uid, &name))
     }
 }

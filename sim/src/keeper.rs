@@ -7,12 +7,15 @@ use std::time::{Duration, Instant};
 
 use crate::cgroup;
 use crate::error::SimError;
+use crate::load::{self, Use};
 use crate::logfile::archive;
 use crate::node::{Deletion, Shared};
 use crate::random::Random;
 use crate::rotation::{Place, Rotator};
 
 const TICK: Duration = Duration::from_millis(5);
+/// How often the files of cgroups and processes follow the writers.
+const COUNTERS: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(shared: &Shared) {
     if let Err(error) = keep(shared) {
@@ -52,9 +55,12 @@ fn keep(shared: &Shared) -> Result<(), SimError> {
             delete_due(shared, now)?;
         }
         if now >= cgroups_at {
-            cgroups_at = now + Duration::from_secs(1);
+            cgroups_at = now + COUNTERS;
             for container in &running {
-                cgroup::update(&container.cgroup, &container.log)?;
+                cgroup::update(&container.cgroup, &Use::of(&container.log, &container.resources))?;
+            }
+            for pod in load::of_pods(shared) {
+                cgroup::update_pod(shared, &pod)?;
             }
             cgroup::update_proc(&shared.proc(), shared.started, shared.lines.load(Ordering::Relaxed))?;
         }

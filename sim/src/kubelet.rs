@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::clock::rfc3339_seconds;
+use crate::container::{ContainerSpec, Resources};
 use crate::error::SimError;
 use crate::node::Shared;
 use crate::pods::{Owner, PodSpec};
@@ -35,7 +36,38 @@ pub(crate) struct ContainerStatus {
     pub(crate) id: String,
     pub(crate) restart: u32,
     pub(crate) started_nanos: u64,
-    pub(crate) previous_id: Option<String>,
+    pub(crate) state: State,
+    pub(crate) last: Option<Ended>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Running,
+    /// For this reason.
+    Waiting(&'static str),
+}
+
+/// The instance before.
+#[derive(Clone, Debug)]
+pub(crate) struct Ended {
+    pub(crate) id: String,
+    pub(crate) reason: &'static str,
+    pub(crate) exit_code: i32,
+}
+
+impl PodStatus {
+    pub(crate) fn phase(&self) -> &'static str {
+        let started = |container: &ContainerStatus| !container.id.is_empty();
+        match self.succeeded {
+            true => "Succeeded",
+            false if self.containers.iter().all(started) => "Running",
+            false => "Pending",
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.succeeded && self.containers.iter().all(|container| container.state == State::Running)
+    }
 }
 
 /// Faults that a test asks for.
@@ -172,37 +204,21 @@ fn pod_json(node: &str, pod: &PodStatus) -> Value {
             "controller": true, "blockOwnerDeletion": true,
         }]);
     }
-    let (phase, ready) = if pod.succeeded { ("Succeeded", "False") } else { ("Running", "True") };
+    let (phase, ready) = (pod.phase(), if pod.is_ready() { "True" } else { "False" });
     let address = if spec.host_network { "10.77.0.2" } else { "10.244.0.17" };
     let containers: Vec<Value> = spec
         .containers
         .iter()
         .map(|container| {
             json!({"name": container.name, "image": container.image,
-                   "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}}})
+                   "resources": resources(&container.resources)})
         })
         .collect();
     let statuses: Vec<Value> = spec
         .containers
         .iter()
         .zip(&pod.containers)
-        .map(|(container, status)| {
-            let id = format!("containerd://{}", status.id);
-            let since = rfc3339_seconds(status.started_nanos);
-            let state = if pod.succeeded {
-                json!({"terminated": {"exitCode": 0, "reason": "Completed", "startedAt": since,
-                                      "finishedAt": since, "containerID": id}})
-            } else {
-                json!({"running": {"startedAt": since}})
-            };
-            let last = status.previous_id.as_ref().map_or(json!({}), |previous| {
-                json!({"terminated": {"exitCode": 1, "reason": "Error", "startedAt": started,
-                                      "finishedAt": since, "containerID": format!("containerd://{previous}")}})
-            });
-            json!({"name": container.name, "state": state, "lastState": last, "ready": !pod.succeeded,
-                   "restartCount": status.restart, "image": container.image,
-                   "imageID": format!("sha256:{}", status.id), "containerID": id, "started": !pod.succeeded})
-        })
+        .map(|(spec, status)| status_json(pod, spec, status))
         .collect();
     json!({
         "metadata": metadata,
@@ -213,4 +229,39 @@ fn pod_json(node: &str, pod: &PodStatus) -> Value {
                    "conditions": [{"type": "Ready", "status": ready, "lastProbeTime": null,
                                    "lastTransitionTime": started}]},
     })
+}
+
+fn resources(of: &Resources) -> Value {
+    let mut resources = json!({"requests": {
+        "cpu": format!("{}m", of.cpu_request_millis), "memory": of.memory_request_bytes.to_string(),
+    }});
+    if let Some(millis) = of.cpu_limit_millis {
+        resources["limits"]["cpu"] = json!(format!("{millis}m"));
+    }
+    if let Some(bytes) = of.memory_limit_bytes {
+        resources["limits"]["memory"] = json!(bytes.to_string());
+    }
+    resources
+}
+
+fn status_json(pod: &PodStatus, container: &ContainerSpec, status: &ContainerStatus) -> Value {
+    let id = if status.id.is_empty() { String::new() } else { format!("containerd://{}", status.id) };
+    let since = rfc3339_seconds(status.started_nanos);
+    let state = match status.state {
+        State::Waiting(reason) => json!({"waiting": {"reason": reason}}),
+        State::Running if pod.succeeded => {
+            json!({"terminated": {"exitCode": 0, "reason": "Completed", "startedAt": since,
+                                  "finishedAt": since, "containerID": id}})
+        }
+        State::Running => json!({"running": {"startedAt": since}}),
+    };
+    let last = status.last.as_ref().map_or(json!({}), |last| {
+        json!({"terminated": {"exitCode": last.exit_code, "reason": last.reason,
+                              "startedAt": rfc3339_seconds(pod.started_nanos), "finishedAt": since,
+                              "containerID": format!("containerd://{}", last.id)}})
+    });
+    let runs = status.state == State::Running && !pod.succeeded;
+    json!({"name": container.name, "state": state, "lastState": last, "ready": runs,
+           "restartCount": status.restart, "image": container.image,
+           "imageID": format!("sha256:{}", status.id), "containerID": id, "started": runs})
 }

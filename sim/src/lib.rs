@@ -11,12 +11,14 @@
 
 mod cgroup;
 mod clock;
+mod container;
 mod content;
 mod cri;
 mod engine;
 mod error;
 mod keeper;
 mod kubelet;
+mod load;
 mod logfile;
 mod node;
 mod options;
@@ -25,9 +27,11 @@ mod random;
 mod rotation;
 mod writer;
 
+pub use container::{ContainerSpec, End, Fate, Resources};
 pub use content::Profile;
 pub use cri::MAX_CONTENT_BYTES;
 pub use error::SimError;
+pub use load::{ContainerLoad, PodLoad, Traffic, Use};
 pub use node::{SimNode, Stats, Truth};
 pub use options::{Rate, Rotation, SimOptions};
-pub use pods::{ContainerSpec, Owner, PodSpec, default_pods};
+pub use pods::{Owner, PodSpec, default_pods, troubled_pods};

@@ -1,6 +1,7 @@
 //! The node itself: one thread writes for all containers, one is the kubelet that rotates and deletes, one answers
 //! HTTP.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,10 +11,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::cgroup;
+use crate::container::Resources;
 use crate::engine::{Command, Engine};
 use crate::error::SimError;
 use crate::keeper;
 use crate::kubelet::{Endpoint, Faults, PodStatus};
+use crate::load::{self, Past, PodLoad};
 use crate::logfile::{LogFile, archive};
 use crate::options::{Rate, SimOptions};
 use crate::pods::PodSpec;
@@ -70,6 +73,10 @@ pub(crate) struct Deletion {
 /// A container's log and its cgroup.
 #[derive(Clone, Debug)]
 pub(crate) struct Running {
+    pub(crate) pod_uid: String,
+    /// Its place in the pod's specification.
+    pub(crate) container: usize,
+    pub(crate) resources: Resources,
     pub(crate) log: Arc<LogFile>,
     pub(crate) cgroup: PathBuf,
 }
@@ -80,6 +87,8 @@ pub(crate) struct Shared {
     pub(crate) faults: Faults,
     pub(crate) pods: Mutex<Vec<PodStatus>>,
     pub(crate) running: Mutex<Vec<Running>>,
+    /// What ended containers used, by their pod's uid.
+    pub(crate) past: Mutex<BTreeMap<String, Past>>,
     pub(crate) deletions: Mutex<Vec<Deletion>>,
     pub(crate) deletions_paused: AtomicBool,
     pub(crate) stopping: AtomicBool,
@@ -130,6 +139,7 @@ impl SimNode {
             faults: Faults::default(),
             pods: Mutex::default(),
             running: Mutex::default(),
+            past: Mutex::default(),
             deletions: Mutex::default(),
             deletions_paused: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -200,6 +210,11 @@ impl SimNode {
             pods_started: shared.pods_started.load(Ordering::Acquire),
             done: shared.done.load(Ordering::Acquire),
         }
+    }
+
+    /// What each pod uses now: what the files below `sys/fs/cgroup` and `proc` say, less than a second later.
+    pub fn load(&self) -> Vec<PodLoad> {
+        load::of_pods(&self.shared)
     }
 
     /// Changes the speed of all containers together.

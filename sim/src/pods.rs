@@ -1,7 +1,9 @@
 //! The pods of a node: what they are, and what the kubelet says about them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use crate::container::{ContainerSpec, End, Fate};
 use crate::content::Profile;
 use crate::random::Random;
 
@@ -41,21 +43,6 @@ pub enum Owner {
     File,
 }
 
-/// A container to run.
-#[derive(Clone, Debug)]
-pub struct ContainerSpec {
-    /// Name.
-    pub name: String,
-    /// Image.
-    pub image: String,
-    /// What it writes.
-    pub profile: Profile,
-    /// Its share of the node's lines, relative to the other containers.
-    pub weight: u32,
-    /// Restart count at the start; above 0 the logs of the instances before it exist.
-    pub restarts: u32,
-}
-
 impl PodSpec {
     /// A pod with one container `main` that writes `profile`; its uid is a function of the names.
     pub fn new(namespace: &str, name: &str, profile: Profile) -> Self {
@@ -77,24 +64,6 @@ impl PodSpec {
     }
 }
 
-impl ContainerSpec {
-    /// A container with weight 1 that never restarted.
-    pub fn new(name: &str, profile: Profile) -> Self {
-        Self {
-            name: name.to_owned(),
-            image: format!("registry.example/sim/{name}:1.4.2"),
-            profile,
-            weight: 1,
-            restarts: 0,
-        }
-    }
-
-    fn weight(mut self, weight: u32) -> Self {
-        self.weight = weight;
-        self
-    }
-}
-
 /// The demo's pods: Deployments, a StatefulSet with a restarted container, a hostNetwork DaemonSet, a static pod.
 pub fn default_pods(seed: u64) -> Vec<PodSpec> {
     let mut random = Random::named(seed, "pods");
@@ -104,10 +73,9 @@ pub fn default_pods(seed: u64) -> Vec<PodSpec> {
         pods.push(deployment(&mut random, "shop", "web", &web));
     }
     for _ in 0..2 {
-        let api = [
-            ContainerSpec::new("api", Profile::Json).weight(4),
-            ContainerSpec::new("sidecar", Profile::Logfmt).weight(2),
-        ];
+        let mut main = ContainerSpec::new("api", Profile::Json).weight(4);
+        main.resources.cpu_limit_millis = Some(500);
+        let api = [main, ContainerSpec::new("sidecar", Profile::Logfmt).weight(2)];
         pods.push(deployment(&mut random, "shop", "api", &api));
     }
     pods.push(deployment(&mut random, "shop", "legacy", &[ContainerSpec::new("legacy", Profile::Crlf)]));
@@ -157,6 +125,23 @@ pub fn default_pods(seed: u64) -> Vec<PodSpec> {
     fixed.containers = vec![ContainerSpec::new("web", Profile::Klog)];
     pods.push(fixed);
     pods
+}
+
+/// Pods in trouble, for who wants to see it: one crash-loops, one is OOM-killed again and again, one waits for its image.
+pub fn troubled_pods(seed: u64) -> Vec<PodSpec> {
+    let mut random = Random::named(seed, "trouble");
+    let (after, back_off) = (Duration::from_secs(4), Duration::from_secs(8));
+    [
+        ("shop", "crash", Fate::Ends { after, how: End::Error, back_off }),
+        ("batch", "greedy", Fate::Ends { after: 2 * after, how: End::OomKilled, back_off: 2 * back_off }),
+        ("payments", "typo", Fate::NoImage),
+    ]
+    .map(|(namespace, name, fate)| {
+        let mut trouble = pod(&mut random, namespace, name, name);
+        trouble.containers = vec![ContainerSpec { fate, ..ContainerSpec::new(name, Profile::Plain) }];
+        trouble
+    })
+    .to_vec()
 }
 
 /// A pod that lives for a second, as a CronJob's: the `number`th of its kind.

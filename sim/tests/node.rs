@@ -8,7 +8,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use sonde_sim::{MAX_CONTENT_BYTES, PodSpec, Profile, Rate, Rotation, SimNode, SimOptions};
+use sonde_sim::{
+    Fate, MAX_CONTENT_BYTES, PodSpec, Profile, Rate, Rotation, SimNode, SimOptions, troubled_pods,
+};
 
 fn options(dir: &Path) -> SimOptions {
     let mut options = SimOptions::new(dir);
@@ -257,4 +259,77 @@ fn cgroup_counters_follow_the_writers() {
     let before = usage();
     std::thread::sleep(Duration::from_millis(2200));
     assert!(usage() > before);
+}
+
+/// The kubelet's status of the one container of a pod.
+fn status(node: &SimNode, pod: &str) -> serde_json::Value {
+    let (_, body) = get(node.kubelet_address(), "/pods", "");
+    let list: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let pod = list["items"].as_array().unwrap().iter().find(|item| item["metadata"]["name"] == pod).unwrap();
+    let ready = &pod["status"]["conditions"][0]["status"];
+    assert_eq!(ready == "True", pod["status"]["containerStatuses"][0]["ready"] == true, "{pod}");
+    pod["status"]["containerStatuses"][0].clone()
+}
+
+#[test]
+fn troubled_pods_end_wait_and_start_again_as_the_kubelet_tells_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.pods = troubled_pods(1);
+    for pod in &mut options.pods {
+        if let Fate::Ends { after, back_off, .. } = &mut pod.containers[0].fate {
+            (*after, *back_off) = (Duration::from_millis(200), Duration::from_millis(1500));
+        }
+    }
+    let node = SimNode::start(options).unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    while status(&node, "crash")["restartCount"] == 0 || status(&node, "greedy")["restartCount"] == 0 {
+        assert!(Instant::now() < until, "nothing restarted");
+        // Between an end and the next start the status has `waiting`, the end's reason, and no cgroup.
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(status(&node, "crash")["lastState"]["terminated"]["exitCode"], 1);
+    assert_eq!(status(&node, "greedy")["lastState"]["terminated"]["reason"], "OOMKilled");
+    assert_eq!(status(&node, "typo")["state"]["waiting"]["reason"], "ImagePullBackOff");
+    while status(&node, "greedy")["state"]["waiting"]["reason"] != "CrashLoopBackOff" {
+        assert!(Instant::now() < until, "the kubelet does not wait");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let greedy = node.load().into_iter().find(|pod| pod.pod == "greedy").unwrap();
+    assert!(greedy.oom_kills > 0 && greedy.containers[0].waiting == Some("CrashLoopBackOff"), "{greedy:?}");
+    let truth = node.stop().unwrap();
+    assert_eq!(count(&truth.archive).lines, truth.stats.lines);
+}
+
+#[test]
+fn the_files_say_what_the_load_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    let pod = PodSpec::new("shop", "web", Profile::Json);
+    let slice = format!("kubepods-burstable-pod{}.slice", pod.uid.replace('-', "_"));
+    options.pods = vec![pod];
+    options.rate = Rate::PerSecond(2000);
+    options.max_lines = Some(1000);
+    let node = SimNode::start(options).unwrap();
+    let slice = node.root().join("sys/fs/cgroup/kubepods.slice/kubepods-burstable.slice").join(slice);
+    let said = |load: &sonde_sim::PodLoad| {
+        let cpu = fs::read_to_string(slice.join("cpu.stat")).unwrap();
+        let memory = fs::read_to_string(slice.join("memory.current")).unwrap();
+        let used = load.used;
+        cpu.starts_with(&format!("usage_usec {}\n", used.cpu_micros))
+            && memory.trim() == (used.rss_bytes + used.cache_bytes).to_string()
+            && files(&node.root().join("proc")).iter().any(|file| {
+                fs::read_to_string(file).unwrap().contains(&format!("eth0: {} ", load.receive.bytes))
+            })
+    };
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let load = node.load().remove(0);
+        if load.used.log_lines == 1000 && said(&load) {
+            break;
+        }
+        assert!(Instant::now() < until, "{load:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(node.stop().unwrap().stats.lines, 1000);
 }
