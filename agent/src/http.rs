@@ -18,7 +18,7 @@ use crate::logs::FileStatus;
 use crate::metrics::Sections;
 
 const INDEX: &str = "sonde-agent\n\n/metrics\n/metrics/node\n/metrics/containers\n/metrics/pods\n\
-    /metrics/namespaces\n/metrics/self\n/healthz\n/readyz\n/debug/files (from this machine, or with a token)\n";
+    /metrics/kubelet\n/metrics/namespaces\n/metrics/self\n/healthz\n/readyz\n/debug/files (from this machine, or with a token)\n";
 /// Pages that are made at once; a source that does not answer holds up the page that asks it, and no other.
 const PAGES_AT_ONCE: usize = 8;
 
@@ -48,14 +48,15 @@ pub struct MetricPages {
     node: Option<Page>,
     containers: Option<Page>,
     pods: Option<Page>,
+    kubelet: Option<Page>,
     namespaces: Option<Page>,
 }
 
 impl MetricPages {
     /// Pages of the agent's own section and of what it measures.
     pub fn new(own: Arc<Section>, measured: Sections) -> Self {
-        let Sections { node, containers, pods, namespaces } = measured;
-        let sections = [&node, &containers, &pods, &namespaces].into_iter().flatten().chain([&own]);
+        let Sections { node, containers, pods, kubelet, namespaces } = measured;
+        let sections = [&node, &containers, &pods, &kubelet, &namespaces].into_iter().flatten().chain([&own]);
         let all = Page::new(sections.cloned().collect(), false);
         // Only names of our own can be OpenMetrics.
         let page =
@@ -66,6 +67,7 @@ impl MetricPages {
             node: page(node, false),
             containers: page(containers, false),
             pods: page(pods, false),
+            kubelet: page(kubelet, false),
             namespaces: page(namespaces, true),
         }
     }
@@ -78,6 +80,7 @@ impl MetricPages {
             "/node" => self.node.as_ref(),
             "/containers" => self.containers.as_ref(),
             "/pods" => self.pods.as_ref(),
+            "/kubelet" => self.kubelet.as_ref(),
             "/namespaces" => self.namespaces.as_ref(),
             _ => None,
         }
@@ -196,7 +199,7 @@ mod tests {
         for path in ["/", "/metrics", "/healthz", "/readyz", "/debug/files"] {
             assert_eq!(status(&pages, path, "127.0.0.1:1"), 200, "{path}");
         }
-        for page in ["self", "node", "containers", "pods", "namespaces"] {
+        for page in ["self", "node", "containers", "pods", "kubelet", "namespaces"] {
             assert_eq!(status(&pages, &format!("/metrics/{page}"), "127.0.0.1:1"), 200, "{page}");
         }
         assert_eq!(status(&pages, "/metrics/selfish", "127.0.0.1:1"), 404);

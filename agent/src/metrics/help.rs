@@ -142,6 +142,8 @@ const TEXTS: &[(&str, &str)] = &[
     ("kube_pod_status_unschedulable", "Describes the unschedulable status for the pod."),
     ("kube_pod_status_unscheduled_time", "Unix timestamp when pod moved into unscheduled status."),
     ("kube_pod_tolerations", "Information about the pod tolerations."),
+    ("kubelet_running_containers", "Number of containers currently running"),
+    ("kubelet_running_pods", "Number of pods that have a running pod sandbox"),
     ("machine_cpu_cores", "Number of logical CPU cores."),
     ("machine_cpu_physical_cores", "Number of physical CPU cores."),
     ("machine_cpu_sockets", "Number of CPU sockets."),

@@ -7,6 +7,7 @@
 pub mod cgroup;
 mod containers;
 mod help;
+mod kubelet_counts;
 mod machine;
 mod namespaces;
 pub mod node;
@@ -35,6 +36,8 @@ pub struct Sections {
     pub containers: Option<Arc<Section>>,
     /// `/metrics/pods`.
     pub pods: Option<Arc<Section>>,
+    /// `/metrics/kubelet`.
+    pub kubelet: Option<Arc<Section>>,
     /// `/metrics/namespaces`.
     pub namespaces: Option<Arc<Section>>,
 }
@@ -108,9 +111,11 @@ impl Sources {
             ours(Box::new(containers::Containers { sampler: Arc::clone(&sampler), machine, proc }))
         });
         let pods = config.pods.then(|| ours(Box::new(pod_state::PodState { index: index.clone() })));
+        let counts = kubelet_counts::KubeletCounts { sampler: Arc::clone(&sampler) };
+        let kubelet = config.pods.then(|| ours(Box::new(counts)));
         let namespaces =
             config.namespaces.then(|| ours(Box::new(namespaces::Namespaces::new(Arc::clone(&sampler)))));
-        Ok(Self { sampler, sections: Sections { node, containers, pods, namespaces } })
+        Ok(Self { sampler, sections: Sections { node, containers, pods, kubelet, namespaces } })
     }
 
     /// What the pages show.

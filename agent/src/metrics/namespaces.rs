@@ -166,6 +166,9 @@ fn counters_of<'r>(rows: &[&'r Row]) -> Vec<(&'r Row, Counters)> {
             };
             if container {
                 counters.throttled_seconds = row.cgroup.cpu.map_or(0.0, |cpu| cpu.throttled_seconds);
+                if let Some(memory) = row.cgroup.memory.filter(|memory| memory.oom_kills_here_only) {
+                    counters.oom_kills = memory.oom_kills;
+                }
             }
             (*row, counters)
         })
@@ -212,7 +215,8 @@ fn now(sample: &Sample) -> BTreeMap<String, Now> {
     namespaces
 }
 
-fn running(pod: &v1::Pod) -> u64 {
+/// Containers of a pod that run.
+pub(super) fn running(pod: &v1::Pod) -> u64 {
     let status = &pod.status;
     [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses]
         .into_iter()

@@ -33,6 +33,8 @@ pub struct Memory {
     pub pgmajfault: u64,
     /// Processes that the kernel killed here or below.
     pub oom_kills: u64,
+    /// v1: the kernel counts a kill where it happened, and not above.
+    pub oom_kills_here_only: bool,
     /// The limit, if it has one.
     pub limit: Option<u64>,
     /// The limit of swap (v1: of memory and swap), if it has one.
@@ -76,6 +78,7 @@ pub(super) fn read_v1(files: &mut Files<'_>, root: bool) -> Option<Memory> {
     memory.failures = files.read("memory.failcnt").and_then(number).unwrap_or(0);
     memory.kernel = files.read("memory.kmem.usage_in_bytes").and_then(number).unwrap_or(0);
     memory.oom_kills = files.read("memory.oom_control").map_or(0, oom_kills);
+    memory.oom_kills_here_only = true;
     let limit = |value: Option<u64>| value.filter(|limit| *limit < NO_LIMIT);
     memory.limit = limit(files.read("memory.limit_in_bytes").and_then(number));
     memory.swap_limit = limit(files.read("memory.memsw.limit_in_bytes").and_then(number));
