@@ -69,8 +69,9 @@ def daemon(name):
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     folders += [str(target / profile) for profile in ("release", "debug")]
     for folder in folders:
-        if folder and (path := pathlib.Path(folder) / name).exists():
-            return str(path)
+        for path in (pathlib.Path(folder) / name, pathlib.Path(folder) / "examples" / name):
+            if folder and path.exists():
+                return str(path)
     sys.exit(f"pages: {name} is not built")
 
 
@@ -226,6 +227,20 @@ def prometheus_config(folder, agent, collector):
         "rule_files": [str(ROOT / "dashboards/prometheus/rules/*.yaml")], "scrape_configs": jobs,
     }
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
+
+
+def shipped_jobs(name, agent, collector, node="n1"):
+    """A scrape configuration of manifests/prometheus, with this test's addresses where Kubernetes is asked for pods
+    (Debian builds Prometheus without that discovery); what it would say of the pods is here."""
+    config = yaml.safe_load((ROOT / "manifests/prometheus" / name).read_text())
+    for job in config["scrape_configs"]:
+        app = job.pop("kubernetes_sd_configs")[0]["selectors"][0]["label"].partition("=")[2]
+        url, pod = (agent, "sonde-agent-x") if app == "sonde-agent" else (collector, "sonde-collector-0")
+        job["static_configs"] = [{"targets": [url.removeprefix("http://")], "labels": {
+            "__meta_kubernetes_namespace": "sonde", "__meta_kubernetes_pod_name": pod, "__meta_kubernetes_pod_node_name": node,
+            "__meta_kubernetes_pod_container_port_name": "http",
+        }}]
+    return config
 
 
 def query(prometheus, expr):

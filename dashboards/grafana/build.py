@@ -235,13 +235,20 @@ def itself():
     rate = "[$__rate_interval]"
     red_at_one = steps((None, "green"), (1, "red"))
     ledger = "sonde_agent_log_{}"
+    # A first loss makes its row: increase() does not see the step from no row to a value, this difference does.
+    lost, shed = (f"node_namespace_reason:sonde_agent_log_{what}_bytes:sum" for what in ("lost", "shed"))
+
+    def within(recorded):
+        total = f"sum by (reason) ({recorded}{{{node}}})"
+        return f"{total} - (sum by (reason) ({recorded}{{{node}}} offset $__rate_interval) or {total} * 0)"
+
     panels = [
         row("Health"),
         stat("Agents that answer", "Nodes whose agent Prometheus reaches.", "short", f'count(max by (node) (up{{job="sonde", {node}}}) == 1)'),
         stat("Silent agents", "Nodes whose agent Prometheus does not reach.", "short",
              f'count(max by (node) (up{{job="sonde", {node}}}) == 0) or vector(0)', red_at_one),
         stat("Lost", "Bytes of logs that could not be delivered, within the chosen time.", "bytes",
-             f"sum(increase(sonde_agent_log_lost_bytes_total{{{node}}}[$__range])) or vector(0)", red_at_one),
+             f"(sum({lost}{{{node}}}) or vector(0)) - (sum({lost}{{{node}}} offset $__range) or vector(0))", red_at_one),
         stat("Missed rotations", "Rotations of log files that no agent saw, within the chosen time.", "short",
              f"sum(increase(sonde_agent_log_gaps_total{{{node}}}[$__range]))", red_at_one),
         stat("Refused", "Agents that a receiver holds with its answer (an expired token, say).", "short",
@@ -254,10 +261,9 @@ def itself():
                (f"sum(rate({ledger.format('acked_bytes_total')}{{{node}}}{rate}))", "acknowledged")),
         series("Waiting", "Bytes seen in log files and not settled yet, by node: the lag in bytes.", "bytes",
                (f"sum by (node) ({ledger.format('pending_bytes')}{{{node}}})", "{{node}}")),
-        series("Left out and lost", "Bytes a second that were lost, shed by a limit, or excluded by a rule, with the reason.", "Bps",
-               (f"sum by (reason) (rate({ledger.format('lost_bytes_total')}{{{node}}}{rate}))", "lost: {{reason}}"),
-               (f"sum by (reason) (rate({ledger.format('shed_bytes_total')}{{{node}}}{rate}))", "shed: {{reason}}"),
-               (f"sum by (reason) (rate({ledger.format('excluded_bytes_total')}{{{node}}}{rate}))", "excluded: {{reason}}")),
+        series("Left out and lost", "Bytes that were lost, shed by a limit, or excluded by a rule within a step, with the reason.", "bytes",
+               (within(lost), "lost: {{reason}}"), (within(shed), "shed: {{reason}}"),
+               (f"sum by (reason) (increase({ledger.format('excluded_bytes_total')}{{{node}}}{rate}))", "excluded: {{reason}}")),
         series("Unaccounted", "Observed bytes that are in no other row of the ledger. Anything but 0 is a defect of Sonde.", "bytes",
                (f"node:sonde_agent_log_unaccounted_bytes:sum{{{node}}}", "{{node}}"), minimum=None),
         series("Records", "Records a second by outcome; `sent` counts each sending, so resends show as the gap to `acked`.", "cps",
