@@ -388,6 +388,10 @@ def no_more_than_the_originals(folder, run, agent, collector):
         for line in sorted(said - originals):
             must(False, f"promtool on {page}, and not on the original: {line}")
         more += len(said)
+    listed = [line.split() for line in (pages.ROOT / "dashboards/metrics.txt").read_text().splitlines() if line and not line.startswith("#")]
+    for name, kind, page, where in listed:
+        if where == "agent" and page in texts and page != "/metrics/self":
+            must(f"# TYPE {name} {kind}\n" in texts[page], f"{name} is not on {page} as a {kind}, as dashboards/metrics.txt has it")
     names = lambda text: set(re.findall(r"(?m)^# TYPE (node_\w+)", text))  # noqa: E731
     print(f"panels: promtool says {len(originals)} things about the originals, and nothing else about our {len(texts)} pages ({more} of the same); "
           f"of node_exporter's {len(names(theirs))} families on this machine we show {len(names(theirs) & names(host))}")

@@ -30,7 +30,8 @@ struct Totals {
     last: Option<std::time::SystemTime>,
     /// Each cgroup's last counters.
     cgroups: HashMap<String, Counters>,
-    /// Each interface's last counters, by the cgroup that carries it and its name.
+    /// Each interface's last counters, by its pod's uid and its name. Not by the cgroup that it was read through: that
+    /// may be another one in each sample.
     interfaces: HashMap<(String, String), (Traffic, Traffic)>,
     /// What a pod used before its namespace was known.
     unnamed: HashMap<String, Used>,
@@ -106,7 +107,7 @@ impl Totals {
             let into = used.entry(&pod.uid).or_default();
             for interface in &pod.interfaces {
                 let now = (interface.receive, interface.transmit);
-                let key = (pod.id.clone(), interface.name.clone());
+                let key = (pod.uid.clone(), interface.name.clone());
                 let fresh = Default::default();
                 let before = match self.interfaces.get(&key) {
                     Some(before) => before,
@@ -116,6 +117,12 @@ impl Totals {
                 add_traffic(&mut into.receive, &since_traffic(&now.0, &before.0));
                 add_traffic(&mut into.transmit, &since_traffic(&now.1, &before.1));
                 interfaces.insert(key, now);
+            }
+        }
+        // A pod whose network could not be read this time goes on from where it was.
+        for (key, last) in self.interfaces.drain() {
+            if used.contains_key(key.0.as_str()) {
+                interfaces.entry(key).or_insert(last);
             }
         }
         // Pods without a namespace keep what they used until they have one, or are gone.

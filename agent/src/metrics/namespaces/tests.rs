@@ -162,3 +162,19 @@ fn a_kill_is_counted_once_whether_the_kernel_counts_it_above_or_only_where_it_ha
         assert_eq!(used(&totals, "shop").2, 1, "v1: {here_only}");
     }
 }
+
+#[test]
+fn a_network_that_is_read_through_another_container_or_not_at_all_for_once_is_not_counted_again() {
+    let mut totals = Totals::default();
+    totals.advance(&sample(1, true, &[("shop", "one", 0, 5000, 0)]));
+    let mut restarted = sample(2, true, &[("shop", "one", 0, 5100, 0)]);
+    restarted.pod_networks[0].id = "/kubepods/podone/new".to_owned();
+    totals.advance(&restarted);
+    let mut unread = sample(3, true, &[("shop", "one", 0, 0, 0)]);
+    unread.pod_networks.clear();
+    totals.advance(&unread);
+    totals.advance(&sample(4, true, &[("shop", "one", 0, 5300, 0)]));
+    assert_eq!(used(&totals, "shop").1, 300);
+    totals.advance(&sample(5, true, &[]));
+    assert!(totals.interfaces.is_empty(), "a pod that is gone is forgotten");
+}
