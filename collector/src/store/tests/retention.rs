@@ -37,11 +37,24 @@ fn retention_by_size_and_by_age_frees_the_disk_and_keeps_the_cursor() {
         }
     }
     assert_eq!((rest, query.errors()), (kept.len(), 0));
+    assert!(!still_held(dir.path()).is_empty(), "the reader holds what it reads");
     drop(query);
+    // Deleted files take space as long as someone has them open.
+    assert_eq!(still_held(dir.path()), Vec::<String>::new());
     assert!(slice::disk_bytes(dir.path()) < 20 << 10, "{}", slice::disk_bytes(dir.path()));
     drop((store, writer));
     let (_, writer) = Store::open(dir.path(), options).unwrap();
     assert_eq!(writer.committed(), Position { segment: 1, offset: 1500 });
+}
+
+/// Deleted files under a directory that this process has open or mapped.
+fn still_held(dir: &Path) -> Vec<String> {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let mapped = maps.lines().filter_map(|line| line.find('/').map(|at| line[at..].to_owned()));
+    let open = fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let open = open.filter_map(|entry| Some(fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned()));
+    let ours = |path: &String| path.starts_with(dir.to_str().unwrap()) && path.ends_with(" (deleted)");
+    mapped.chain(open).filter(ours).collect()
 }
 
 #[test]

@@ -182,6 +182,38 @@ fn a_query_lets_blocks_go_when_too_many_overlap() {
     }
 }
 
+#[test]
+fn a_query_that_rests_holds_no_blocks_and_goes_on_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options();
+    options.commit_bytes = 64 << 20;
+    let (store, mut writer) = Store::open(dir.path(), options).unwrap();
+    let body = "x".repeat(1000);
+    for file in 0..40 {
+        let lines: Vec<Line> =
+            (0..100).map(|n| Line::new(n * 1000 + u64::from(file), file, n, &body)).collect();
+        ingest(&mut writer, &lines, 1, 1000);
+    }
+    writer.commit(1000).unwrap();
+    let expected = found(&store, Filter::default(), Order::Ascending, usize::MAX);
+    let mut query = store.query(Filter::default(), Order::Ascending);
+    let (mut got, mut open) = (Vec::new(), 0);
+    loop {
+        let take = |_: &Origin, row: &Row<'_>| got.push(row.key());
+        match query.step(take) {
+            Step::End => break,
+            Step::Record if got.len() % 500 == 0 => {
+                open = open.max(query.open_bytes());
+                query.rest();
+                assert_eq!(query.open_bytes(), 0);
+            }
+            Step::Record | Step::Read => {}
+        }
+    }
+    assert!(open > 3 << 20, "{open}");
+    assert!(got.iter().eq(expected.iter().map(|(key, _)| key)));
+}
+
 #[tokio::test]
 async fn a_follower_gets_what_comes_and_is_told_what_it_missed() {
     let dir = tempfile::tempdir().unwrap();
