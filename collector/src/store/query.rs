@@ -217,6 +217,12 @@ impl Query {
         self.park(0);
     }
 
+    /// Bytes that it holds beyond what the store holds anyway, about.
+    #[cfg(test)]
+    pub fn open_bytes(&self) -> usize {
+        self.open_bytes
+    }
+
     /// Blocks and slices that could not be read so far.
     pub fn errors(&self) -> u64 {
         self.errors

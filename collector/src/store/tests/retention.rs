@@ -52,7 +52,8 @@ fn still_held(dir: &Path) -> Vec<String> {
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
     let mapped = maps.lines().filter_map(|line| line.find('/').map(|at| line[at..].to_owned()));
     let open = fs::read_dir("/proc/self/fd").unwrap().flatten();
-    let open = open.filter_map(|entry| Some(fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned()));
+    let open =
+        open.filter_map(|entry| Some(fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned()));
     let ours = |path: &String| path.starts_with(dir.to_str().unwrap()) && path.ends_with(" (deleted)");
     mapped.chain(open).filter(ours).collect()
 }
