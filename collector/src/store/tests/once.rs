@@ -200,7 +200,7 @@ fn what_is_taken_while_a_commit_lasts_is_found_at_once_and_is_in_the_next() {
 fn what_a_failed_commit_wrote_is_not_stored_again_when_retention_comes_before_the_next() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = options();
-    (options.retention, options.slice_age) = (Duration::from_secs(4), Duration::from_secs(100));
+    (options.retention, options.slice_age) = (Duration::from_secs(12), Duration::from_secs(100));
     let (store, mut writer) = Store::open(dir.path(), options.clone()).unwrap();
     let lines = lines(1, 100);
     ingest(&mut writer, &lines[..50], 1, 10_000);
@@ -210,9 +210,10 @@ fn what_a_failed_commit_wrote_is_not_stored_again_when_retention_comes_before_th
     writer.commit(10_500).unwrap_err();
     HOOK.set(None);
     assert!(all(&store) == listed(&lines));
-    writer.tick(14_200);
+    // Too old by the commit before, not by this one.
+    writer.tick(22_400);
     assert!(all(&store) == listed(&lines), "{}", all(&store).len());
-    writer.commit(14_200).unwrap();
+    writer.commit(22_400).unwrap();
     assert!(all(&store) == listed(&lines), "{}", all(&store).len());
     assert_eq!((writer.committed().offset, store.status().pending_records), (2, 0));
     drop((store, writer));
