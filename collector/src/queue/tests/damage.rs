@@ -1,6 +1,7 @@
 //! Files that were changed by something else than the queue.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use proptest::prelude::*;
 
 use super::{frame, options};
 use crate::queue::cursor::Cursors;
+use crate::queue::inspect::Inspection;
 use crate::queue::state::segment_name;
 use crate::queue::tests::disk::Disk;
 use crate::queue::{Damaged, Entry, Frame, Position, Queue};
@@ -104,6 +106,45 @@ proptest! {
             disk.put(&Path::new(DIR).join("cursors"), cursors);
         }
         run(read_all(&disk));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    /// As a person looks into it whose collector does not start: whatever is there, and real files.
+    #[test]
+    fn any_change_to_the_files_is_looked_into_from_outside(
+        file in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), change in 0..10_u8,
+        noise in prop::collection::vec(any::<u8>(), 0..9000),
+    ) {
+        let disk = Disk::new(1 << 20, 1);
+        run(fill(&disk, 60));
+        let dir = tempfile::tempdir().unwrap();
+        let mut paths = segments(&disk);
+        paths.push(Path::new(DIR).join("cursors"));
+        let changed = file.get(&paths).clone();
+        let mut frames = 0;
+        for path in &paths {
+            let mut bytes = if disk.paths().contains(path) { disk.read(path) } else { vec![0; 50] };
+            let at = at.index(bytes.len());
+            match change {
+                _ if *path != changed => {}
+                0..8 => bytes[at] ^= 1 << change,
+                8 => bytes.truncate(at),
+                _ => bytes = noise.clone(),
+            }
+            std::fs::write(dir.path().join(path.file_name().unwrap()), bytes).unwrap();
+        }
+        let queue = Inspection::of(dir.path()).unwrap();
+        for segment in &queue.segments {
+            let found = queue.walk(segment.number, Position::default(), |_| ControlFlow::Continue(())).unwrap();
+            frames += found.frames;
+            let whole = dir.path().join(segment_name(segment.number)) != dir.path().join(changed.file_name().unwrap());
+            prop_assert!(!whole || found.damaged.is_empty() && !found.header_damaged && found.torn_bytes == 0);
+            queue.bytes_from(Position { segment: segment.number, offset: u64::from(change) });
+        }
+        prop_assert!(frames <= 60);
     }
 }
 
