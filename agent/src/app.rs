@@ -1,7 +1,7 @@
 //! The agent put together: `build` makes every part, `run` runs them and stops them in order.
 //!
 //! Threads: the log reader has its own; exporter and kubelet share the runtime that [`App::run`] is called on; the
-//! pages are served from a third, so that they answer whatever the others do.
+//! pages are served from a third, so that they answer whatever the others do; metrics are pushed from a fourth.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -29,6 +29,7 @@ use crate::logs::{LogsDeps, LogsError, Reader};
 use crate::metrics::Sources;
 use crate::metrics::node::PatternError;
 use crate::pods::PodIndex;
+use crate::push::Push;
 
 /// A loop that has not come round for so long stands still. One turn may wait for a slow disk.
 const STANDS_STILL: Duration = Duration::from_secs(60);
@@ -46,6 +47,7 @@ pub struct App {
     exporter: Exporter,
     metrics: Sources,
     readers: Option<Tokens>,
+    push: Option<Push>,
 }
 
 /// Why the agent cannot start, or ended before it was asked to.
@@ -103,7 +105,8 @@ impl App {
             "" => None,
             file => Some(Tokens::open(Path::new(file))?),
         };
-        Ok(Self { config, paths, bound, health: Health::new(), pods, kubelet, exporter, metrics, readers })
+        let push = if config.metrics.push { Some(Push::build(&config, &metrics)?) } else { None };
+        Ok(Self { config, paths, bound, health: Health::new(), pods, kubelet, exporter, metrics, push, readers })
     }
 
     /// Where the pages are.
@@ -132,7 +135,7 @@ impl App {
     /// # Errors
     /// When a part cannot start, or ends before it was asked to.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), AppError> {
-        let Self { config, paths, bound, health, pods, kubelet, exporter, metrics, readers } = self;
+        let Self { config, paths, bound, health, pods, kubelet, exporter, metrics, push, readers } = self;
         let (sender, batches) = mpsc::channel(config.export.in_flight);
         let reader = if config.logs.enabled {
             let beat = health.heartbeat("log reader", STANDS_STILL);
@@ -153,6 +156,7 @@ impl App {
         ];
         sources.extend(reader.as_ref().map(|reader| Box::new(LogPage(reader.metrics())) as Box<dyn Source>));
         sources.extend(kubelet.as_ref().map(|kubelet| Box::new(kubelet.metrics()) as Box<dyn Source>));
+        sources.extend(push.as_ref().map(|push| Box::new(push.metrics()) as Box<dyn Source>));
         let accounting = Accounting { prefix: "sonde_agent_source".to_owned(), label: "source".to_owned() };
         let own = Section::new(Some(accounting), sources);
         let reader = reader.map(Arc::new);
@@ -169,6 +173,10 @@ impl App {
             .spawn(move || http::serve(bound, pages, pages_shutdown))
             .map_err(|error| AppError::Thread("http", error))?;
 
+        // It ends with the process: nothing that it holds is worth a wait.
+        if let Some(push) = push {
+            push.start(shutdown.clone()).map_err(|error| AppError::Thread("push", error))?;
+        }
         let kubelet = kubelet.map(|kubelet| tokio::spawn(kubelet.run(shutdown.clone())));
         let (export_trigger, export_shutdown) = shutdown::channel();
         let stop = {

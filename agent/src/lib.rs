@@ -19,6 +19,7 @@ pub mod log_page;
 pub mod logs;
 pub mod metrics;
 pub mod pods;
+pub mod push;
 
 use std::process::ExitCode;
 

@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use crate::config::{Config, SinkKind, Tls};
 use crate::deliver::{DeliverOptions, Delivery};
 use crate::front::Front;
+use crate::metrics::Metrics;
 use crate::queue::{MinFree, Queue, QueueError, QueueOptions, RealFilesystem};
 use crate::receive::{self, Patience, Receiver, Reply, Settings};
 use crate::store::{Store, StoreError, StoreOptions, Writer};
@@ -84,6 +85,7 @@ pub struct App {
     queue: Queue,
     sink: StoreSink,
     receiver: Receiver,
+    metrics: Metrics,
     readers: Option<Tokens>,
     tls: Option<Arc<tls::Server>>,
     grpc: Bound,
@@ -122,12 +124,13 @@ impl App {
             in_flight_bytes: config.limits.in_flight.0,
             patience: Patience::default(),
         };
-        let receiver = Receiver::new(settings, senders, Arc::new(queue.clone()));
+        let metrics = Metrics::default();
+        let receiver = Receiver::new(settings, senders, Arc::new(queue.clone()), metrics.clone());
         let bind = |key, address: &str| http::bind(address).map_err(|source| AppError::Bind { key, source });
         let grpc = bind("otlp_grpc", &config.listen.otlp_grpc)?;
         let http = bind("otlp_http", &config.listen.otlp_http)?;
         let pages = bind("http", &config.listen.http)?;
-        Ok(Self { config, _lock: lock, queue, sink, receiver, readers, tls, grpc, http, pages })
+        Ok(Self { config, _lock: lock, queue, sink, receiver, metrics, readers, tls, grpc, http, pages })
     }
 
     /// From now on nothing is taken: every sender is asked to come again. Gives the queue, to see how much is left.
@@ -163,13 +166,14 @@ impl App {
             Box::new(Build { prefix: "sonde_collector", version: env!("CARGO_PKG_VERSION") }),
             Box::new(Process),
             self.receiver.source(),
+            self.metrics.source(),
             stats::queue_source(self.queue.clone()),
             stats::store_source(name, store.clone(), Arc::clone(delivery.numbers())),
         ];
-        let metrics = Page::new(vec![Section::new(None, sources)], true);
+        let own = Page::new(vec![Section::new(None, sources)], true);
         let anonymous = self.config.auth.http.anonymous;
-        let routes = page::router().merge(api::router(store));
-        let front = Front::new(health.clone(), metrics, self.readers, anonymous, routes);
+        let routes = page::router().merge(api::router(store)).merge(api::metrics::router(self.metrics));
+        let front = Front::new(health.clone(), own, self.readers, anonymous, routes);
         // Readers are served until all else has ended.
         let (stop_pages, pages_stop) = shutdown::channel();
         let answer = move |request| Arc::clone(&front).answer(request);

@@ -8,6 +8,7 @@ pub mod args;
 pub mod config;
 pub mod deliver;
 mod front;
+pub mod metrics;
 mod page;
 pub mod queue;
 pub mod receive;

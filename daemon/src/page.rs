@@ -18,7 +18,7 @@ use http::{HeaderMap, HeaderValue, Response, header};
 use http_body_util::Full;
 
 pub use process::{Build, Process, Usage};
-pub use sink::{Kind, Rows, Sink, Value};
+pub use sink::{Cell, Family, Kind, Rows, Sink, Value};
 use turn::Turn;
 
 /// A part of the daemon that has metrics to show.
@@ -98,6 +98,14 @@ impl Section {
     /// Sources in the order of the page.
     pub fn new(accounting: Option<Accounting>, sources: Vec<Box<dyn Source>>) -> Arc<Self> {
         Arc::new(Self { turns: sources.into_iter().map(Turn::new).collect(), accounting })
+    }
+
+    /// Asks every source as a page does, for who reads the rows instead of writing them. Blocks for the sources'
+    /// patience at worst.
+    pub fn sample(&self) -> Sink {
+        let mut out = Sink::default();
+        self.collect(&mut out);
+        out
     }
 
     fn collect(&self, out: &mut Sink) {

@@ -1,8 +1,9 @@
-// The collector's page in a real browser.
+// The collector's pages in a real browser: the logs here, the overview in overview.js.
 //
-// usage: node run.js, with SONDE_PAGE = where ./install put things (default target/page), SONDE_BIN = the collector
-// (default target/debug/sonde-collector), SONDE_SHOTS = a folder for screenshots (default: none are kept),
-// SONDE_SOURCE=1 = the documents from the source tree instead of the binary, to work on them without building.
+// usage: node run.js, with SONDE_PAGE = where ./install put things (default target/page), SONDE_BIN = the folder of the
+// daemons (default target/debug), SONDE_SHOTS = a folder for screenshots (default: none are kept),
+// SONDE_SOURCE=1 = the documents from the source tree instead of the binary, to work on them without building,
+// SONDE_ONLY = checks whose name has this word.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -12,10 +13,12 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { Node } from './node.js';
+import { furnish, overview } from './overview.js';
 
 const top = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
 const installed = resolve(process.env.SONDE_PAGE ?? join(top, 'target/page'));
-const binary = process.env.SONDE_BIN ?? join(top, 'target/debug/sonde-collector');
+const bin = process.env.SONDE_BIN ?? join(top, 'target/debug');
 const shots = process.env.SONDE_SHOTS;
 const { chromium } = createRequire(join(installed, 'package.json'))('playwright-core');
 
@@ -32,9 +35,11 @@ const [grpc, http, web] = [await freePort(), await freePort(), await freePort()]
 writeFileSync(join(dir, 'collector.yaml'),
   `data_dir: ${dir}/data\nlisten: {otlp_grpc: "127.0.0.1:${grpc}", otlp_http: "127.0.0.1:${http}", http: "127.0.0.1:${web}"}\n`);
 const log = openSync(join(dir, 'log'), 'a');
-const start = () => spawn(binary, ['--config', join(dir, 'collector.yaml')], { stdio: ['ignore', log, log] });
+const start = () => spawn(join(bin, 'sonde-collector'), ['--config', join(dir, 'collector.yaml')], { stdio: ['ignore', log, log] });
 let collector = start();
-const page = `http://127.0.0.1:${web}/`;
+const page = `http://127.0.0.1:${web}/logs`;
+const node = new Node(dir, 'worker-1', join(bin, 'sonde-agent'), grpc);
+const pods = furnish(node);
 
 // ---- Records
 
@@ -86,8 +91,8 @@ async function open(view, query = '?live=off') {
   await view.waitForFunction(() => document.querySelector('#rows').getAttribute('aria-busy') === 'false');
 }
 const appears = (locator, millis = 5000) => locator.first().waitFor({ timeout: millis });
-async function until(what, test) {
-  const limit = Date.now() + 5000;
+async function until(what, test, millis = 5000) {
+  const limit = Date.now() + millis;
   while (!(await test())) {
     assert(Date.now() < limit, what);
     await sleep(50);
@@ -325,22 +330,23 @@ check('a collector that goes away and comes back is followed on, and what is rea
 });
 
 async function ready() {
-  for (let tries = 0; !(await fetch(`${page}readyz`).then((answer) => answer.ok, () => false)); tries += 1) {
+  for (let tries = 0; !(await fetch(`http://127.0.0.1:${web}/readyz`).then((answer) => answer.ok, () => false)); tries += 1) {
     assert(tries < 300, `the collector does not start; see ${dir}/log`);
     await sleep(100);
   }
 }
 
 async function fromSource(context) {
-  for (const name of ['index.html', 'page.css', 'page.js', 'api.js', 'rows.js', 'text.js']) {
-    const path = name === 'index.html' ? '/' : `/${name}`;
-    await context.route((url) => url.pathname === path, async (route) => {
-      const { headers } = await fetch(page);
-      route.fulfill({ path: join(top, 'collector/src/page', name), headers: { 'content-security-policy': headers.get('content-security-policy') ?? '' } });
-    });
-  }
+  const { headers } = await fetch(page);
+  const policy = { 'content-security-policy': headers.get('content-security-policy') ?? '' };
+  const names = { '/': 'index.html', '/logs': 'logs.html' };
+  await context.route((url) => url.pathname in names || /\.(js|css)$/.test(url.pathname), (route) => {
+    const { pathname } = new URL(route.request().url());
+    route.fulfill({ path: join(top, 'collector/src/page', names[pathname] ?? pathname.slice(1)), headers: policy });
+  });
 }
 
+overview({ check, $, appears, until, sleep, shots, node, pods, http, web });
 // ---- Run
 
 let failed = 0;
@@ -353,6 +359,7 @@ try {
       if ((i + n) % 3 !== 2 || i === 0) records.push({ namespace, pod, container, level, body, ago: i * 9_700 + n * 830 + 300, node: n % 2 ? 'node-b' : 'node-a' });
     });
   }
+  await node.start();
   await send(records);
   await send([
     { namespace: 'hostile', pod: 'evil-0', body: HOSTILE },
@@ -370,7 +377,8 @@ try {
   }
   await sleep(300);
   const browser = await chromium.launch({ executablePath: join(installed, 'chromium'), args: ['--no-sandbox', '--disable-gpu'] });
-  for (const { name, run } of checks) {
+  const only = process.env.SONDE_ONLY ?? '';
+  for (const { name, run } of checks.filter((each) => each.name.includes(only))) {
     const context = await browser.newContext({ viewport: { width: 1280, height: 800 } });
     if (process.env.SONDE_SOURCE) await fromSource(context);
     const view = await context.newPage();
@@ -391,6 +399,7 @@ try {
   }
   await browser.close();
 } finally {
+  node.stop();
   collector.kill();
   await sleep(500);
   rmSync(dir, { recursive: true, force: true });

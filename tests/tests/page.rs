@@ -1,4 +1,4 @@
-//! The collector's page in a real browser (`tests/page/run.js`).
+//! The collector's pages in a real browser, with a real agent (`tests/page/run.js`).
 //!
 //! `tests/page/install` puts playwright-core and a Chromium below `target/page`; without them this test is skipped,
 //! loudly.
@@ -23,7 +23,7 @@ fn the_page_finds_follows_and_never_runs_what_a_line_holds() {
     let out = Command::new("node")
         .arg(root().join("tests/page/run.js"))
         .env("SONDE_PAGE", installed)
-        .env("SONDE_BIN", daemon::binary("sonde-collector").unwrap())
+        .env("SONDE_BIN", daemon::binary("sonde-collector").unwrap().parent().unwrap())
         .output()
         .unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));

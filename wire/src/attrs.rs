@@ -138,5 +138,16 @@ impl AttrSetBuilder {
     }
 }
 
+/// Appends the field `field`, a `KeyValue` of two strings.
+pub(crate) fn put_string_pair(buf: &mut Vec<u8>, field: u8, name: &str, value: &str) {
+    let value_len = bytes_field_len(value.len());
+    buf.push(key(field, LEN));
+    put_varint(buf, (bytes_field_len(name.len()) + bytes_field_len(value_len)) as u64);
+    put_bytes(buf, KEY, name.as_bytes());
+    buf.push(key(VALUE, LEN));
+    put_varint(buf, value_len as u64);
+    put_bytes(buf, STRING_VALUE, value.as_bytes());
+}
+
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,9 @@ use crate::response::cut_message;
 /// `:path` of the logs service.
 pub const LOGS_EXPORT_PATH: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 
+/// The path of the metrics service's one call.
+pub const METRICS_EXPORT_PATH: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
+
 /// Metadata (and HTTP header) of a request that may hold records that were sent before; its value is `1`.
 pub const RESEND_HEADER: &str = "x-sonde-resend";
 

@@ -1,4 +1,4 @@
-//! Reading an `ExportLogsServiceRequest` where it lies, without copying it.
+//! Reading an `ExportLogsServiceRequest` or an `ExportMetricsServiceRequest` where it lies, without copying it.
 //!
 //! [`check`] walks the whole message once and refuses what is malformed or beyond the limits; what has passed
 //! can be iterated without errors. It is iterative and needs a fixed amount of stack whatever the bytes are.
@@ -20,16 +20,18 @@ use crate::uid::RecordUid;
 use crate::{attrs::keys, proto::ProtoError};
 
 mod check;
+mod metrics;
 mod value;
 
+pub use metrics::{MetricView, MetricsRequest, PointView, ResourceMetricsView, ScopeMetricsView};
 pub use value::{AnyValueView, Attributes, Values};
 
 /// What a request holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Log records.
+    /// Log records, or data points.
     pub records: u32,
-    /// `ResourceLogs`.
+    /// `ResourceLogs`, or `ResourceMetrics`.
     pub resources: u32,
 }
 
@@ -81,9 +83,14 @@ pub enum ViewError {
     TooDeep(u8),
 }
 
-/// Checks the whole of a request.
+/// Checks the whole of a request for logs.
 pub fn check(bytes: &[u8], limits: &ViewLimits) -> Result<Summary, ViewError> {
-    check::check(bytes, limits)
+    check::check(check::Message::Request, bytes, limits)
+}
+
+/// Checks the whole of an `ExportMetricsServiceRequest`. Its points count as records.
+pub fn check_metrics(bytes: &[u8], limits: &ViewLimits) -> Result<Summary, ViewError> {
+    check::check(check::Message::MetricsRequest, bytes, limits)
 }
 
 /// A request that was checked.

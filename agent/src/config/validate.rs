@@ -75,8 +75,7 @@ impl Config {
 
     /// Keys whose part is not there yet: said, rather than accepted without an effect.
     fn check_not_there(&self, problems: &mut Problems) {
-        let defaults = Self::default();
-        let (logs, metrics) = (&self.logs, &self.metrics);
+        let logs = &self.logs;
         for (key, set, expected) in [
             (
                 "pods.source",
@@ -87,12 +86,6 @@ impl Config {
             ("logs.multiline", !logs.multiline.is_empty(), "`[]`"),
             ("logs.limits.per_container", logs.limits.per_container.0 > 0, "0"),
             ("logs.limits.per_namespace", logs.limits.per_namespace.0 > 0, "0"),
-            (
-                "metrics.interval",
-                metrics.interval != defaults.metrics.interval,
-                "no value: nothing is pushed yet",
-            ),
-            ("metrics.drop", !metrics.drop.is_empty(), "`[]`"),
             ("canary.interval", self.canary.interval.0 != Duration::ZERO, "0s"),
         ] {
             if set {

@@ -103,7 +103,7 @@ impl Delivery {
 
     /// Sends the request, and in simpler encodings too while its encoding may be why it is refused. While a receiver
     /// goes on holding us a `probe` is one request: the next probe tries the next encoding.
-    async fn attempt(&mut self, probe: bool) -> Result<Verdict, CallError> {
+    pub async fn attempt(&mut self, probe: bool) -> Result<Verdict, CallError> {
         let shared = Arc::clone(&self.shared);
         let used = shared.ladder().encoding();
         if used < self.packed.encoding

@@ -4,6 +4,7 @@
 //! sent again for ever until the receiver accepts it or refuses it as it is (contract section 8); whatever may hold
 //! records that were sent before says so (`x-sonde-resend`). Every batch that was taken over is settled exactly once.
 
+mod courier;
 mod delivery;
 mod gate;
 mod hint;
@@ -16,8 +17,11 @@ mod spoken;
 mod target;
 pub mod verdict;
 
+pub use courier::Courier;
+pub use target::Service;
+
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -96,29 +100,7 @@ impl Exporter {
 
     /// As [`Exporter::build`], with addresses from elsewhere than the system.
     pub fn with_names(config: &Export, timing: Timing, names: Box<dyn Names>) -> Result<Self, ExportError> {
-        let endpoint = endpoint(config)?;
-        let token = match config.token_file.as_str() {
-            "" => None,
-            path => Some(Token::open(Path::new(path))?),
-        };
-        let version = match config.protocol {
-            Protocol::Grpc => Version::Http2,
-            Protocol::Http => Version::Http1,
-        };
-        let tls =
-            if endpoint.tls { Some(tls::Client::new(tls_options(&config.tls, version))?) } else { None };
-        let target = Target::new(endpoint.clone(), config, token, timing.deadline)?;
-        let shared = Shared {
-            pool: Pool::new(Dialer::new(endpoint, tls)?, names, version, config.in_flight),
-            target,
-            protocol: config.protocol,
-            gate: Gate::new(timing.probe_every),
-            ladder: Mutex::new(Ladder::new(config.compression)),
-            packer: Mutex::new(Packer::new(config.protocol == Protocol::Grpc)?),
-            metrics: Metrics::default(),
-            deadline: timing.deadline,
-            complaints: RateLimit::new(Duration::from_secs(30)),
-        };
+        let shared = share(config, timing, Service::Logs, names)?;
         Ok(Self { shared: Arc::new(shared), in_flight: config.in_flight.max(1) })
     }
 
@@ -197,6 +179,37 @@ impl Exporter {
         let shared = Arc::clone(&self.shared);
         Ok(Delivery { shared, packed, resend, taken_over: Instant::now() })
     }
+}
+
+/// What requests to a service need: connections of its own, and what is learned of the receiver.
+fn share(
+    config: &Export,
+    timing: Timing,
+    service: Service,
+    names: Box<dyn Names>,
+) -> Result<Shared, ExportError> {
+    let endpoint = endpoint(config)?;
+    let token = match config.token_file.as_str() {
+        "" => None,
+        path => Some(Token::open(Path::new(path))?),
+    };
+    let version = match config.protocol {
+        Protocol::Grpc => Version::Http2,
+        Protocol::Http => Version::Http1,
+    };
+    let tls = if endpoint.tls { Some(tls::Client::new(tls_options(&config.tls, version))?) } else { None };
+    let target = Target::new(endpoint.clone(), config, service, token, timing.deadline)?;
+    Ok(Shared {
+        pool: Pool::new(Dialer::new(endpoint, tls)?, names, version, config.in_flight),
+        target,
+        protocol: config.protocol,
+        gate: Gate::new(timing.probe_every),
+        ladder: Mutex::new(Ladder::new(config.compression)),
+        packer: Mutex::new(Packer::new(config.protocol == Protocol::Grpc)?),
+        metrics: Metrics::default(),
+        deadline: timing.deadline,
+        complaints: RateLimit::new(Duration::from_secs(30)),
+    })
 }
 
 /// The configured endpoint with OTLP's default port for the protocol.

@@ -7,7 +7,7 @@ use http::header::{
 };
 use http::{HeaderMap, Method, Request, Uri};
 use sonde_daemon::secret::Token;
-use sonde_wire::grpc::{LOGS_EXPORT_PATH, RESEND_HEADER};
+use sonde_wire::grpc::{LOGS_EXPORT_PATH, METRICS_EXPORT_PATH, RESEND_HEADER};
 
 use super::packer::{Encoding, Packed};
 use crate::config::{Export, Protocol};
@@ -24,7 +24,26 @@ pub enum TargetError {
     Uri(#[from] http::uri::InvalidUri),
 }
 
-/// The receiver's logs service.
+/// A service of OTLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// Logs.
+    Logs,
+    /// Metrics.
+    Metrics,
+}
+
+impl Service {
+    /// Path of the one call over gRPC, and of the request over HTTP.
+    fn paths(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Logs => (LOGS_EXPORT_PATH, "/v1/logs"),
+            Self::Metrics => (METRICS_EXPORT_PATH, "/v1/metrics"),
+        }
+    }
+}
+
+/// One of the receiver's services.
 pub struct Target {
     endpoint: Endpoint,
     protocol: Protocol,
@@ -38,9 +57,11 @@ impl Target {
     pub fn new(
         endpoint: Endpoint,
         config: &Export,
+        service: Service,
         token: Option<Token>,
         deadline: Duration,
     ) -> Result<Self, TargetError> {
+        let (grpc_path, http_path) = service.paths();
         let mut headers = HeaderMap::new();
         for (name, value) in &config.headers {
             let failed = |error| TargetError::Header(name.clone(), error);
@@ -59,15 +80,16 @@ impl Target {
                 if let Ok(timeout) = HeaderValue::from_str(&format!("{}m", deadline.as_millis())) {
                     headers.insert("grpc-timeout", timeout);
                 }
-                format!("{}{LOGS_EXPORT_PATH}", endpoint.path)
+                format!("{}{grpc_path}", endpoint.path)
             }
             Protocol::Http => {
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
                 if let Ok(host) = HeaderValue::from_str(&endpoint.authority()) {
                     headers.insert(HOST, host);
                 }
+                // Who gives the logs' whole path as the endpoint means the place that it is in.
                 let path = endpoint.path.strip_suffix("/v1/logs").unwrap_or(&endpoint.path);
-                format!("{path}/v1/logs")
+                format!("{path}{http_path}")
             }
         };
         let uri = match config.protocol {

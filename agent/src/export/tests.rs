@@ -25,7 +25,7 @@ mod addresses;
 
 /// What the receiver does with one request after it has read it.
 #[derive(Clone, Debug)]
-enum Act {
+pub(crate) enum Act {
     Accept,
     Partial(u64),
     Grpc(Status, Option<Duration>),
@@ -39,7 +39,8 @@ enum Act {
 }
 
 #[derive(Clone, Debug)]
-struct Seen {
+pub(crate) struct Seen {
+    pub(crate) path: String,
     headers: HeaderMap,
     body: Bytes,
 }
@@ -55,15 +56,15 @@ impl Seen {
     }
 }
 
-struct Receiver {
-    address: SocketAddr,
+pub(crate) struct Receiver {
+    pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
-    busiest: Arc<AtomicUsize>,
+    pub(crate) busiest: Arc<AtomicUsize>,
 }
 
 impl Receiver {
     /// Acts through the script, then accepts everything.
-    async fn start(protocol: Protocol, script: Vec<Act>) -> Self {
+    pub(crate) async fn start(protocol: Protocol, script: Vec<Act>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -85,7 +86,8 @@ impl Receiver {
                         let (parts, body) = request.into_parts();
                         let body = body.collect().await.unwrap().to_bytes();
                         busiest.fetch_max(busy.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                        let this = Seen { headers: parts.headers, body };
+                        let path = parts.uri.path().to_owned();
+                        let this = Seen { path, headers: parts.headers, body };
                         seen.lock().unwrap().push(this.clone());
                         let act = script.lock().unwrap().pop_front().unwrap_or(Act::Accept);
                         let answer = answer(protocol, &this, &act);
@@ -131,7 +133,7 @@ impl Receiver {
         receiver
     }
 
-    fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 }
@@ -186,12 +188,12 @@ fn answer(protocol: Protocol, seen: &Seen, act: &Act) -> Response<AnswerBody> {
     }
 }
 
-const TIMING: Timing =
+pub(crate) const TIMING: Timing =
     Timing { deadline: Duration::from_millis(1500), probe_every: Duration::from_millis(300) };
-const BOTH: [Protocol; 2] = [Protocol::Grpc, Protocol::Http];
-const TAKEN: Outcome = Outcome::Accepted { rejected: 0, message: String::new() };
+pub(crate) const BOTH: [Protocol; 2] = [Protocol::Grpc, Protocol::Http];
+pub(crate) const TAKEN: Outcome = Outcome::Accepted { rejected: 0, message: String::new() };
 
-fn config(address: SocketAddr, protocol: Protocol, compression: Compression) -> Export {
+pub(crate) fn config(address: SocketAddr, protocol: Protocol, compression: Compression) -> Export {
     Export { endpoint: format!("http://{address}"), protocol, compression, ..Export::default() }
 }
 
@@ -206,7 +208,7 @@ fn batch(id: u64) -> Batch {
 }
 
 /// Sends `count` batches and returns what became of them, and the exporter's page.
-async fn outcomes(config: &Export, count: u64, timing: Timing) -> (Vec<Outcome>, String) {
+pub(crate) async fn outcomes(config: &Export, count: u64, timing: Timing) -> (Vec<Outcome>, String) {
     let exporter = Exporter::build(config, timing).unwrap();
     let page = Page::new(vec![Section::new(None, vec![Box::new(exporter.metrics())])], false);
     let (sender, receiver) = mpsc::channel(64);
@@ -231,7 +233,7 @@ async fn one(protocol: Protocol, script: Vec<Act>) -> (Outcome, Vec<Seen>, Strin
     (outcomes.remove(0), receiver.seen(), page)
 }
 
-fn unpacked(seen: &Seen, protocol: Protocol) -> Vec<u8> {
+pub(crate) fn unpacked(seen: &Seen, protocol: Protocol) -> Vec<u8> {
     let body = &seen.body[if protocol == Protocol::Grpc { 5 } else { 0 }..];
     match seen.encoding() {
         "zstd" => zstd::decode_all(body).unwrap(),

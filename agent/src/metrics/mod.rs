@@ -130,4 +130,4 @@ impl Sources {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -155,6 +155,13 @@ impl Sampler {
         Ok(sample)
     }
 
+    /// When the sample of this second was made; `None` where there is none.
+    pub fn last(&self) -> Option<SystemTime> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, sample) = state.last.as_ref()?;
+        (at.elapsed() < SHARED_FOR).then_some(sample.at)
+    }
+
     /// One reading a pod, from a process of its sandbox or of any of its containers.
     fn pod_networks(&self, rows: &[Row], pods: &[v1::Pod]) -> Vec<PodNetwork> {
         let mut pods_rows: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();

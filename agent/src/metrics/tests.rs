@@ -28,7 +28,7 @@ pub(super) fn rendered(collect: impl Fn(&mut Sink) + Send + Sync + 'static) -> S
 }
 
 /// The recorded node as directories. Stamps are all the same, as on a file system that makes them when asked.
-pub(super) fn recorded() -> (tempfile::TempDir, HostPaths) {
+pub(crate) fn recorded() -> (tempfile::TempDir, HostPaths) {
     let dir = tempfile::tempdir().unwrap();
     for part in TREE.split("=== ").skip(1) {
         let (path, text) = part.split_once('\n').unwrap();
@@ -64,7 +64,7 @@ fn set_stamp(path: &Path) {
     fs::File::open(path).unwrap().set_modified(stamp).unwrap();
 }
 
-pub(super) fn recorded_pods() -> PodIndex {
+pub(crate) fn recorded_pods() -> PodIndex {
     let index = PodIndex::default();
     index.replace_states(crate::kubelet::pods::parse(PODS, "lab-node-1").unwrap().states);
     index

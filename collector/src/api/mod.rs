@@ -1,4 +1,4 @@
-//! The log API: search, count, and following what comes.
+//! The API: logs are searched, counted and followed here, metrics in [`metrics`].
 //!
 //! | path | answer |
 //! |---|---|
@@ -26,6 +26,7 @@
 mod answers;
 mod body;
 mod logs;
+pub mod metrics;
 mod params;
 mod record;
 mod tail;

@@ -51,18 +51,8 @@ impl Params {
         let limit = if ask == Ask::Records { LIMIT } else { 0 };
         let mut params = Self { filter: Filter::default(), order: Order::default(), limit };
         let mut problems = Vec::new();
-        let mut given = HashSet::new();
         let mut bounds = Bounds::default();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let key = decode(key).unwrap_or_else(|| key.to_owned());
-            let result = match decode(value) {
-                None => Err("is not percent-encoded UTF-8".to_owned()),
-                Some(_) if !given.insert(key.clone()) => Err("is given twice (expected once)".to_owned()),
-                Some(value) => params.set(&key, &value, now, ask, &mut bounds),
-            };
-            problems.extend(result.err().map(|what| Problem { parameter: key, what }));
-        }
+        each(query, &mut problems, |key, value| params.set(key, value, now, ask, &mut bounds));
         (params.filter.since, params.filter.until) = bounds.clamped();
         if problems.is_empty() && bounds.since.zip(bounds.until).is_some_and(|(since, until)| since >= until)
         {
@@ -74,7 +64,7 @@ impl Params {
 
     fn set(&mut self, key: &str, value: &str, now: u64, ask: Ask, bounds: &mut Bounds) -> Result<(), String> {
         if !NAMES.contains(&key) && !OTHERS.contains(&key) {
-            return Err(unknown(key));
+            return Err(unknown(key, NAMES.iter().chain(&OTHERS)));
         }
         if value.is_empty() {
             return Ok(());
@@ -104,6 +94,21 @@ impl Params {
             }
         }
         Ok(())
+    }
+}
+
+/// Gives each parameter of a URL's query to `set`; what it says, and what cannot be read, is added to `problems`.
+pub fn each(query: &str, problems: &mut Vec<Problem>, mut set: impl FnMut(&str, &str) -> Result<(), String>) {
+    let mut given = HashSet::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let key = decode(key).unwrap_or_else(|| key.to_owned());
+        let result = match decode(value) {
+            None => Err("is not percent-encoded UTF-8".to_owned()),
+            Some(_) if !given.insert(key.clone()) => Err("is given twice (expected once)".to_owned()),
+            Some(value) => set(&key, &value),
+        };
+        problems.extend(result.err().map(|what| Problem { parameter: key, what }));
     }
 }
 
@@ -160,19 +165,20 @@ const SYNONYMS: [(&str, &str); 16] = [
     ("direction", "order"),
 ];
 
-/// Names the nearest known parameter where one is near: another word for it, or few letters away.
-fn unknown(key: &str) -> String {
+/// That a parameter is not one of those that are known. Names the nearest where one is near: another word for it, or
+/// few letters away.
+pub fn unknown<'k>(key: &str, known: impl Iterator<Item = &'k &'k str> + Clone) -> String {
     let lower = key.to_lowercase();
     let synonym = SYNONYMS.iter().find(|(other, _)| *other == lower).map(|(_, name)| *name);
+    let synonym = synonym.filter(|name| known.clone().any(|own| own == name));
     let near = || {
-        let known = NAMES.iter().chain(&OTHERS);
-        let (far, name) = known.map(|name| (distance(name, &lower), *name)).min_by_key(|(far, _)| *far)?;
+        let (far, name) = known.clone().map(|name| (distance(name, &lower), *name)).min_by_key(|(far, _)| *far)?;
         (far <= name.len() / 3).then_some(name)
     };
     match synonym.or_else(near) {
         Some(name) => format!("is not known (did you mean `{name}`?)"),
         None => {
-            let known: Vec<&str> = NAMES.iter().chain(&OTHERS).copied().collect();
+            let known: Vec<&str> = known.copied().collect();
             format!("is not known (expected one of {})", known.join(", "))
         }
     }

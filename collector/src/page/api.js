@@ -1,4 +1,4 @@
-// The collector's API: records by query, records as they come, and what its metrics say.
+// The collector's API: lists, records by query, records as they come, and what its metrics say.
 
 const TOKEN = 'sonde.token';
 
@@ -46,6 +46,9 @@ async function words(response) {
     return `The collector answered ${response.status} ${response.statusText}.`;
   }
 }
+
+/** An answer in JSON. */
+export const json = async (path, signal) => (await ask(path, signal)).json();
 
 /** The pieces of a streamed answer between `separator`s. */
 async function* pieces(response, separator) {

@@ -1,6 +1,7 @@
-//! The page at `/`: the records of this collector's store, to be searched and followed in a browser.
+//! The pages: at `/` the namespaces, nodes and pods that agents push metrics of, at `/logs` the records of this
+//! collector's store, to be searched and followed.
 //!
-//! A handful of documents, compiled in; what they show they ask of the API. The page needs nothing from elsewhere and its
+//! A handful of documents, compiled in; what they show they ask of the API. They need nothing from elsewhere and their
 //! policy allows nothing else: no inline script or style, no foreign host, no frame. The documents hold no data, so
 //! [`is_document`] paths may be served to someone who has yet to type the token.
 //!
@@ -25,13 +26,22 @@ struct Document {
     text: &'static str,
 }
 
-static DOCUMENTS: [Document; 6] = [
-    Document { path: "/", kind: "text/html; charset=utf-8", text: include_str!("index.html") },
-    Document { path: "/page.css", kind: "text/css; charset=utf-8", text: include_str!("page.css") },
-    Document { path: "/page.js", kind: "text/javascript; charset=utf-8", text: include_str!("page.js") },
-    Document { path: "/api.js", kind: "text/javascript; charset=utf-8", text: include_str!("api.js") },
-    Document { path: "/rows.js", kind: "text/javascript; charset=utf-8", text: include_str!("rows.js") },
-    Document { path: "/text.js", kind: "text/javascript; charset=utf-8", text: include_str!("text.js") },
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+static DOCUMENTS: [Document; 11] = [
+    Document { path: "/", kind: HTML, text: include_str!("index.html") },
+    Document { path: "/logs", kind: HTML, text: include_str!("logs.html") },
+    Document { path: "/page.css", kind: CSS, text: include_str!("page.css") },
+    Document { path: "/overview.css", kind: CSS, text: include_str!("overview.css") },
+    Document { path: "/overview.js", kind: SCRIPT, text: include_str!("overview.js") },
+    Document { path: "/logs.js", kind: SCRIPT, text: include_str!("logs.js") },
+    Document { path: "/api.js", kind: SCRIPT, text: include_str!("api.js") },
+    Document { path: "/graph.js", kind: SCRIPT, text: include_str!("graph.js") },
+    Document { path: "/rows.js", kind: SCRIPT, text: include_str!("rows.js") },
+    Document { path: "/table.js", kind: SCRIPT, text: include_str!("table.js") },
+    Document { path: "/text.js", kind: SCRIPT, text: include_str!("text.js") },
 ];
 
 /// Whether a path is one of the page's documents.

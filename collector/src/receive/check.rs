@@ -1,9 +1,10 @@
 //! Is a received body an OTLP request? Decompressed, walked in full, and measured; what is kept is what was received.
 
-use memchr::memchr2_iter;
+use memchr::memchr3_iter;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use prost::Message;
 use sonde_wire::limits::ViewLimits;
-use sonde_wire::view;
+use sonde_wire::view::{self, MetricsRequest};
 
 use super::admission::Grant;
 use super::gather::{Format, Gathered};
@@ -27,20 +28,31 @@ pub struct Checked {
     pub grant: Grant,
 }
 
-/// What the structs of one JSON object take at most while its array doubles: twice the largest, a `LogRecord`.
-const JSON_OBJECT_BYTES: usize = 2 * JSON_STRUCT_BYTES;
-/// What an array takes at least: room for four elements.
-const JSON_ARRAY_BYTES: usize = 4 * JSON_STRUCT_BYTES;
-const JSON_STRUCT_BYTES: usize = 192;
+/// What a JSON request takes while it is read.
+#[derive(Clone, Copy, Debug)]
+struct JsonCost {
+    /// The structs of one object at most, while its array doubles: twice the largest.
+    object: usize,
+    /// An array at least: room for four elements.
+    array: usize,
+    /// Between two fields or elements: what serde keeps of a `oneof` before it knows which it is.
+    comma: usize,
+}
 
-/// Checks `body`. Takes as long as decompression and one walk; run it where that may block.
+/// The largest struct is a `LogRecord`.
+const LOGS_COST: JsonCost = JsonCost { object: 2 * 192, array: 4 * 192, comma: 0 };
+/// The largest struct is an `ExponentialHistogramDataPoint`; all of a metric's data is in a `oneof`, of which serde
+/// keeps key and value (32 bytes each), in a vector that doubles.
+const METRICS_COST: JsonCost = JsonCost { object: 2 * 256 + 128, array: 4 * 256, comma: 128 };
+
+/// Checks `body`, a request for logs. Takes as long as decompression and one walk; run it where that may block.
 ///
 /// # Errors
 /// `TooLarge`, `Malformed`, `Overload`.
 pub fn check(body: Gathered, limit: usize, limits: &ViewLimits) -> Result<Checked, Refusal> {
     match body.format {
         Format::Protobuf => protobuf(body, limit, limits),
-        Format::Json => from_json(body, limit, limits),
+        Format::Json => logs_json(body, limit, limits),
     }
 }
 
@@ -64,7 +76,46 @@ fn protobuf(mut body: Gathered, limit: usize, limits: &ViewLimits) -> Result<Che
     })
 }
 
-fn from_json(mut body: Gathered, limit: usize, limits: &ViewLimits) -> Result<Checked, Refusal> {
+fn logs_json(mut body: Gathered, limit: usize, limits: &ViewLimits) -> Result<Checked, Refusal> {
+    let bytes = from_json(&mut body, limit, LOGS_COST, json::request)?;
+    let records = records(&bytes, limits)?;
+    let uncompressed_len = length_u32(bytes.len(), limit)?;
+    Ok(Checked { bytes, codec: Codec::Identity, records, uncompressed_len, grant: body.grant })
+}
+
+/// Checks `body`, a request for metrics, and gives its content to `take`. Takes as long as decompression and one
+/// walk, and as `take`; run it where that may block.
+///
+/// # Errors
+/// `TooLarge`, `Malformed`, `Overload`.
+pub fn check_metrics<T>(
+    mut body: Gathered,
+    limit: usize,
+    limits: &ViewLimits,
+    take: impl FnOnce(MetricsRequest<'_>) -> T,
+) -> Result<T, Refusal> {
+    let (held, seen) = (body.bytes.capacity(), body.impression());
+    let content = match (body.format, body.codec) {
+        (Format::Json, _) => from_json(&mut body, limit, METRICS_COST, |text| {
+            serde_json::from_slice::<ExportMetricsServiceRequest>(text)
+        })?,
+        (Format::Protobuf, Codec::Identity) => std::mem::take(&mut body.bytes),
+        (Format::Protobuf, codec) => {
+            let outline = body.outline(limit);
+            inflate(codec, &body.bytes, limit, outline.as_ref(), seen, &mut body.grant, held)?
+        }
+    };
+    view::check_metrics(&content, limits).map_err(|error| Refusal::malformed(error.to_string()))?;
+    Ok(take(MetricsRequest::trusted(&content)))
+}
+
+/// The protobuf of a JSON request, whose text is let go.
+fn from_json<M: Message>(
+    body: &mut Gathered,
+    limit: usize,
+    cost: JsonCost,
+    read: impl FnOnce(&[u8]) -> serde_json::Result<M>,
+) -> Result<Vec<u8>, Refusal> {
     let (held, seen) = (body.bytes.capacity(), body.impression());
     let text = match body.codec {
         Codec::Identity => std::mem::take(&mut body.bytes),
@@ -74,25 +125,26 @@ fn from_json(mut body: Gathered, limit: usize, limits: &ViewLimits) -> Result<Ch
             content
         }
     };
-    let objects = memchr2_iter(b'{', b'[', &text).fold(0usize, |sum, at| {
-        sum.saturating_add(if text[at] == b'{' { JSON_OBJECT_BYTES } else { JSON_ARRAY_BYTES })
+    let structs = memchr3_iter(b'{', b'[', b',', &text).fold(0usize, |sum, at| {
+        sum.saturating_add(match text[at] {
+            b'{' => cost.object,
+            b'[' => cost.array,
+            _ => cost.comma,
+        })
     });
     // The text, the strings copied out of it, the structs around them, and the protobuf made of those.
-    let all = text.capacity().saturating_add(text.len().saturating_mul(2)).saturating_add(objects);
+    let all = text.capacity().saturating_add(text.len().saturating_mul(2)).saturating_add(structs);
     body.grant.grow_to(all)?;
-    let request = json::request(&text)
+    let request = read(&text)
         .map_err(|error| Refusal::malformed(format!("not an OTLP/JSON request: {}", place(&error))))?;
     drop(text);
-    let length = request.encoded_len();
-    if length > limit {
+    if request.encoded_len() > limit {
         return Err(Refusal::too_large(limit));
     }
     let bytes = request.encode_to_vec();
     drop(request);
     body.grant.shrink_to(bytes.capacity());
-    let records = records(&bytes, limits)?;
-    let uncompressed_len = length_u32(length, limit)?;
-    Ok(Checked { bytes, codec: Codec::Identity, records, uncompressed_len, grant: body.grant })
+    Ok(bytes)
 }
 
 fn records(bytes: &[u8], limits: &ViewLimits) -> Result<u32, Refusal> {

@@ -8,8 +8,10 @@ use hyper::header::{ALLOW, CONTENT_TYPE, HeaderName};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use sonde_wire::grpc::{
-    LOGS_EXPORT_PATH, Prefix, PrefixError, STATUS_DETAILS_TRAILER, Status, StatusDetails, encode_message,
+    LOGS_EXPORT_PATH, METRICS_EXPORT_PATH, Prefix, PrefixError, STATUS_DETAILS_TRAILER, Status,
+    StatusDetails, encode_message,
 };
+use sonde_wire::response::{PartialSuccess, encode_logs_response};
 use tokio::time::Instant;
 
 use super::gather::{Format, Gather, Gathered, next_piece};
@@ -17,7 +19,7 @@ use super::metrics::Transport;
 use super::refusal::{Reason, Refusal};
 use super::reply::Reply;
 use super::{Receiver, resend};
-use crate::queue::Codec;
+use crate::queue::{Codec, Signal};
 
 const CONTENT_TYPE_GRPC: &str = "application/grpc";
 const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
@@ -39,14 +41,18 @@ where
         receiver.discard(body);
         return response;
     }
-    let result = export(receiver, &head, &mut body).await;
-    receiver.answered(Transport::Grpc, result.as_ref().map(|&()| ()), started);
+    let signal = signal(head.uri.path());
+    let result = export(receiver, &head, signal, &mut body).await;
+    receiver.answered(Transport::Grpc, signal, result.as_ref().map(drop), started);
     match result {
-        Ok(()) => {
-            let message = Prefix { compressed: false, len: 0 }.encode();
+        Ok(partial) => {
+            let answer = encode_logs_response(partial.rejected, &partial.message);
+            // Our own words are short.
+            let len = u32::try_from(answer.len()).unwrap_or_default();
+            let message = [&Prefix { compressed: false, len }.encode()[..], &answer].concat();
             let mut trailers = HeaderMap::new();
             trailers.insert(STATUS, u16::from(Status::Ok.number()).into());
-            respond(Reply::with_trailers(message.to_vec(), trailers))
+            respond(Reply::with_trailers(message, trailers))
         }
         Err(refusal) => {
             receiver.discard(body);
@@ -55,17 +61,30 @@ where
     }
 }
 
-async fn export<B>(receiver: &Receiver, head: &Parts, body: &mut B) -> Result<(), Refusal>
+/// What a call is for.
+fn signal(path: &str) -> Option<Signal> {
+    match path {
+        LOGS_EXPORT_PATH => Some(Signal::Logs),
+        METRICS_EXPORT_PATH => Some(Signal::Metrics),
+        _ => None,
+    }
+}
+
+async fn export<B>(
+    receiver: &Receiver,
+    head: &Parts,
+    signal: Option<Signal>,
+    body: &mut B,
+) -> Result<PartialSuccess, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
 {
     receiver.admit(&head.headers)?;
-    if head.uri.path() != LOGS_EXPORT_PATH {
-        return Err(Refusal::new(Reason::Unknown, "nothing is served under this name"));
-    }
+    let unknown = || Refusal::new(Reason::Unknown, "nothing is served under this name");
+    let signal = signal.ok_or_else(unknown)?;
     let codec = encoding(&head.headers)?;
     let message = message(receiver, codec, body).await?;
-    receiver.keep(message, resend(&head.headers)).await
+    receiver.take(signal, message, resend(&head.headers)).await
 }
 
 fn no_grpc(head: &Parts) -> Option<Response<Reply>> {

@@ -1,4 +1,4 @@
-//! OTLP/HTTP: protobuf and JSON on `/v1/logs` (opentelemetry-proto `docs/specification.md`, "OTLP/HTTP").
+//! OTLP/HTTP: protobuf and JSON on `/v1/logs` and `/v1/metrics` (opentelemetry-proto `docs/specification.md`, "OTLP/HTTP").
 
 use bytes::Bytes;
 use hyper::body::Body;
@@ -8,6 +8,7 @@ use hyper::header::{
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response};
 use sonde_wire::grpc::StatusDetails;
+use sonde_wire::response::{PartialSuccess, encode_logs_response};
 use tokio::time::Instant;
 
 use super::gather::{Format, Gather, Gathered, next_piece};
@@ -15,9 +16,8 @@ use super::metrics::Transport;
 use super::refusal::{Reason, Refusal};
 use super::reply::Reply;
 use super::{Receiver, resend};
-use crate::queue::Codec;
+use crate::queue::{Codec, Signal};
 
-const LOGS_PATH: &str = "/v1/logs";
 const PROTOBUF: &str = "application/x-protobuf";
 const JSON: &str = "application/json";
 /// Encodings that we take.
@@ -31,13 +31,11 @@ where
     let started = Instant::now();
     let (head, mut body) = request.into_parts();
     let format = format(&head.headers);
-    let result = export(receiver, &head, format, &mut body).await;
-    receiver.answered(Transport::Http, result.as_ref().map(|&()| ()), started);
+    let signal = signal(head.uri.path());
+    let result = export(receiver, &head, signal, format, &mut body).await;
+    receiver.answered(Transport::Http, signal, result.as_ref().map(drop), started);
     match result {
-        Ok(()) => {
-            let empty = if format == Some(Format::Json) { "{}" } else { "" };
-            respond(format, Reply::data(empty))
-        }
+        Ok(partial) => respond(format, Reply::data(accepted(format, &partial))),
         Err(refusal) => {
             // Who waits for `100 Continue` has sent nothing, and must not be asked to.
             if !head.headers.contains_key(hyper::header::EXPECT) {
@@ -51,16 +49,17 @@ where
 async fn export<B>(
     receiver: &Receiver,
     head: &Parts,
+    signal: Option<Signal>,
     format: Option<Format>,
     body: &mut B,
-) -> Result<(), Refusal>
+) -> Result<PartialSuccess, Refusal>
 where
     B: Body<Data = Bytes> + Unpin,
 {
     receiver.admit(&head.headers)?;
-    if head.uri.path() != LOGS_PATH {
-        return Err(Refusal::new(Reason::Unknown, "nothing is served under this path (expected /v1/logs)"));
-    }
+    let signal = signal.ok_or_else(|| {
+        Refusal::new(Reason::Unknown, "nothing is served under this path (expected /v1/logs or /v1/metrics)")
+    })?;
     if head.method != Method::POST {
         return Err(Refusal::new(Reason::Method, "expected POST"));
     }
@@ -69,7 +68,30 @@ where
     })?;
     let codec = encoding(&head.headers)?;
     let body = whole(receiver, codec, format, body).await?;
-    receiver.keep(body, resend(&head.headers)).await
+    receiver.take(signal, body, resend(&head.headers)).await
+}
+
+/// What a path is for.
+fn signal(path: &str) -> Option<Signal> {
+    match path {
+        "/v1/logs" => Some(Signal::Logs),
+        "/v1/metrics" => Some(Signal::Metrics),
+        _ => None,
+    }
+}
+
+/// The body of a good answer; only metrics are ever taken in part.
+fn accepted(format: Option<Format>, partial: &PartialSuccess) -> Vec<u8> {
+    let PartialSuccess { rejected, message } = partial;
+    if format != Some(Format::Json) {
+        return encode_logs_response(*rejected, message);
+    }
+    if *rejected == 0 && message.is_empty() {
+        return b"{}".to_vec();
+    }
+    // An int64 is a string in the JSON mapping.
+    let partial = serde_json::json!({"rejectedDataPoints": rejected.to_string(), "errorMessage": message});
+    serde_json::json!({"partialSuccess": partial}).to_string().into_bytes()
 }
 
 async fn whole<B>(

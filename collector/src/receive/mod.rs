@@ -5,6 +5,9 @@
 //! [`admission`]) → decompressed and walked in full on one of a few threads ([`mod@check`], [`decoders`]) → the queue
 //! ([`Intake`]), whose answer comes after its fsync. Only then the sender is told that it was taken.
 //!
+//! Metrics pass the same stations but the last: they go to [`crate::metrics`], which keeps the newest in memory. What
+//! is not of our agents nobody uses yet, so it is answered with a partial success that says so.
+//!
 //! # Memory
 //! The sum of all requests under way is at most `limits.in_flight`. Beside it: [`decoders::DECODERS`] × (8 MiB
 //! window of zstd + 0.5 MiB), and for each connection what [`options`] allows: over HTTP/2 at most 64 KiB sent
@@ -42,20 +45,26 @@ use sonde_daemon::secret::Tokens;
 use sonde_daemon::tls;
 use sonde_wire::grpc::RESEND_HEADER;
 use sonde_wire::limits::ViewLimits;
+use sonde_wire::response::PartialSuccess;
 use tokio::time::Instant;
 
 use self::admission::Admission;
-use self::check::{Checked, check};
+use self::check::{Checked, check, check_metrics};
 use self::decoders::Decoders;
 use self::gather::{Gathered, next_piece};
 use self::metrics::{Metrics, Transport};
 use self::refusal::{Reason, Refusal};
+use crate::metrics::Metrics as Pushed;
 use crate::queue::{AppendError, Codec, Frame, Queue, Signal};
 
 pub use self::gather::Patience;
 pub use self::grpc::serve as serve_grpc;
 pub use self::http::serve as serve_http;
 pub use self::reply::Reply;
+
+/// What a sender is told whose metrics nobody uses: they were not kept, and sending them again would change nothing.
+const NOBODY_USES: &str =
+    "this collector shows the metrics of sonde-agent and keeps no others; send those elsewhere";
 
 /// Bodies up to this size that are not compressed are checked where they arrived: handing them over costs more.
 const CHECK_INLINE_BYTES: usize = 256 << 10;
@@ -140,11 +149,14 @@ struct Shared {
     decoders: Decoders,
     draining: AtomicBool,
     metrics: Metrics,
+    /// Where requests for metrics go.
+    pushed: Pushed,
 }
 
 impl Receiver {
-    /// A receiver in front of `intake`; with `tokens`, only who has one of them may send.
-    pub fn new(settings: Settings, tokens: Option<Tokens>, intake: Arc<dyn Intake>) -> Self {
+    /// A receiver in front of `intake` for logs and `pushed` for metrics; with `tokens`, only who has one of them may
+    /// send.
+    pub fn new(settings: Settings, tokens: Option<Tokens>, intake: Arc<dyn Intake>, pushed: Pushed) -> Self {
         let admission = Admission::new(settings.in_flight_bytes);
         Self(Arc::new(Shared {
             settings,
@@ -155,6 +167,7 @@ impl Receiver {
             admission,
             decoders: Decoders::default(),
             draining: AtomicBool::new(false),
+            pushed,
         }))
     }
 
@@ -183,6 +196,25 @@ impl Receiver {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Takes `body` as the signal's part of the collector does.
+    async fn take(&self, signal: Signal, body: Gathered, resend: bool) -> Result<PartialSuccess, Refusal> {
+        match signal {
+            Signal::Metrics => self.show(body).await,
+            _ => self.keep(body, resend).await.map(|()| PartialSuccess::default()),
+        }
+    }
+
+    /// Checks `body`, metrics, and shows them at once; they are not queued.
+    async fn show(&self, body: Gathered) -> Result<PartialSuccess, Refusal> {
+        let shared = Arc::clone(&self.0);
+        let (limit, view) = (shared.settings.request_bytes, shared.view);
+        let now = crate::metrics::unix_seconds();
+        let work = move || check_metrics(body, limit, &view, |request| shared.pushed.take(request, now));
+        let taken = self.0.decoders.run(work).await??;
+        let message = if taken.rejected > 0 { NOBODY_USES } else { "" };
+        Ok(PartialSuccess { rejected: taken.rejected, message: message.to_owned() })
     }
 
     /// Checks `body`, queues it, and returns when it is safe.
@@ -217,8 +249,14 @@ impl Receiver {
     }
 
     /// Counts an answer.
-    fn answered(&self, transport: Transport, result: Result<(), &Refusal>, started: Instant) {
-        self.0.metrics.answered(transport, result, started.elapsed());
+    fn answered(
+        &self,
+        transport: Transport,
+        signal: Option<Signal>,
+        result: Result<(), &Refusal>,
+        started: Instant,
+    ) {
+        self.0.metrics.answered(transport, signal, result, started.elapsed());
     }
 
     /// Reads and forgets what is left of a refused request's body, up to one request and for as long as a body

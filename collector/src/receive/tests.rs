@@ -47,11 +47,16 @@ fn settings() -> Settings {
 
 fn receiver() -> (Receiver, Arc<Stub>) {
     let stub = Arc::new(Stub::default());
-    (Receiver::new(settings(), None, Arc::clone(&stub) as Arc<dyn Intake>), stub)
+    (Receiver::new(settings(), None, Arc::clone(&stub) as Arc<dyn Intake>, Pushed::default()), stub)
 }
 
 fn failing(error: IntakeError) -> Receiver {
-    Receiver::new(settings(), None, Arc::new(Stub { fail: Some(error), ..Stub::default() }))
+    Receiver::new(
+        settings(),
+        None,
+        Arc::new(Stub { fail: Some(error), ..Stub::default() }),
+        Pushed::default(),
+    )
 }
 
 /// A request of one record, by hand: resource_logs { scope_logs { log_records { body { string } } } }.
@@ -171,7 +176,7 @@ async fn json_is_answered_in_json() {
 #[tokio::test]
 async fn the_acknowledgement_waits_for_the_queue() {
     let stub = Arc::new(Stub { gate: Some(Notify::new()), ..Stub::default() });
-    let receiver = Receiver::new(settings(), None, Arc::clone(&stub) as Arc<dyn Intake>);
+    let receiver = Receiver::new(settings(), None, Arc::clone(&stub) as Arc<dyn Intake>, Pushed::default());
     let mut call = Box::pin(http(&receiver, &[PROTOBUF], valid(10)));
     let early = tokio::time::timeout(Duration::from_millis(200), &mut call).await;
     assert!(early.is_err(), "answered before it was safe");
@@ -301,7 +306,7 @@ async fn what_is_not_served_is_said_to_be_so() {
         (StatusCode::METHOD_NOT_ALLOWED, &"POST".parse().unwrap())
     );
     let unknown =
-        post("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export", &[GRPC], framed(0, &[]));
+        post("/opentelemetry.proto.collector.trace.v1.TraceService/Export", &[GRPC], framed(0, &[]));
     assert_eq!(read(serve_grpc(&receiver, unknown).await).await.0, "UNIMPLEMENTED");
     let plain = post(LOGS_EXPORT_PATH, &[PROTOBUF], valid(1));
     assert_eq!(serve_grpc(&receiver, plain).await.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
@@ -317,7 +322,7 @@ async fn who_has_no_token_may_not_send() {
     let file = dir.path().join("token");
     std::fs::write(&file, "secret\n").unwrap();
     let tokens = Tokens::open(&file).unwrap();
-    let receiver = Receiver::new(settings(), Some(tokens), Arc::new(Stub::default()));
+    let receiver = Receiver::new(settings(), Some(tokens), Arc::new(Stub::default()), Pushed::default());
     for (value, accepted) in
         [("Bearer secret", true), ("Bearer secre", false), ("secret", false), ("", false)]
     {
@@ -410,4 +415,75 @@ proptest! {
             assert_eq!(receiver.0.admission.used_bytes(), 0);
         });
     }
+}
+
+/// A push of our agent, or of someone else.
+fn push(scope: &str) -> Vec<u8> {
+    crate::metrics::tests::request("n1", scope, 1_800_000_000, &crate::metrics::tests::node("web", 1.0))
+}
+
+#[tokio::test]
+async fn a_push_is_taken_in_every_encoding_and_shown_at_once() {
+    let (receiver, stub) = receiver();
+    let plain = push("sonde-agent");
+    for (encoding, body) in [("identity", plain.clone()), ("gzip", gzip(&plain)), ("zstd", zstd(&plain))] {
+        let headers = [PROTOBUF, ("content-encoding", encoding)];
+        let response = serve_http(&receiver, post("/v1/metrics", &headers, body.clone())).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert!(response.into_body().collect().await.unwrap().to_bytes().is_empty(), "all of it is used");
+        let headers = [GRPC, ("grpc-encoding", encoding)];
+        let flag = u8::from(encoding != "identity");
+        let call = post(sonde_wire::grpc::METRICS_EXPORT_PATH, &headers, framed(flag, &body));
+        assert_eq!(read(serve_grpc(&receiver, call).await).await.0, "OK");
+    }
+    assert!(stub.frames.lock().unwrap().is_empty(), "metrics are not queued");
+    receiver.0.pushed.look(|kept| assert_eq!(kept.nodes().count(), 1));
+    assert_eq!(receiver.0.admission.used_bytes(), 0, "all memory is given back");
+}
+
+#[tokio::test]
+async fn metrics_of_others_are_refused_for_good_and_that_is_said() {
+    use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
+    use prost::Message;
+    let (receiver, _) = receiver();
+    let points = crate::metrics::tests::node("web", 1.0).len() as i64;
+    let theirs = push("io.opentelemetry.jvm");
+    let response = serve_http(&receiver, post("/v1/metrics", &[PROTOBUF], theirs.clone())).await;
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let partial = ExportMetricsServiceResponse::decode(body).unwrap().partial_success.unwrap();
+    assert_eq!(partial.rejected_data_points, points);
+    assert!(partial.error_message.contains("keeps no others"), "{}", partial.error_message);
+    let call = post(sonde_wire::grpc::METRICS_EXPORT_PATH, &[GRPC], framed(0, &theirs));
+    let response = serve_grpc(&receiver, call).await.into_body().collect().await.unwrap();
+    assert_eq!(response.trailers().unwrap()["grpc-status"], "0");
+    let partial = ExportMetricsServiceResponse::decode(&response.to_bytes()[5..]).unwrap().partial_success;
+    assert_eq!(partial.unwrap().rejected_data_points, points);
+
+    let json = r#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"name":"jvm_threads","gauge":{"dataPoints":[
+        {"asInt":"7","timeUnixNano":"1800000000000000000","attributes":[{"key":"a","value":{"stringValue":"b"}}]}]}}]}]}]}"#;
+    let response = serve_http(&receiver, post("/v1/metrics", &[JSON], json)).await;
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let answer: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(answer["partialSuccess"]["rejectedDataPoints"], "1", "{answer}");
+}
+
+#[tokio::test]
+async fn what_is_no_request_for_metrics_is_refused_as_logs_are() {
+    let (receiver, _) = receiver();
+    let bomb = zstd(&vec![0; 8 << 20]);
+    for (headers, body, status) in [
+        (vec![PROTOBUF], vec![0xff; 40], StatusCode::BAD_REQUEST),
+        (vec![PROTOBUF], push("sonde-agent")[..100].to_vec(), StatusCode::BAD_REQUEST),
+        (vec![PROTOBUF], vec![b'x'; LIMIT + 1], StatusCode::PAYLOAD_TOO_LARGE),
+        (vec![PROTOBUF, ("content-encoding", "zstd")], bomb, StatusCode::PAYLOAD_TOO_LARGE),
+        (vec![JSON], b"[".to_vec(), StatusCode::BAD_REQUEST),
+        (vec![("content-type", "text/plain")], vec![], StatusCode::UNSUPPORTED_MEDIA_TYPE),
+    ] {
+        let response = serve_http(&receiver, post("/v1/metrics", &headers, body)).await;
+        assert_eq!(response.status(), status, "{headers:?}");
+    }
+    assert_eq!(receiver.0.admission.used_bytes(), 0, "all memory is given back");
+    let page = sonde_daemon::page::Page::new(vec![page::Section::new(None, vec![receiver.source()])], false);
+    let page = page.render(page::Format::Classic);
+    assert!(page.contains("sonde_collector_ack_seconds_count 0"), "metrics are no acknowledged logs: {page}");
 }

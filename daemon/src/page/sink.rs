@@ -70,9 +70,9 @@ pub struct Sink {
     pub(super) refused: Vec<String>,
 }
 
-/// A family's rows.
+/// A family's rows, to be read.
 #[derive(Debug)]
-pub(super) struct Family {
+pub struct Family {
     pub(super) name: String,
     pub(super) help: String,
     pub(super) kind: Kind,
@@ -92,10 +92,12 @@ pub(super) struct Row {
     pub(super) cell: Cell,
 }
 
+/// What a row says.
 #[derive(Debug)]
-pub(super) enum Cell {
+pub enum Cell {
+    /// A value.
     Plain(Value),
-    /// Sum, count, and buckets (upper end, count in this bucket alone).
+    /// Of a histogram: sum, count, and buckets (upper end, count in this bucket alone).
     Buckets(f64, u64, Vec<(f64, u64)>),
 }
 
@@ -162,6 +164,11 @@ impl Sink {
         }
     }
 
+    /// Families in the order in which they came, those without rows too.
+    pub fn families(&self) -> impl Iterator<Item = &Family> {
+        self.families.iter()
+    }
+
     /// Rows that were put in so far.
     pub fn rows(&self) -> usize {
         self.families.iter().map(|family| family.rows.len()).sum()
@@ -186,8 +193,28 @@ impl Family {
         self.rows.extend(other.rows.into_iter().map(|row| Row { first: row.first + ends, ..row }));
     }
 
+    /// Its name, as classic text has it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its help.
+    pub fn help(&self) -> &str {
+        &self.help
+    }
+
+    /// Its type.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Each row: keys and values of its labels, and what it says.
+    pub fn rows(&self) -> impl Iterator<Item = (impl Iterator<Item = (&str, &str)> + Clone, &Cell)> {
+        self.rows.iter().map(|row| (self.labels(row), &row.cell))
+    }
+
     /// The keys and values of a row.
-    pub(super) fn labels(&self, row: &Row) -> impl Iterator<Item = (&str, &str)> {
+    pub(super) fn labels(&self, row: &Row) -> impl Iterator<Item = (&str, &str)> + Clone {
         let mut start = if row.first == 0 { 0 } else { self.ends[row.first - 1] };
         self.ends[row.first..row.first + row.labels * 2].chunks_exact(2).map(move |ends| {
             let pair = (&self.text[start..ends[0]], &self.text[ends[0]..ends[1]]);

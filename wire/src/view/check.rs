@@ -4,10 +4,26 @@ use super::{Summary, ViewError};
 use crate::limits::ViewLimits;
 use crate::proto::{Reader, Value};
 
-/// Messages of a request (opentelemetry-proto `logs.proto`, `resource.proto`, `common.proto`).
+/// Messages of a request (opentelemetry-proto `logs.proto`, `metrics.proto`, `resource.proto`, `common.proto`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Message {
     Request,
+    MetricsRequest,
+    ResourceMetrics,
+    ScopeMetrics,
+    Metric,
+    Gauge,
+    Sum,
+    Histogram,
+    ExponentialHistogram,
+    Summary,
+    NumberDataPoint,
+    HistogramDataPoint,
+    ExponentialHistogramDataPoint,
+    Buckets,
+    SummaryDataPoint,
+    ValueAtQuantile,
+    Exemplar,
     ResourceLogs,
     Resource,
     EntityRef,
@@ -24,6 +40,22 @@ impl Message {
     const fn name(self) -> &'static str {
         match self {
             Self::Request => "ExportLogsServiceRequest",
+            Self::MetricsRequest => "ExportMetricsServiceRequest",
+            Self::ResourceMetrics => "ResourceMetrics",
+            Self::ScopeMetrics => "ScopeMetrics",
+            Self::Metric => "Metric",
+            Self::Gauge => "Gauge",
+            Self::Sum => "Sum",
+            Self::Histogram => "Histogram",
+            Self::ExponentialHistogram => "ExponentialHistogram",
+            Self::Summary => "Summary",
+            Self::NumberDataPoint => "NumberDataPoint",
+            Self::HistogramDataPoint => "HistogramDataPoint",
+            Self::ExponentialHistogramDataPoint => "ExponentialHistogramDataPoint",
+            Self::Buckets => "ExponentialHistogramDataPoint.Buckets",
+            Self::SummaryDataPoint => "SummaryDataPoint",
+            Self::ValueAtQuantile => "SummaryDataPoint.ValueAtQuantile",
+            Self::Exemplar => "Exemplar",
             Self::ResourceLogs => "ResourceLogs",
             Self::Resource => "Resource",
             Self::EntityRef => "EntityRef",
@@ -47,6 +79,10 @@ pub(super) enum Shape {
     Fixed32,
     Bytes,
     Str,
+    /// Repeated numbers of eight bytes, packed or one by one.
+    Packed64,
+    /// Repeated varints, packed or one by one.
+    PackedVarint,
     Many(Message),
     Once(Message),
 }
@@ -87,6 +123,54 @@ pub(super) const fn shape(message: Message, field: u32) -> Shape {
         (M::AnyValue, 7) => S::Bytes,
         (M::ArrayValue, 1) => S::Many(M::AnyValue),
         (M::KeyValueList, 1) => S::Many(M::KeyValue),
+        _ => shape_of_metrics(message, field),
+    }
+}
+
+/// `metrics.proto` 1.11.
+const fn shape_of_metrics(message: Message, field: u32) -> Shape {
+    use Message as M;
+    use Shape as S;
+    match (message, field) {
+        (M::MetricsRequest, 1) => S::Many(M::ResourceMetrics),
+        (M::ResourceMetrics, 1) => S::Once(M::Resource),
+        (M::ResourceMetrics, 2) => S::Many(M::ScopeMetrics),
+        (M::ResourceMetrics | M::ScopeMetrics, 3) | (M::Metric, 1..=3) => S::Str,
+        (M::ScopeMetrics, 1) => S::Once(M::Scope),
+        (M::ScopeMetrics, 2) => S::Many(M::Metric),
+        (M::Metric, 5) => S::Once(M::Gauge),
+        (M::Metric, 7) => S::Once(M::Sum),
+        (M::Metric, 9) => S::Once(M::Histogram),
+        (M::Metric, 10) => S::Once(M::ExponentialHistogram),
+        (M::Metric, 11) => S::Once(M::Summary),
+        (M::Metric, 12) => S::Many(M::KeyValue),
+        (M::Gauge | M::Sum, 1) => S::Many(M::NumberDataPoint),
+        (M::Histogram, 1) => S::Many(M::HistogramDataPoint),
+        (M::ExponentialHistogram, 1) => S::Many(M::ExponentialHistogramDataPoint),
+        (M::Summary, 1) => S::Many(M::SummaryDataPoint),
+        (M::Sum | M::Histogram | M::ExponentialHistogram, 2) | (M::Sum, 3) => S::Varint,
+        (M::NumberDataPoint, 2..=4 | 6)
+        | (M::HistogramDataPoint, 2..=5 | 11 | 12)
+        | (M::ExponentialHistogramDataPoint, 2..=5 | 7 | 12..=14)
+        | (M::SummaryDataPoint, 2..=5)
+        | (M::ValueAtQuantile, 1 | 2)
+        | (M::Exemplar, 2 | 3 | 6) => S::Fixed64,
+        (M::NumberDataPoint | M::SummaryDataPoint, 8)
+        | (M::HistogramDataPoint, 10)
+        | (M::ExponentialHistogramDataPoint, 6 | 10)
+        | (M::Buckets, 1) => S::Varint,
+        (M::HistogramDataPoint, 6 | 7) => S::Packed64,
+        (M::Buckets, 2) => S::PackedVarint,
+        (M::NumberDataPoint | M::SummaryDataPoint | M::Exemplar, 7)
+        | (M::HistogramDataPoint, 9)
+        | (M::ExponentialHistogramDataPoint, 1) => S::Many(M::KeyValue),
+        (M::NumberDataPoint, 5) | (M::HistogramDataPoint, 8) | (M::ExponentialHistogramDataPoint, 11) => {
+            S::Many(M::Exemplar)
+        }
+        // Each is there once, but two different ones may be: protobuf's merging of a second is let through.
+        (M::ExponentialHistogramDataPoint, 8 | 9) => S::Many(M::Buckets),
+        (M::SummaryDataPoint, 6) => S::Many(M::ValueAtQuantile),
+        (M::Exemplar, 4 | 5) => S::Bytes,
         _ => S::Unknown,
     }
 }
@@ -102,21 +186,23 @@ struct Frame<'a> {
     reader: Reader<'a>,
 }
 
-/// Request, ResourceLogs, ScopeLogs, LogRecord, KeyValue, then KeyValueList, KeyValue and AnyValue a level.
-const FRAMES: usize = 5 + 3 * (ViewLimits::MAX_DEPTH as usize + 1);
+/// Request, ResourceMetrics, ScopeMetrics, Metric, Gauge, NumberDataPoint, Exemplar, KeyValue (logs have fewer), then
+/// KeyValueList, KeyValue and AnyValue a level.
+const FRAMES: usize = 8 + 3 * (ViewLimits::MAX_DEPTH as usize + 1);
 
 struct Walk<'l> {
     limits: &'l ViewLimits,
     max_depth: u8,
     summary: Summary,
     groups: u32,
+    metrics: u32,
     values: u32,
 }
 
-pub(super) fn check(bytes: &[u8], limits: &ViewLimits) -> Result<Summary, ViewError> {
+pub(super) fn check(message: Message, bytes: &[u8], limits: &ViewLimits) -> Result<Summary, ViewError> {
     let max_depth = limits.depth.min(ViewLimits::MAX_DEPTH);
-    let mut walk = Walk { limits, max_depth, summary: Summary::default(), groups: 0, values: 0 };
-    let root = Frame { message: Message::Request, once: false, depth: 0, reader: Reader::new(bytes) };
+    let mut walk = Walk { limits, max_depth, summary: Summary::default(), groups: 0, metrics: 0, values: 0 };
+    let root = Frame { message, once: false, depth: 0, reader: Reader::new(bytes) };
     let mut outer = [root; FRAMES];
     let mut outer_len = 0;
     let mut frame = root;
@@ -164,7 +250,11 @@ impl Walk<'_> {
             | (Shape::Varint, Value::Varint(_))
             | (Shape::Fixed64, Value::Fixed64(_))
             | (Shape::Fixed32, Value::Fixed32(_))
+            | (Shape::Packed64, Value::Fixed64(_))
+            | (Shape::PackedVarint, Value::Varint(_))
             | (Shape::Bytes, Value::Len(_)) => Ok(None),
+            (Shape::Packed64, Value::Len(bytes)) if bytes.len().is_multiple_of(8) => Ok(None),
+            (Shape::PackedVarint, Value::Len(bytes)) if are_varints(bytes) => Ok(None),
             (Shape::Str, Value::Len(bytes)) if is_utf8(bytes) => Ok(None),
             (Shape::Str, Value::Len(_)) => Err(ViewError::Utf8 { message: message.name(), field }),
             (Shape::Many(inner) | Shape::Once(inner), Value::Len(bytes)) => {
@@ -190,17 +280,35 @@ impl Walk<'_> {
     fn enter(&mut self, outer: &Frame<'_>, inner: Message) -> Result<u8, ViewError> {
         let mut depth = outer.depth;
         match inner {
-            Message::ResourceLogs => {
+            Message::ResourceLogs | Message::ResourceMetrics => {
                 self.summary.resources += 1;
                 count(&mut self.groups, self.limits.groups, "resources and scopes")?;
             }
-            Message::ScopeLogs => count(&mut self.groups, self.limits.groups, "resources and scopes")?,
+            Message::ScopeLogs | Message::ScopeMetrics => {
+                count(&mut self.groups, self.limits.groups, "resources and scopes")?
+            }
             Message::LogRecord => {
                 count(&mut self.summary.records, self.limits.records, "records")?;
                 self.values = 0;
             }
+            Message::Metric => {
+                // A metric without a point costs its reader something too.
+                count(&mut self.metrics, self.limits.records, "metrics")?;
+                self.values = 0;
+            }
+            Message::NumberDataPoint
+            | Message::HistogramDataPoint
+            | Message::ExponentialHistogramDataPoint
+            | Message::SummaryDataPoint => {
+                count(&mut self.summary.records, self.limits.records, "data points")?;
+                self.values = 0;
+            }
             Message::Resource | Message::Scope => self.values = 0,
-            Message::KeyValue | Message::EntityRef => self.value()?,
+            Message::KeyValue
+            | Message::EntityRef
+            | Message::Exemplar
+            | Message::Buckets
+            | Message::ValueAtQuantile => self.value()?,
             Message::AnyValue => {
                 if outer.message == Message::ArrayValue {
                     self.value()?;
@@ -210,13 +318,21 @@ impl Walk<'_> {
                     return Err(ViewError::TooDeep(self.max_depth));
                 }
             }
-            Message::Request | Message::ArrayValue | Message::KeyValueList => {}
+            Message::Request
+            | Message::MetricsRequest
+            | Message::Gauge
+            | Message::Sum
+            | Message::Histogram
+            | Message::ExponentialHistogram
+            | Message::Summary
+            | Message::ArrayValue
+            | Message::KeyValueList => {}
         }
         Ok(depth)
     }
 
     fn value(&mut self) -> Result<(), ViewError> {
-        count(&mut self.values, self.limits.values, "values in one record, resource or scope")
+        count(&mut self.values, self.limits.values, "values in one record, point, resource or scope")
     }
 }
 
@@ -245,6 +361,17 @@ fn is_string_pair(bytes: &[u8]) -> bool {
 fn is_string(bytes: &[u8]) -> bool {
     let mut reader = Reader::new(bytes);
     matches!(reader.field(), Ok(Some((1, Value::Len(text)))) if reader.remaining() == 0 && is_utf8(text))
+}
+
+/// Varints and nothing else, each of 64 bits at most.
+fn are_varints(mut bytes: &[u8]) -> bool {
+    while let Some(end) = bytes.iter().take(10).position(|byte| *byte < 0x80) {
+        if end == 9 && bytes[9] > 1 {
+            return false;
+        }
+        bytes = &bytes[end + 1..];
+    }
+    bytes.is_empty()
 }
 
 /// Logs are mostly ASCII, which is told faster.

@@ -62,8 +62,6 @@ fn what_has_no_effect_yet_is_refused_by_name() {
         ("logs: {multiline: [{namespace: shop, preset: java}, {start: '^\\d'}]}", "logs.multiline"),
         ("logs: {limits: {per_container: 1MiB}}", "logs.limits.per_container"),
         ("logs: {limits: {per_namespace: 1MiB}}", "logs.limits.per_namespace"),
-        ("metrics: {interval: 30s}", "metrics.interval"),
-        ("metrics: {drop: [go_.*]}", "metrics.drop"),
         ("canary: {interval: 10s}", "canary.interval"),
     ] {
         let found = problems(yaml);
@@ -81,6 +79,7 @@ fn what_people_write_is_fine() {
         "logs: {include: [{namespace: 'shop-*'}], exclude: [{container: istio-proxy}], read_existing: true}",
         "export: {endpoint: 'https://[fd00::1]:4317', headers: {X-Scope-OrgID: team-a}}",
         "kubelet: {url: ''}",
+        "metrics: {interval: 30s, push: false, drop: ['node_.*']}",
         "kubelet: {url: 'http://127.0.0.1:10255', server_name: 10.0.0.1}",
     ] {
         assert_eq!(problems(yaml), [], "{yaml}");

@@ -28,9 +28,13 @@ fn request(records: usize) -> ExportLogsServiceRequest {
     }
 }
 
-fn run(bytes: Vec<u8>, codec: Codec, format: Format, memory: u64) -> Result<Checked, Refusal> {
+fn gathered(bytes: Vec<u8>, codec: Codec, format: Format, memory: u64) -> Gathered {
     let grant = Admission::new(memory).reserve(bytes.capacity()).unwrap();
-    check(Gathered { bytes, codec, format, grant, leave: None }, LIMIT, &ViewLimits::default())
+    Gathered { bytes, codec, format, grant, leave: None }
+}
+
+fn run(bytes: Vec<u8>, codec: Codec, format: Format, memory: u64) -> Result<Checked, Refusal> {
+    check(gathered(bytes, codec, format, memory), LIMIT, &ViewLimits::default())
 }
 
 #[test]
@@ -98,16 +102,40 @@ fn json_that_would_become_many_times_larger_in_memory_has_to_pay_for_it_first() 
 }
 
 #[test]
+fn json_metrics_have_to_pay_for_what_serde_keeps_of_them_too() {
+    // A field of a point takes a few bytes of text, and a key and a value of serde's own until the `oneof` is known.
+    let point = format!("{{{}\"asInt\":1}}", "\"flags\":0,".repeat(100));
+    let text = format!(
+        "{{\"resourceMetrics\":[{{\"scopeMetrics\":[{{\"metrics\":[{{\"gauge\":{{\"dataPoints\":[{}{point}]}}}}]}}]}}]}}",
+        format!("{point},").repeat(200)
+    );
+    let body = |total| gathered(text.clone().into_bytes(), Codec::Identity, Format::Json, total);
+    let run = |total| check_metrics(body(total), 8 << 20, &ViewLimits::default(), |_| ());
+    assert_eq!(run(2 << 20).unwrap_err().reason, Reason::TooLarge, "it needs more than there is at all");
+}
+
+#[test]
 fn the_estimate_for_json_covers_its_largest_struct() {
     use opentelemetry_proto::tonic::common::v1::{EntityRef, InstrumentationScope};
-    let largest = [
-        size_of::<LogRecord>(),
-        size_of::<ResourceLogs>(),
-        size_of::<ScopeLogs>(),
+    use opentelemetry_proto::tonic::metrics::v1 as metrics;
+    let common = [
         size_of::<KeyValue>(),
         size_of::<AnyValue>(),
         size_of::<InstrumentationScope>(),
         size_of::<EntityRef>(),
     ];
-    assert!(largest.iter().all(|&size| size <= JSON_STRUCT_BYTES), "{largest:?}");
+    let logs = [size_of::<LogRecord>(), size_of::<ResourceLogs>(), size_of::<ScopeLogs>()];
+    let metrics = [
+        size_of::<metrics::ResourceMetrics>(),
+        size_of::<metrics::ScopeMetrics>(),
+        size_of::<metrics::Metric>(),
+        size_of::<metrics::NumberDataPoint>(),
+        size_of::<metrics::HistogramDataPoint>(),
+        size_of::<metrics::ExponentialHistogramDataPoint>(),
+        size_of::<metrics::SummaryDataPoint>(),
+        size_of::<metrics::Exemplar>(),
+    ];
+    for (own, cost) in [(&logs[..], LOGS_COST), (&metrics[..], METRICS_COST)] {
+        assert!(own.iter().chain(&common).all(|&size| 4 * size <= cost.array && 2 * size <= cost.object));
+    }
 }

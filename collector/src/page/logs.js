@@ -1,4 +1,4 @@
-// The page: the filters in the address, the search they make, and what comes while one looks.
+// The logs: the filters in the address, the search they make, and what comes while one looks.
 
 import * as api from './api.js';
 import { Rows } from './rows.js';
@@ -87,7 +87,7 @@ function reflect() {
   $('filters').textContent = active ? `Filters (${active})` : 'Filters';
   const asked = new URLSearchParams({ ...filters, order: 'desc', limit: 100 });
   $('api').href = `/api/v1/logs?${asked}`;
-  document.title = [filters.q, filters.pod ?? filters.namespace, 'Sonde'].filter(Boolean).map(plain).join(' · ');
+  document.title = [filters.q, filters.pod ?? filters.namespace, 'Logs', 'Sonde'].filter(Boolean).map(plain).join(' · ');
   tree();
 }
 
@@ -493,7 +493,7 @@ $('login').addEventListener('submit', (event) => {
   survey();
   search();
 });
-document.querySelector('.brand').addEventListener('click', (event) => {
+$('everything').addEventListener('click', (event) => {
   if (event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
   clear();
@@ -522,6 +522,7 @@ document.addEventListener('keydown', (event) => {
     j: () => rows.move(1),
     k: () => rows.move(-1),
     l: turn,
+    g: () => location.assign('/'),
     '?': () => $('helpbox').showModal(),
     Enter: () => (target.matches('button, a') ? null : rows.selected && (rows.toggle(rows.selected), true)),
   };
