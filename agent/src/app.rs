@@ -106,7 +106,18 @@ impl App {
             file => Some(Tokens::open(Path::new(file))?),
         };
         let push = if config.metrics.push { Some(Push::build(&config, &metrics)?) } else { None };
-        Ok(Self { config, paths, bound, health: Health::new(), pods, kubelet, exporter, metrics, push, readers })
+        Ok(Self {
+            config,
+            paths,
+            bound,
+            health: Health::new(),
+            pods,
+            kubelet,
+            exporter,
+            metrics,
+            push,
+            readers,
+        })
     }
 
     /// Where the pages are.

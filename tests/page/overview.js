@@ -272,8 +272,8 @@ export function overview({ check, $, appears, until, sleep, shots, node, pods, h
       for (const list of ['nodes', 'pods', 'namespaces']) for (const item of body[list] ?? []) Object.assign(item, { stale: true, age_seconds: 75 });
       return route.fulfill({ response, json: body });
     });
-    await until('old', async () => /not heard of/.test(await $(view, '#status').textContent()), 10_000);
-    assert.match(await row(view, '<img src=x').locator('.state').textContent(), /75s ago/);
+    await until('old', async () => /75s ago/.test(await row(view, '<img src=x').locator('.state').textContent()), 10_000);
+    assert.match(await $(view, '#status').textContent(), /not heard of/);
     assert.match(await $(view, '#nodes').textContent(), /no news for 75s/);
     if (shots) await view.screenshot({ path: join(shots, 'overview-stale.png') });
     await view.unroute('**/api/v1/*');

@@ -155,11 +155,10 @@ impl Sampler {
         Ok(sample)
     }
 
-    /// When the sample of this second was made; `None` where there is none.
+    /// When the last sample was made; `None` where there is none.
     pub fn last(&self) -> Option<SystemTime> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, sample) = state.last.as_ref()?;
-        (at.elapsed() < SHARED_FOR).then_some(sample.at)
+        state.last.as_ref().map(|(_, sample)| sample.at)
     }
 
     /// One reading a pod, from a process of its sandbox or of any of its containers.

@@ -221,17 +221,20 @@ impl Gate {
 /// One sample of all sections, encoded into the room that is given; and its points. Blocks as a scrape does.
 fn sampling(config: &Config, sources: &Sources) -> Box<dyn FnMut(Vec<u8>) -> (Vec<u8>, u64) + Send> {
     let Sections { node, containers, pods, namespaces } = sources.sections();
-    let sections: Vec<Arc<Section>> = [node, containers, pods, namespaces].into_iter().flatten().collect();
+    // What was read of cgroups may be up to a second old and says when; the rest is read now.
+    let all = [(node, false), (containers, true), (pods, false), (namespaces, true)];
+    let sections: Vec<(Arc<Section>, bool)> =
+        all.into_iter().filter_map(|(section, sampled)| Some((section?, sampled))).collect();
     let sampler = sources.sampler();
     let (cluster, node) = (config.cluster.clone(), config.node.name.clone());
     let resource = resource(&cluster, &node);
     let began = SystemTime::now();
     Box::new(move |room| {
         let mut encoder = MetricsEncoder::new(room, &resource, SCOPE, env!("CARGO_PKG_VERSION"));
-        for section in &sections {
+        for (section, sampled) in &sections {
             let rows = section.sample();
-            // What was read of cgroups may be up to a second old and says when; the rest was read just now.
-            let at = sampler.last().unwrap_or_else(SystemTime::now);
+            let read = if *sampled { sampler.last() } else { None };
+            let at = read.unwrap_or_else(SystemTime::now);
             let about = encode::About { cluster: &cluster, node: &node, at, began };
             encode::put(&rows, &about, &mut encoder);
         }

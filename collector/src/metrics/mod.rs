@@ -155,7 +155,7 @@ impl State {
                     self.budget.refused += 1;
                     continue;
                 }
-                self.namespaces.entry(key).or_default().update(name, part, sample.time, now, slot);
+                self.namespaces.entry(key).or_default().update(name, part, now, slot);
             }
             self.nodes.entry(key).or_default().update(sample, now, slot, &mut self.budget);
         }

@@ -51,13 +51,13 @@ pub struct Sum {
 
 impl Namespace {
     /// Takes a node's newest sample.
-    pub fn update(&mut self, node: &str, sample: &NamespaceSample, time: u64, now: u64, slot: Slot) {
+    pub fn update(&mut self, node: &str, sample: &NamespaceSample, now: u64, slot: Slot) {
         let part = match self.parts.get_mut(node) {
             Some(part) => part,
             None => self.parts.entry(node.into()).or_default(),
         };
         let counted = [sample.cpu_seconds, sample.receive_bytes, sample.transmit_bytes];
-        part.now = part.counters.using(time, counted, sample.memory_bytes);
+        part.now = part.counters.using(sample.time, counted, sample.memory_bytes);
         (part.last, part.heard) = (*sample, now);
         let after = std::mem::replace(&mut part.slot, slot);
         let rings = [

@@ -179,7 +179,7 @@ impl Node {
                 None if budget.pod() => self.pods.entry(name).or_default(),
                 None => continue,
             };
-            kept.update(pod, sample.time, now, slot, budget);
+            kept.update(pod, now, slot, budget);
         }
     }
 
@@ -210,7 +210,7 @@ impl Node {
 }
 
 impl Pod {
-    fn update(&mut self, sample: &PodSample<'_>, time: u64, now: u64, slot: Slot, budget: &mut Budget) {
+    fn update(&mut self, sample: &PodSample<'_>, now: u64, slot: Slot, budget: &mut Budget) {
         if &*self.uid != sample.uid && !sample.uid.is_empty() {
             // Another pod of the same name: its counters begin anew.
             self.counters = Counters::default();
@@ -235,7 +235,8 @@ impl Pod {
         // The pod's own cgroup also has what its ended containers used.
         let cpu = sample.cpu_seconds.or_else(|| sum(|container| container.cpu_seconds));
         let memory = sample.memory_bytes.or_else(|| sum(|container| container.memory_bytes));
-        self.now = self.counters.using(time, [cpu, sample.receive_bytes, sample.transmit_bytes], memory);
+        self.now =
+            self.counters.using(sample.time, [cpu, sample.receive_bytes, sample.transmit_bytes], memory);
         self.graphs.put(slot, &self.now, budget);
         budget.put(&mut self.restarts_graph, slot, Some(self.restarts));
         budget.put(&mut self.ready_graph, slot, self.ready.map(f64::from));
@@ -246,7 +247,7 @@ impl Pod {
                 None if room => self.containers.entry(cut(name)).or_default(),
                 None => continue,
             };
-            kept.update(container, time, now, slot, budget);
+            kept.update(container, sample.time, now, slot, budget);
         }
     }
 

@@ -11,22 +11,28 @@ pub struct Counter {
     /// Unix nanoseconds by the sender's clock; 0 = there was none.
     at: u64,
     value: f64,
+    /// The last rate.
+    rate: Option<f64>,
 }
 
 impl Counter {
     /// Takes the next value; the rate since the last one, per second, where there is one. A counter that fell has
-    /// begun again at 0.
+    /// begun again at 0; the same reading once more says nothing new.
     pub fn rate(&mut self, at: u64, value: Option<f64>) -> Option<f64> {
         let Some(value) = value else {
             *self = Self::default();
             return None;
         };
-        let before = std::mem::replace(self, Self { at, value });
+        if at == self.at {
+            return self.rate;
+        }
+        let before = std::mem::replace(self, Self { at, value, rate: None });
         // A second or two have few bits.
         #[allow(clippy::cast_precision_loss)]
         let seconds = at.checked_sub(before.at).filter(|_| before.at > 0)? as f64 / 1e9;
         let more = if value < before.value { value } else { value - before.value };
-        (SHORTEST..=LONGEST).contains(&seconds).then(|| (more / seconds).max(0.0))
+        self.rate = (SHORTEST..=LONGEST).contains(&seconds).then(|| (more / seconds).max(0.0));
+        self.rate
     }
 }
 
@@ -40,6 +46,7 @@ mod tests {
         let mut counter = Counter::default();
         assert_eq!(counter.rate(second(10.0), Some(5.0)), None);
         assert_eq!(counter.rate(second(20.0), Some(10.0)), Some(0.5));
+        assert_eq!(counter.rate(second(20.0), Some(10.0)), Some(0.5), "the same reading once more");
         assert_eq!(counter.rate(second(30.0), Some(2.0)), Some(0.2), "it began again");
         assert_eq!(counter.rate(second(30.1), Some(3.0)), None, "too near");
         assert_eq!(counter.rate(second(1000.0), Some(4.0)), None, "too far");

@@ -16,7 +16,7 @@ pub const AGENT_SCOPE: &str = "sonde-agent";
 /// One node at one instant; what a request does not say is `None`.
 #[derive(Debug, Default)]
 pub struct NodeSample<'a> {
-    /// The newest time of its points by the node's clock, Unix nanoseconds.
+    /// When its own points were read by its clock, Unix nanoseconds; pods and namespaces are read by themselves.
     pub time: u64,
     /// CPU time that was not idle, all CPUs.
     pub cpu_seconds: Option<f64>,
@@ -51,6 +51,8 @@ pub struct NodeSample<'a> {
 /// One pod at one instant.
 #[derive(Debug, Default)]
 pub struct PodSample<'a> {
+    /// When its cgroups were read, Unix nanoseconds by the node's clock.
+    pub time: u64,
     /// Its uid.
     pub uid: &'a str,
     /// `Running` and the like.
@@ -105,6 +107,8 @@ pub struct ContainerSample<'a> {
 /// One namespace on one node.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NamespaceSample {
+    /// When its pods' cgroups were read, Unix nanoseconds by the node's clock.
+    pub time: u64,
     /// CPU time since the agent began.
     pub cpu_seconds: Option<f64>,
     /// Working set.
@@ -204,7 +208,9 @@ impl<'a> NodeSample<'a> {
     fn take(&mut self, metric: MetricView<'a>) {
         let name = metric.name;
         if let Some(rest) = name.strip_prefix("container_") {
-            self.each(metric, "", |node, labels, value, _| node.container(rest, labels, value));
+            self.each(metric, "", |node, labels, value, point| {
+                node.container(rest, labels, value, point.time_unix_nano);
+            });
         } else if let Some(rest) = name.strip_prefix("kube_pod_") {
             self.each(metric, own_label(rest), |node, labels, value, point| {
                 if rest == "info" {
@@ -214,7 +220,9 @@ impl<'a> NodeSample<'a> {
                 }
             });
         } else if let Some(rest) = name.strip_prefix("sonde_namespace_") {
-            self.each(metric, "phase", |node, labels, value, _| node.namespace(rest, labels, value));
+            self.each(metric, "phase", |node, labels, value, point| {
+                node.namespace(rest, labels, value, point.time_unix_nano);
+            });
         } else if let Some(rest) = name.strip_prefix("node_") {
             let own = match rest {
                 "cpu_seconds_total" => "mode",
@@ -222,7 +230,10 @@ impl<'a> NodeSample<'a> {
                 "uname_info" => "release",
                 _ => "device",
             };
-            self.each(metric, own, |node, labels, value, _| node.node(rest, labels.own, value));
+            self.each(metric, own, |node, labels, value, point| {
+                node.time = node.time.max(point.time_unix_nano);
+                node.node(rest, labels.own, value);
+            });
         }
     }
 
@@ -234,7 +245,6 @@ impl<'a> NodeSample<'a> {
     ) {
         for point in metric.points() {
             if let Some(value) = point.value.filter(|value| value.is_finite()) {
-                self.time = self.time.max(point.time_unix_nano);
                 take(self, Labels::of(point.attributes(), own), value, point);
             }
         }
@@ -258,11 +268,12 @@ impl<'a> NodeSample<'a> {
         }
     }
 
-    fn container(&mut self, name: &str, labels: Labels<'a>, value: f64) {
+    fn container(&mut self, name: &str, labels: Labels<'a>, value: f64, time: u64) {
         if labels.pod.is_empty() {
             return;
         }
         let Some(pod) = entry(&mut self.pods, (labels.namespace, labels.pod), &mut self.room) else { return };
+        pod.time = pod.time.max(time);
         match name {
             // On the sandbox's row, or the pod's.
             "network_receive_bytes_total" => return add(&mut pod.receive_bytes, value),
@@ -336,8 +347,9 @@ impl<'a> NodeSample<'a> {
         }
     }
 
-    fn namespace(&mut self, name: &str, labels: Labels<'a>, value: f64) {
+    fn namespace(&mut self, name: &str, labels: Labels<'a>, value: f64, time: u64) {
         let Some(namespace) = entry(&mut self.namespaces, labels.namespace, &mut self.room) else { return };
+        namespace.time = namespace.time.max(time);
         match name {
             "cpu_usage_seconds_total" => namespace.cpu_seconds = Some(value),
             "memory_working_set_bytes" => namespace.memory_bytes = Some(value),

@@ -51,6 +51,9 @@ export function bytes(value) {
   return `${unit === 0 || number >= 100 ? Math.round(number) : number.toPrecision(number >= 10 ? 3 : 2)} ${UNITS[unit]}`;
 }
 
+/** Bytes a second in a few letters, where the heading says what they are. */
+export const brief = (value) => (value === null || value === undefined ? '–' : bytes(value).replace(/ (.)?i?B$/, (_, unit) => unit ?? '').replace(/^(\d+)\.\d+/, '$1'));
+
 /** Cores: a thousandth is `1m`, as in Kubernetes. */
 export function cores(value) {
   if (value === null || value === undefined) return '–';

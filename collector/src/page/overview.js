@@ -1,7 +1,7 @@
 // The overview: namespaces, nodes and pods as the agents' last samples have them.
 
 import * as api from './api.js';
-import { bytes, cores, lasting, most, percent, rate, spark } from './graph.js';
+import { brief, bytes, cores, lasting, most, percent, rate, spark } from './graph.js';
 import { Table, button, name, put } from './table.js';
 import { element, plain, show } from './text.js';
 
@@ -55,6 +55,7 @@ function address() {
 
 let typing = false;
 function change(next, typed = false) {
+  stilled = 0; // Who asks for another order gets it.
   Object.assign(state, { page: 0 }, next);
   if (typed && typing) history.replaceState(null, '', address());
   else history.pushState(null, '', address());
@@ -214,6 +215,13 @@ function graph(cell, values, what, { top = 0, text = cores, ...size } = {}) {
 const cell = (className, ...children) => element('td', className, ...children);
 const cells = (row, ...classes) => classes.map((className) => row.appendChild(cell(className)));
 
+/** A number with its name, for where the columns have no headings. */
+function labelled(label, text) {
+  const made = cell('number', text);
+  made.dataset.label = label;
+  return made;
+}
+
 /** A number and what it is of. */
 function amount(cell, value, of) {
   const key = `${value}|${of}`;
@@ -261,7 +269,7 @@ function shortRow(kind, field) {
 
 function traffic(cell, item) {
   const none = item.stale || (item.receive_bytes_per_second === null && item.transmit_bytes_per_second === null);
-  put(cell, none ? '–' : `↓ ${rate(item.receive_bytes_per_second)} ↑ ${rate(item.transmit_bytes_per_second)}`);
+  put(cell, none ? '–' : `↓${brief(item.receive_bytes_per_second)} ↑${brief(item.transmit_bytes_per_second)}`);
 }
 
 /** Where a pod's lines are. */
@@ -287,7 +295,7 @@ function podRow() {
   const space = button('link space', filterBy('namespace'));
   const label = link('', '');
   row.append(cell('first', element('div', 'podname', open, space, element('span', 'slash', '/'), label)));
-  const classes = ['', 'number', 'number', 'graph', 'number', 'graph', 'number net', 'number age', 'node', 'act'];
+  const classes = ['', 'number', 'number', 'graph', 'number', 'graph second', 'number net', 'number age', 'node', 'act'];
   const [status, restarts, cpu, cpuLine, memory, memoryLine, network, age, node, act] = cells(row, ...classes);
   for (const [each, said] of [[cpu, 'CPU'], [memory, 'Mem'], [restarts, 'Restarts']]) each.dataset.label = said;
   const there = status.appendChild(element('span', 'state'));
@@ -356,8 +364,8 @@ function fill(made, pod) {
     const said = `${one.reason ? plain(one.reason) : one.ready === null ? 'not known' : one.ready ? 'ready' : 'not ready'}${before}`;
     const read = link(logs(pod, one.name), 'Logs');
     read.setAttribute('aria-label', `Logs of container ${plain(one.name)}`);
-    return element('tr', '', cell('', show(one.name)), cell('', said), cell('number', number.format(one.restarts ?? 0)),
-      cell('number', cores(one.cpu_cores)), cell('number', bytes(one.memory_bytes)), cell('act', read));
+    return element('tr', '', cell('', show(one.name)), cell('', said), labelled('Restarts', number.format(one.restarts ?? 0)),
+      labelled('CPU', cores(one.cpu_cores)), labelled('Mem', bytes(one.memory_bytes)), cell('act', read));
   });
   const facts = [pod.owner ? `${pod.owner.kind} ${pod.owner.name}` : '', `node ${pod.node}`, clusters > 1 ? `cluster ${pod.cluster}` : '', pod.uid ? `uid ${pod.uid}` : '']
     .filter(Boolean).map(plain).join(' · ');
@@ -400,6 +408,7 @@ function details(signal) {
 
 const sortShort = (kind) => (column) => {
   const own = sorts[kind];
+  stilled = 0;
   sorts[kind] = { sort: column, descending: own.sort === column ? !own.descending : column !== 'name' };
   look();
 };
