@@ -27,7 +27,6 @@ export class Node {
     mkdirSync(join(this.dir, 'proc', String(pod.pid), 'net'), { recursive: true });
     writeFileSync(pod.log, '');
     this.pods.push(pod);
-    this.step(0);
     return pod;
   }
 
@@ -86,6 +85,7 @@ export class Node {
   }
 
   async start() {
+    this.step(0);
     this.kubelet = createServer((request, response) => {
       response.setHeader('content-type', 'application/json');
       response.end(request.url.startsWith('/pods') ? this.podList() : 'ok');

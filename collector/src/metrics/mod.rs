@@ -7,7 +7,8 @@
 //! # Memory
 //! At most ([`Limits`]): 131,072 histories of 720 bytes (94 MB), 50,000 pods of about 1 KB with their containers'
 //! facts (50 MB), 2,000 namespaces of 5.8 KB (12 MB) and 250 bytes for each node that tells of one. A thousand pods
-//! of two containers have 10,000 histories: 7.2 MB, and 1 MB of facts. What does not fit has no history, or is left
+//! of two containers have 10,000 histories: 7.2 MB, and 1 MB of facts (measured: 5,000 pods with four histories each,
+//! 27 MB). What does not fit has no history, or is left
 //! out, and counts in `sonde_collector_metrics_refused_total`.
 //!
 //! Pods, containers and nodes are forgotten when they have been gone for an hour.

@@ -278,6 +278,8 @@ impl<'a> NodeSample<'a> {
             // On the sandbox's row, or the pod's.
             "network_receive_bytes_total" => return add(&mut pod.receive_bytes, value),
             "network_transmit_bytes_total" => return add(&mut pod.transmit_bytes, value),
+            // A pod without a sandbox carries its network as the container `POD`.
+            _ if name.starts_with("network_") || labels.container == "POD" => return,
             _ => {}
         }
         let (cpu, memory) = if !labels.container.is_empty() {

@@ -71,6 +71,7 @@ pub(crate) fn node<'a>(pod: &'a str, cpu: f64) -> Rows<'a> {
         ),
         ("container_network_receive_bytes_total", with(&[("name", "s"), ("interface", "eth0")]), cpu * 10.0),
         ("container_network_receive_bytes_total", with(&[("name", "s"), ("interface", "net1")]), cpu * 10.0),
+        ("container_network_receive_errors_total", with(&[("container", "POD"), ("interface", "eth0")]), 1.0),
         ("container_cpu_usage_seconds_total", vec![("id", "/")], 77.0),
         ("sonde_namespace_cpu_usage_seconds_total", vec![("namespace", "shop")], cpu * 3.0),
         ("sonde_namespace_memory_working_set_bytes", vec![("namespace", "shop")], 5e8),

@@ -197,9 +197,17 @@ function clear() {
 
 // ---- Rows
 
+/** Values before the first that anyone has: a young collector's graphs are not all at the right edge. */
+let skip = 0;
+const LEAST = 30;
+function begin(lists) {
+  const first = Math.min(...lists.map((values) => (values ?? []).findIndex((value) => value !== null)).filter((at) => at >= 0));
+  return Math.max(0, Math.min(first, POINTS - LEAST)) || 0;
+}
+
 /** A sparkline that is drawn again only for other values. */
 function graph(cell, values, what, { top = 0, text = cores, ...size } = {}) {
-  const known = values ?? [];
+  const known = (values ?? []).slice(size.skip ?? skip);
   const drawn = known.join();
   if (cell.dataset.drawn === drawn) return;
   cell.dataset.drawn = drawn;
@@ -387,13 +395,15 @@ async function chart(made, signal) {
     if (!made.inside) return;
     const slots = state.span === '1h' ? 360 : 90;
     const kinds = [['cpu_cores', cores, 0.02], ['memory_bytes', bytes, 1 << 20], ['receive_bytes_per_second', rate, 1024], ['transmit_bytes_per_second', rate, 1024]];
-    kinds.forEach(([kind, text, top], at) => {
-      const values = series[kind].slice(-slots);
+    const lists = kinds.map(([kind]) => series[kind].slice(-slots));
+    const early = Math.min(begin(lists), slots - LEAST);
+    kinds.forEach(([, text, top], at) => {
+      const values = lists[at];
       const figure = made.graphs.children[at];
       const highest = most(values);
       const now = values.findLast((value) => value !== null);
-      put(figure.querySelector('.now'), highest === null ? 'nothing yet' : `${text(now)}, at most ${text(highest)}`);
-      graph(figure.querySelector('.wide'), values, figure.firstChild.firstChild.textContent, { top, text, width: 240, height: 56 });
+      put(figure.querySelector('.now'), highest === null ? 'nothing yet' : `${text(now)} · max ${text(highest)}`);
+      graph(figure.querySelector('.wide'), values, figure.firstChild.firstChild.textContent, { top, text, width: 240, height: 56, skip: early });
     });
   } catch {
     // The list says what is wrong; a pod that is gone has left it.
@@ -425,6 +435,7 @@ const pods = new Table($('podtable'), {
 
 function draw() {
   const { namespaces, nodes, pods: found } = last;
+  skip = begin([...namespaces.namespaces, ...nodes.nodes, ...found.pods].map((item) => item.history?.cpu_cores));
   clusters = new Set(nodes.nodes.map((node) => node.cluster)).size;
   for (const [kind, { [kind]: items, total }, counted, more] of [
     ['namespaces', namespaces, 'nscount', 'nsmore'], ['nodes', nodes, 'nodecount', 'nodemore'],
