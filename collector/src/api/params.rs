@@ -172,7 +172,8 @@ pub fn unknown<'k>(key: &str, known: impl Iterator<Item = &'k &'k str> + Clone) 
     let synonym = SYNONYMS.iter().find(|(other, _)| *other == lower).map(|(_, name)| *name);
     let synonym = synonym.filter(|name| known.clone().any(|own| own == name));
     let near = || {
-        let (far, name) = known.clone().map(|name| (distance(name, &lower), *name)).min_by_key(|(far, _)| *far)?;
+        let (far, name) =
+            known.clone().map(|name| (distance(name, &lower), *name)).min_by_key(|(far, _)| *far)?;
         (far <= name.len() / 3).then_some(name)
     };
     match synonym.or_else(near) {
@@ -284,7 +285,7 @@ mod tests {
             ("something", None),
             ("äöü", None),
         ] {
-            let what = unknown(given);
+            let what = unknown(given, NAMES.iter().chain(&OTHERS));
             match meant {
                 Some(name) => assert_eq!(what, format!("is not known (did you mean `{name}`?)"), "{given}"),
                 None => assert!(what.starts_with("is not known (expected one of cluster, node, "), "{what}"),
