@@ -51,12 +51,15 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// The push, ready to run.
 pub struct Push {
     courier: Courier,
-    sample: Box<dyn FnMut(Vec<u8>) -> (Vec<u8>, u64) + Send>,
+    sample: Sampling,
     interval: Duration,
     probe_every: Duration,
     metrics: PushMetrics,
     complaints: RateLimit,
 }
+
+/// Makes a request in the room that is given, and says how many points it has.
+type Sampling = Box<dyn FnMut(Vec<u8>) -> (Vec<u8>, u64) + Send>;
 
 /// When the next push may go.
 #[derive(Debug, PartialEq, Eq)]
@@ -132,7 +135,7 @@ impl Push {
                     match sent {
                         Ok((verdict, bytes)) => {
                             self.metrics.sent(&verdict.code, points, payload.len(), bytes);
-                            gate = self.answered(gate, &verdict);
+                            gate = self.answered(&gate, &verdict);
                         }
                         Err(error) => {
                             self.metrics.dropped(Dropped::Unreachable, 1);
@@ -153,7 +156,7 @@ impl Push {
     }
 
     /// What the answer means for the next pushes.
-    fn answered(&self, before: Gate, verdict: &Verdict) -> Gate {
+    fn answered(&self, before: &Gate, verdict: &Verdict) -> Gate {
         let now = Instant::now();
         let gate = match &verdict.answer {
             Answer::Accepted { rejected, message } => {
@@ -178,7 +181,7 @@ impl Push {
                 Gate::Open
             }
         };
-        self.tell(&before, &gate, &verdict.words);
+        self.tell(before, &gate, &verdict.words);
         gate
     }
 
@@ -219,7 +222,7 @@ impl Gate {
 }
 
 /// One sample of all sections, encoded into the room that is given; and its points. Blocks as a scrape does.
-fn sampling(config: &Config, sources: &Sources) -> Box<dyn FnMut(Vec<u8>) -> (Vec<u8>, u64) + Send> {
+fn sampling(config: &Config, sources: &Sources) -> Sampling {
     let Sections { node, containers, pods, namespaces } = sources.sections();
     // What was read of cgroups may be up to a second old and says when; the rest is read now.
     let all = [(node, false), (containers, true), (pods, false), (namespaces, true)];

@@ -42,6 +42,7 @@ mod tests {
 
     #[test]
     fn a_rate_needs_two_values_that_are_near_each_other() {
+        #[allow(clippy::cast_possible_truncation)]
         let second = |second: f64| (second * 1e9) as u64;
         let mut counter = Counter::default();
         assert_eq!(counter.rate(second(10.0), Some(5.0)), None);

@@ -8,6 +8,8 @@
 pub const STEP: u64 = 10;
 /// Slots of a ring.
 pub const SLOTS: usize = 360;
+/// The same as a difference of slots.
+const LENGTH: u32 = 360;
 /// The longest gap that a value fills.
 pub const FILL: u32 = 6;
 
@@ -49,7 +51,7 @@ impl Ring {
         let cell = half(value);
         let between = if missed <= FILL { cell } else { NONE };
         // Further back than the ring is long there is nothing to write.
-        let written = missed.min(SLOTS as u32);
+        let written = missed.min(LENGTH);
         for back in (1..written).rev() {
             cells[place(slot - back)] = between;
         }
@@ -82,7 +84,7 @@ impl SumRing {
     /// Adds one node's value to the slots behind `after`, the last that it has added to, up to `slot`.
     pub fn add(&mut self, after: Slot, slot: Slot, value: f64) {
         if slot > self.last {
-            let new = (slot - self.last).min(SLOTS as u32);
+            let new = (slot - self.last).min(LENGTH);
             for back in 0..new {
                 self.cells[place(slot - back)] = f32::NAN;
             }
@@ -177,7 +179,7 @@ mod tests {
                 slot += step;
                 ring.set(slot, value);
                 all.insert(slot, value);
-                let oldest = slot - (SLOTS as u32 - 1);
+                let oldest = slot - (LENGTH - 1);
                 for at in oldest.saturating_sub(400)..=slot + 1 {
                     match (ring.get(at), all.get(&at).filter(|_| at >= oldest)) {
                         (None, None) => {}

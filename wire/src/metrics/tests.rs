@@ -94,7 +94,7 @@ proptest! {
             metric.point([], Span::default(), Number::Int(1));
         }
         drop(metric);
-        prop_assert_eq!(encoder.points() as usize, gauges.len() + sums.len() + histograms.len());
+        prop_assert_eq!(encoder.points(), (gauges.len() + sums.len() + histograms.len()) as u64);
 
         let metric = |name: &str, description: &str, data| otlp::Metric {
             name: name.into(), description: description.into(), data: Some(data), ..Default::default()
