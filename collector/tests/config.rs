@@ -39,7 +39,9 @@ fn the_table_of_keys_and_defaults_is_the_programs() {
         program.insert(key.clone(), if key == "sinks[].name" { "none".to_owned() } else { value });
     }
     let text = include_str!("../CONFIG.md");
-    let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
+    // The first table: those below the headings are of other things.
+    let keys = text.lines().take_while(|line| !line.starts_with("## "));
+    let rows = keys.filter_map(|line| line.strip_prefix("| `"));
     let table: BTreeMap<String, String> = rows
         .map(|row| {
             let mut cells = row.split(" | ");
