@@ -223,7 +223,7 @@ impl Gate {
 
 /// One sample of all sections, encoded into the room that is given; and its points. Blocks as a scrape does.
 fn sampling(config: &Config, sources: &Sources) -> Sampling {
-    let Sections { node, containers, pods, namespaces } = sources.sections();
+    let Sections { node, containers, pods, namespaces, kubelet: _ } = sources.sections();
     // What was read of cgroups may be up to a second old and says when; the rest is read now.
     let all = [(node, false), (containers, true), (pods, false), (namespaces, true)];
     let sections: Vec<(Arc<Section>, bool)> =
