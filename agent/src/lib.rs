@@ -9,8 +9,6 @@ pub mod app;
 pub mod batch;
 pub mod buffers;
 pub mod config;
-pub mod dial;
-pub mod endpoint;
 pub mod export;
 pub mod host;
 pub mod http;

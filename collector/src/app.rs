@@ -19,12 +19,15 @@ use sonde_daemon::tls::{self, TlsError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::config::{Config, SinkKind, Tls};
-use crate::deliver::{DeliverOptions, Delivery};
+use crate::config::{Config, Sink, SinkKind, Tls};
+use crate::deliver::dead_letter::DeadLetters;
+use crate::deliver::lane::{self, Lane, LaneOptions};
+use crate::deliver::store::{Delivery, StoreOptions as DeliverOptions};
 use crate::front::Front;
 use crate::metrics::Metrics;
 use crate::queue::{MinFree, Queue, QueueError, QueueOptions, RealFilesystem};
 use crate::receive::{self, Patience, Receiver, Reply, Settings};
+use crate::sinks::elasticsearch::{Elasticsearch, ElasticsearchError};
 use crate::store::{Store, StoreError, StoreOptions, Writer};
 use crate::{api, deliver, page, stats};
 
@@ -73,6 +76,17 @@ pub enum AppError {
         /// What the sink that is furthest behind has still to take.
         bytes: u64,
     },
+    /// The directory of dead letters cannot be read.
+    #[error("data_dir/dead-letter: {0}")]
+    DeadLetter(std::io::Error),
+    /// A sink of type elasticsearch cannot be made.
+    #[error("sink {name}: {source}")]
+    Elasticsearch {
+        /// Which.
+        name: String,
+        /// Why.
+        source: ElasticsearchError,
+    },
     /// The runtime failed.
     #[error("{0}")]
     Runtime(#[from] std::io::Error),
@@ -83,7 +97,9 @@ pub struct App {
     config: Config,
     _lock: Lock,
     queue: Queue,
-    sink: StoreSink,
+    store: Option<StoreSink>,
+    others: Vec<(Sink, Elasticsearch)>,
+    letters: Arc<DeadLetters>,
     receiver: Receiver,
     metrics: Metrics,
     readers: Option<Tokens>,
@@ -118,7 +134,10 @@ impl App {
         let senders = tokens("auth.otlp.token_file", &config.auth.otlp.token_file)?;
         let readers = tokens("auth.http.token_file", &config.auth.http.token_file)?;
         let queue = open_queue(&config)?;
-        let sink = open_store(&config)?;
+        let letters = DeadLetters::open(&config.data_dir.join("dead-letter"), config.dead_letter.max_bytes.0)
+            .map_err(AppError::DeadLetter)?;
+        let store = open_store(&config)?;
+        let others = open_others(&config)?;
         let settings = Settings {
             request_bytes: request_bytes(&config),
             in_flight_bytes: config.limits.in_flight.0,
@@ -130,7 +149,21 @@ impl App {
         let grpc = bind("otlp_grpc", &config.listen.otlp_grpc)?;
         let http = bind("otlp_http", &config.listen.otlp_http)?;
         let pages = bind("http", &config.listen.http)?;
-        Ok(Self { config, _lock: lock, queue, sink, receiver, metrics, readers, tls, grpc, http, pages })
+        Ok(Self {
+            config,
+            _lock: lock,
+            queue,
+            store,
+            others,
+            letters,
+            receiver,
+            metrics,
+            readers,
+            tls,
+            grpc,
+            http,
+            pages,
+        })
     }
 
     /// From now on nothing is taken: every sender is asked to come again. Gives the queue, to see how much is left.
@@ -152,27 +185,42 @@ impl App {
         let health = Health::new();
         let ready = health.readiness("recovery");
         let (stop_delivery, delivery_stops) = watch::channel(false);
-        let StoreSink { name, store, writer } = self.sink;
-        let options = DeliverOptions {
-            dead_letter_dir: self.config.data_dir.join("dead-letter").join(&name),
-            dead_letter_bytes: self.config.dead_letter.max_bytes.0,
-            sink: name.clone(),
-            request_bytes: request_bytes(&self.config),
-        };
-        let delivering = health.heartbeat("delivery", TURN);
-        let delivery = deliver::start(&self.queue, writer, options, delivery_stops, delivering.clone())?;
-        deliver::forget_all_but(&self.queue, &[&name]);
-        let sources: Vec<Box<dyn Source>> = vec![
+        let mut sources: Vec<Box<dyn Source>> = vec![
             Box::new(Build { prefix: "sonde_collector", version: env!("CARGO_PKG_VERSION") }),
             Box::new(Process),
             self.receiver.source(),
             self.metrics.source(),
-            stats::queue_source(self.queue.clone()),
-            stats::store_source(name, store.clone(), Arc::clone(delivery.numbers())),
+            stats::queue_source(self.queue.clone(), self.config.queue.max_bytes.0),
+            stats::letters_source(Arc::clone(&self.letters)),
         ];
+        let mut deliveries = Deliveries::default();
+        let mut logs = api::without_store();
+        let mut names = Vec::new();
+        if let Some(StoreSink { name, store, writer }) = self.store {
+            let options = DeliverOptions { sink: name.clone(), request_bytes: request_bytes(&self.config) };
+            let heartbeat = health.heartbeat("delivery", TURN);
+            let (shelf, stop, beat) = (self.letters.shelf(&name), delivery_stops.clone(), heartbeat.clone());
+            let delivery = deliver::store::start(&self.queue, writer, options, shelf, stop, beat)?;
+            sources.push(stats::store_source(name.clone(), store.clone(), Arc::clone(delivery.numbers())));
+            logs = api::router(store);
+            deliveries.store = Some((delivery, heartbeat));
+            names.push(name);
+        }
+        for (sink, destination) in self.others {
+            let options = lane_options(&self.config, &sink);
+            let heartbeat = health.heartbeat("delivery", TURN);
+            let shelf = self.letters.shelf(&sink.name);
+            let lane =
+                lane::start(&self.queue, destination, options, shelf, delivery_stops.clone(), heartbeat);
+            sources.push(stats::lane_source(sink.name.clone(), Arc::clone(lane.numbers())));
+            deliveries.lanes.push(lane);
+            names.push(sink.name);
+        }
+        drop(delivery_stops);
+        deliver::forget_all_but(&self.queue, &names.iter().map(String::as_str).collect::<Vec<_>>());
         let own = Page::new(vec![Section::new(None, sources)], true);
         let anonymous = self.config.auth.http.anonymous;
-        let routes = page::router().merge(api::router(store)).merge(api::metrics::router(self.metrics));
+        let routes = page::router().merge(logs).merge(api::metrics::router(self.metrics));
         let front = Front::new(health.clone(), own, self.readers, anonymous, routes);
         // Readers are served until all else has ended.
         let (stop_pages, pages_stop) = shutdown::channel();
@@ -199,14 +247,14 @@ impl App {
         let stopped = tokio::select! {
             _ = shutdown.wait() => Ok(()),
             Some(ended) = senders.join_next() => ended.map_err(std::io::Error::other).and_then(|result| result),
-            () = watch_over(&health, &self.queue, &delivery, &delivering) => Err(std::io::Error::other("the delivery to the store ended")),
+            () = watch_over(&health, &self.queue, &deliveries) => Err(std::io::Error::other("a delivery ended")),
         };
         ready.set(false);
         self.receiver.drain();
         let end = async {
             while senders.join_next().await.is_some() {}
             stop_delivery.send_replace(true);
-            let _ = tokio::task::spawn_blocking(move || delivery.join()).await;
+            deliveries.join().await;
             self.queue.close().await;
         };
         // Without a stop that was asked for, something failed: there is nothing to wait for.
@@ -228,24 +276,76 @@ const TURN: Duration = Duration::from_secs(60);
 /// itself. A disk never does: the queue's threads only wait for frames and for the disk (an fsync that hangs, a volume
 /// that is gone), so they count as long as they run; the delivery's loop beats by itself, and is beaten for while it is
 /// in the store. A restart would hang at the same disk; what hangs shows as refused requests and in the queue's age.
-async fn watch_over(health: &Health, queue: &Queue, delivery: &Delivery, delivering: &Heartbeat) {
+async fn watch_over(health: &Health, queue: &Queue, deliveries: &Deliveries) {
     let runtime = health.heartbeat("runtime", TURN);
     let threads = health.heartbeat("queue", TURN);
-    while !delivery.is_finished() {
+    while !deliveries.one_has_ended() {
         runtime.beat();
         if queue.is_running() {
             threads.beat();
         }
-        if delivery.numbers().on_disk.load(Ordering::Relaxed) {
-            delivering.beat();
+        if let Some((delivery, heartbeat)) = &deliveries.store
+            && delivery.numbers().on_disk.load(Ordering::Relaxed)
+        {
+            heartbeat.beat();
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
-/// The one sink there is: as configured, or with the store's defaults.
-fn open_store(config: &Config) -> Result<StoreSink, AppError> {
+/// What runs between the queue and the sinks.
+#[derive(Default)]
+struct Deliveries {
+    store: Option<(Delivery, Heartbeat)>,
+    lanes: Vec<Lane>,
+}
+
+impl Deliveries {
+    fn one_has_ended(&self) -> bool {
+        self.store.as_ref().is_some_and(|(delivery, _)| delivery.is_finished())
+            || self.lanes.iter().any(Lane::is_finished)
+    }
+
+    async fn join(self) {
+        if let Some((delivery, _)) = self.store {
+            let _ = tokio::task::spawn_blocking(move || delivery.join()).await;
+        }
+        for lane in self.lanes {
+            lane.join().await;
+        }
+    }
+}
+
+fn lane_options(config: &Config, sink: &Sink) -> LaneOptions {
+    LaneOptions {
+        name: sink.name.clone(),
+        skip_beyond: sink.skip_beyond(&config.queue),
+        request_bytes: request_bytes(config),
+        batch_bytes: 4 << 20,
+        window_bytes: 32 << 20,
+        in_flight: 8,
+        timing: lane::Timing::default(),
+    }
+}
+
+/// Every sink but the store.
+fn open_others(config: &Config) -> Result<Vec<(Sink, Elasticsearch)>, AppError> {
+    let others = config.sinks.iter().filter(|sink| sink.kind == SinkKind::Elasticsearch);
+    others
+        .map(|sink| {
+            let made = Elasticsearch::build(sink, &config.data_dir);
+            let made = made.map_err(|source| AppError::Elasticsearch { name: sink.name.clone(), source })?;
+            Ok((sink.clone(), made))
+        })
+        .collect()
+}
+
+/// The store as configured; with its defaults where no sink is configured at all.
+fn open_store(config: &Config) -> Result<Option<StoreSink>, AppError> {
     let sink = config.sinks.iter().find(|sink| sink.kind == SinkKind::Store);
+    if sink.is_none() && !config.sinks.is_empty() {
+        return Ok(None);
+    }
     let name = sink.map_or("store", |sink| sink.name.as_str()).to_owned();
     let defaults = StoreOptions::default();
     let options = StoreOptions::new(
@@ -253,7 +353,7 @@ fn open_store(config: &Config) -> Result<StoreSink, AppError> {
         sink.and_then(|sink| sink.max_bytes).map_or(defaults.max_bytes, |size| size.0),
     );
     let (store, writer) = Store::open(&config.data_dir.join("store"), options)?;
-    Ok(StoreSink { name, store, writer })
+    Ok(Some(StoreSink { name, store, writer }))
 }
 
 fn request_bytes(config: &Config) -> usize {

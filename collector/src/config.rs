@@ -148,12 +148,92 @@ pub struct Sink {
     /// Its kind.
     #[serde(rename = "type")]
     pub kind: SinkKind,
-    /// store: age at which records go.
+    /// What happens when it is further behind than `max_lag_bytes`.
+    pub when_behind: WhenBehind,
+    /// How far it may be behind; `None` = half of `queue.max_bytes`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_lag_bytes: Option<Size>,
+    /// Age at which records go.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention: Option<Interval>,
     /// store: bytes on disk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_bytes: Option<Size>,
+    /// elasticsearch: URLs of its nodes, or of what stands before them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<Vec<String>>,
+    /// elasticsearch: what documents look like.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layout: Option<Layout>,
+    /// elasticsearch: where they go.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_stream: Option<DataStream>,
+    /// elasticsearch: install templates and lifecycle.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub templates: Option<bool>,
+    /// elasticsearch: user of basic authentication.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// elasticsearch: its password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<String>,
+    /// elasticsearch: an API key, as base64 of `id:key`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_key_file: Option<String>,
+    /// elasticsearch: a bearer token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<String>,
+    /// elasticsearch: TLS of https endpoints.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ClientTls>,
+}
+
+/// What happens to a sink that is too far behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenBehind {
+    /// Its records stay in the queue, until that is full and senders are asked to come again.
+    #[default]
+    Hold,
+    /// The oldest of its records are given up and counted.
+    Skip,
+}
+
+/// What documents look like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// OpenTelemetry's own names, as Elasticsearch's `otel` mapping has them.
+    #[default]
+    Otel,
+    /// Elastic Common Schema, as Filebeat writes it.
+    Ecs,
+}
+
+/// A data stream's name, but for its type and what the layout adds.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataStream {
+    /// `data_stream.dataset`.
+    pub dataset: String,
+    /// `data_stream.namespace`.
+    pub namespace: String,
+}
+
+/// TLS of a client; empty file names = the system's authorities, no certificate of our own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClientTls {
+    /// Authorities of the server's certificate, PEM.
+    pub ca_file: String,
+    /// Our certificate chain, PEM.
+    pub cert_file: String,
+    /// Its key, PEM.
+    pub key_file: String,
+    /// The name that the server's certificate must carry; empty = the endpoint's host.
+    pub server_name: String,
+    /// Accept any certificate.
+    pub insecure_skip_verify: bool,
 }
 
 /// Kinds of destination.
@@ -163,6 +243,22 @@ pub enum SinkKind {
     /// The embedded store.
     #[default]
     Store,
+    /// Elasticsearch or OpenSearch.
+    Elasticsearch,
+}
+
+impl Sink {
+    /// How far it may be behind before it is skipped; `None` = it is held.
+    pub fn skip_beyond(&self, queue: &Queue) -> Option<u64> {
+        let most = self.max_lag_bytes.map_or(queue.max_bytes.0 / 2, |size| size.0);
+        (self.when_behind == WhenBehind::Skip).then_some(most)
+    }
+}
+
+impl Default for DataStream {
+    fn default() -> Self {
+        Self { dataset: "kubernetes.container_logs".to_owned(), namespace: "default".to_owned() }
+    }
 }
 
 impl Default for Config {

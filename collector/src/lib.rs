@@ -12,6 +12,7 @@ pub mod metrics;
 mod page;
 pub mod queue;
 pub mod receive;
+pub mod sinks;
 mod stats;
 pub mod store;
 mod tools;

@@ -5,14 +5,18 @@ use std::sync::atomic::Ordering;
 
 use sonde_daemon::page::{self, Sink, Source};
 
-use crate::deliver::Delivered;
+use crate::deliver::dead_letter::DeadLetters;
+use crate::deliver::lane::Numbers;
+use crate::deliver::store::Delivered;
 use crate::queue::{self, Queue};
 use crate::store::{self, Store};
 
 /// The queue's numbers; a sink's are those of its cursor.
-pub fn queue_source(queue: Queue) -> Box<dyn Source> {
+pub fn queue_source(queue: Queue, max_bytes: u64) -> Box<dyn Source> {
     page::source("queue", move |out| {
         show_queue(&queue.status(), out);
+        let help = "Disk space that the queue may take: `queue.max_bytes`.";
+        out.gauge("sonde_collector_queue_max_bytes", help).row([], max_bytes);
         Ok(())
     })
 }
@@ -24,6 +28,50 @@ pub fn store_source(name: String, store: Store, delivered: Arc<Delivered>) -> Bo
         show_store(&name, &store.status(), dead_letters, out);
         Ok(())
     })
+}
+
+/// The numbers of a sink other than the store.
+pub fn lane_source(name: String, numbers: Arc<Numbers>) -> Box<dyn Source> {
+    page::source("sink", move |out| {
+        show_records(&name, &numbers, out);
+        Ok(())
+    })
+}
+
+/// The numbers of all sinks' dead letters.
+pub fn letters_source(letters: Arc<DeadLetters>) -> Box<dyn Source> {
+    page::source("dead_letter", move |out| {
+        let help = "Disk space of the dead letters of all sinks.";
+        out.gauge("sonde_collector_dead_letter_bytes", help).row([], letters.bytes());
+        let help = "Dead letters that were deleted to keep within dead_letter.max_bytes.";
+        out.counter("sonde_collector_dead_letter_dropped_total", help).row([], letters.dropped());
+        Ok(())
+    })
+}
+
+const RECORDS: (&str, &str) =
+    ("sonde_collector_records_total", "Records by what became of them at the sink.");
+const RETRIES: (&str, &str) = ("sonde_collector_retries_total", "Tries that failed and were made again.");
+
+fn show_records(sink: &str, numbers: &Numbers, out: &mut Sink) {
+    let mut rows = out.counter(RECORDS.0, RECORDS.1);
+    for (outcome, number) in [
+        ("delivered", &numbers.delivered),
+        ("duplicate", &numbers.duplicate),
+        ("dead_letter", &numbers.dead_letter),
+        ("skipped", &numbers.skipped),
+    ] {
+        rows.row([("sink", sink), ("outcome", outcome)], number.load(Ordering::Relaxed));
+    }
+    let mut rows = out.counter(RETRIES.0, RETRIES.1);
+    for (code, count) in numbers.retries() {
+        rows.row([("sink", sink), ("code", code.as_str())], count);
+    }
+    let help = "1 while the sink's answer holds us; the code says which.";
+    let mut rows = out.gauge("sonde_collector_sink_blocked", help);
+    if let Some(code) = numbers.blocked() {
+        rows.row([("sink", sink), ("code", code.as_str())], 1u64);
+    }
 }
 
 fn show_queue(status: &queue::Status, out: &mut Sink) {
@@ -54,15 +102,12 @@ fn show_queue(status: &queue::Status, out: &mut Sink) {
 }
 
 fn show_store(sink: &str, status: &store::Status, dead_letters: u64, out: &mut Sink) {
-    let help = "Records by what became of them at the sink.";
-    out.counter("sonde_collector_records_total", help)
+    out.counter(RECORDS.0, RECORDS.1)
         .row([("sink", sink), ("outcome", "delivered")], status.delivered)
         .row([("sink", sink), ("outcome", "duplicate")], status.duplicates)
         .row([("sink", sink), ("outcome", "dead_letter")], dead_letters)
         .row([("sink", sink), ("outcome", "skipped")], 0u64);
-    let help = "Tries that failed and were made again.";
-    out.counter("sonde_collector_retries_total", help)
-        .row([("sink", sink), ("code", "commit")], status.commit_errors);
+    out.counter(RETRIES.0, RETRIES.1).row([("sink", sink), ("code", "commit")], status.commit_errors);
     let gauges = [
         ("sonde_collector_store_records", "Records in the store.", status.records),
         ("sonde_collector_store_pending_records", "Of those, not yet committed.", status.pending_records),

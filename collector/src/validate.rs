@@ -2,11 +2,13 @@
 
 use std::collections::HashSet;
 
+use sonde_daemon::client::endpoint::Endpoint;
 use sonde_daemon::config::{Problems, Validate};
 use sonde_daemon::units::Size;
 
-use crate::config::{Ack, Config, SinkKind};
+use crate::config::{Ack, Config, Sink, SinkKind, WhenBehind};
 use crate::queue::MinFree;
+use crate::sinks::elasticsearch;
 
 /// A request may be one record, the store holds a record in one block, and blocks end at 1 GiB. What a byte of a
 /// request becomes there is at most six: a control character, as JSON.
@@ -133,6 +135,13 @@ impl Config {
             if sink.max_bytes.is_some_and(|bytes| bytes < Size::mib(1)) {
                 problems.add(key("max_bytes"), "is too small", "at least 1MiB");
             }
+            if sink.max_lag_bytes.is_some_and(|bytes| bytes > self.queue.max_bytes) {
+                problems.add(key("max_lag_bytes"), "is more than the queue holds", "at most queue.max_bytes");
+            }
+            validate_keys(sink, &key, problems);
+            if sink.kind == SinkKind::Elasticsearch {
+                validate_elasticsearch(sink, &key, problems);
+            }
         }
         let second = self.sinks.iter().enumerate().filter(|(_, sink)| sink.kind == SinkKind::Store).nth(1);
         if let Some((number, _)) = second {
@@ -142,6 +151,71 @@ impl Config {
                 &others.iter().map(String::as_str).collect::<Vec<_>>(),
                 "is a second store",
                 "at most one sink of type store",
+            );
+        }
+    }
+}
+
+/// Keys that say nothing to a sink of this type.
+fn validate_keys(sink: &Sink, key: &impl Fn(&str) -> String, problems: &mut Problems) {
+    let elastic = [
+        ("endpoints", sink.endpoints.is_some()),
+        ("layout", sink.layout.is_some()),
+        ("data_stream", sink.data_stream.is_some()),
+        ("templates", sink.templates.is_some()),
+        ("username", sink.username.is_some()),
+        ("password_file", sink.password_file.is_some()),
+        ("api_key_file", sink.api_key_file.is_some()),
+        ("token_file", sink.token_file.is_some()),
+        ("tls", sink.tls.is_some()),
+    ];
+    let skips = sink.when_behind != WhenBehind::Hold;
+    let (foreign, expected): (&[(&str, bool)], _) = match sink.kind {
+        SinkKind::Store => (&elastic, "only keys of type store"),
+        SinkKind::Elasticsearch => {
+            (&[("max_bytes", sink.max_bytes.is_some())], "only keys of type elasticsearch")
+        }
+    };
+    for (name, _) in foreign.iter().filter(|(_, given)| *given) {
+        problems.add(key(name), "says nothing to a sink of this type", expected);
+    }
+    if sink.kind == SinkKind::Store && skips {
+        problems.add(key("when_behind"), "the store is never skipped", "`hold`");
+    }
+}
+
+fn validate_elasticsearch(sink: &Sink, key: &impl Fn(&str) -> String, problems: &mut Problems) {
+    let endpoints = sink.endpoints.as_deref().unwrap_or_default();
+    if endpoints.is_empty() {
+        problems.add(key("endpoints"), "is empty", "URLs such as `http://127.0.0.1:9200`");
+    }
+    for (number, url) in endpoints.iter().enumerate() {
+        if let Err(error) = Endpoint::parse(url, elasticsearch::PORTS) {
+            problems.add(key(&format!("endpoints[{number}]")), error.to_string(), "");
+        }
+    }
+    let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    if given(&sink.username) != given(&sink.password_file) {
+        let missing = if given(&sink.username) { "password_file" } else { "username" };
+        problems.add(key(missing), "is empty", "both username and password_file, or neither");
+    }
+    let ways = [&sink.username, &sink.api_key_file, &sink.token_file];
+    if ways.into_iter().filter(|way| given(way)).count() > 1 {
+        problems.add(
+            key("username"),
+            "is one of several ways to log in",
+            "username, api_key_file or token_file",
+        );
+    }
+    let stream = sink.data_stream.clone().unwrap_or_default();
+    for (name, part) in [("dataset", &stream.dataset), ("namespace", &stream.namespace)] {
+        // What Elasticsearch asks of the parts of a data stream's name.
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '.';
+        if part.is_empty() || part.len() > 100 || !part.chars().all(plain) {
+            problems.add(
+                key(&format!("data_stream.{name}")),
+                format!("`{part}` cannot be part of a data stream's name"),
+                "1 to 100 of a-z, 0-9, `_`, `.`",
             );
         }
     }
@@ -168,6 +242,15 @@ limits: {request: 64MiB, in_flight: 64MiB, connections: 1}
 queue: {max_bytes: 10GiB, min_free: 0B}
 sinks:
   - {name: store, type: store, retention: 7d, max_bytes: 20GiB}
+  - name: es
+    type: elasticsearch
+    endpoints: [http://127.0.0.1:9200]
+    layout: otel
+    data_stream: {dataset: kubernetes.container_logs, namespace: default}
+    username: \"\"
+    password_file: \"\"
+    api_key_file: \"\"
+    tls: {ca_file: \"\"}
 ";
         assert_eq!(problems(example), []);
     }
@@ -197,6 +280,31 @@ sinks:
             ("sinks: [{name: \"../x\"}]", "sinks[0].name", "../x"),
             ("sinks: [{name: a, retention: 0s}]", "sinks[0].retention", "0s would"),
             ("sinks: [{name: a, type: elastic}]", "sinks[0].type", "store"),
+            ("sinks: [{name: a, endpoints: [\"http://x\"]}]", "sinks[0].endpoints", "says nothing"),
+            ("sinks: [{name: a, when_behind: skip}]", "sinks[0].when_behind", "never skipped"),
+            ("sinks: [{name: a, max_lag_bytes: 20GiB}]", "sinks[0].max_lag_bytes", "more than"),
+            ("sinks: [{name: a, type: elasticsearch}]", "sinks[0].endpoints", "is empty"),
+            ("sinks: [{name: a, type: elasticsearch, endpoints: [x]}]", "sinks[0].endpoints[0]", "`x`"),
+            (
+                "sinks: [{name: a, type: elasticsearch, endpoints: [\"http://x\"], max_bytes: 1GiB}]",
+                "sinks[0].max_bytes",
+                "says nothing",
+            ),
+            (
+                "sinks: [{name: a, type: elasticsearch, endpoints: [\"http://x\"], username: u}]",
+                "sinks[0].password_file",
+                "is empty",
+            ),
+            (
+                "sinks: [{name: a, type: elasticsearch, endpoints: [\"http://x\"], token_file: t, api_key_file: k}]",
+                "sinks[0].username",
+                "several",
+            ),
+            (
+                "sinks: [{name: a, type: elasticsearch, endpoints: [\"http://x\"], data_stream: {namespace: a-b}}]",
+                "sinks[0].data_stream.namespace",
+                "a-b",
+            ),
         ] {
             let found = problems(text);
             assert_eq!(found.len(), 1, "{text}: {found:?}");

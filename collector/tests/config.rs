@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use sonde_collector::config::{Config, Sink};
+use sonde_collector::config::{ClientTls, Config, DataStream, Layout, Sink};
 use sonde_collector::store::StoreOptions;
 use sonde_daemon::units::{Interval, Size};
 
@@ -31,6 +31,16 @@ fn the_table_of_keys_and_defaults_is_the_programs() {
     let sink = Sink {
         retention: Some(Interval(store.retention)),
         max_bytes: Some(Size(store.max_bytes)),
+        max_lag_bytes: Some(Size(Config::default().queue.max_bytes.0 / 2)),
+        endpoints: Some(Vec::new()),
+        layout: Some(Layout::default()),
+        data_stream: Some(DataStream::default()),
+        templates: Some(true),
+        username: Some(String::new()),
+        password_file: Some(String::new()),
+        api_key_file: Some(String::new()),
+        token_file: Some(String::new()),
+        tls: Some(ClientTls::default()),
         ..Sink::default()
     };
     let mut keys = BTreeMap::new();

@@ -7,6 +7,7 @@
 
 pub mod args;
 pub mod backoff;
+pub mod client;
 pub mod config;
 pub mod health;
 pub mod http;

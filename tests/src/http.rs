@@ -19,9 +19,21 @@ pub struct Answer {
 /// # Errors
 /// No connection, or no HTTP answer.
 pub fn get(port: u16, path: &str) -> anyhow::Result<Answer> {
+    send(port, "GET", path, "")
+}
+
+/// Any request to `127.0.0.1:port`, with a JSON body where there is one.
+///
+/// # Errors
+/// No connection, or no HTTP answer.
+pub fn send(port: u16, method: &str, path: &str, json: &str) -> anyhow::Result<Answer> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).with_context(|| format!("connect to {port}"))?;
     stream.set_read_timeout(Some(Duration::from_secs(120)))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    write!(stream, "{method} {path} HTTP/1.0\r\nHost: localhost\r\n")?;
+    if !json.is_empty() {
+        write!(stream, "Content-Type: application/json\r\nContent-Length: {}\r\n", json.len())?;
+    }
+    write!(stream, "\r\n{json}")?;
     let mut body = BufReader::new(stream);
     let mut line = String::new();
     body.read_line(&mut line)?;

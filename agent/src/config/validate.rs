@@ -10,8 +10,8 @@ use sonde_daemon::config::{Problems, Validate};
 use sonde_daemon::units::{Interval, Size};
 
 use super::{Config, Export, Kubelet, Logs, Metrics, MultilineRule, PodSource};
-use crate::endpoint::Endpoint;
 use crate::export;
+use sonde_daemon::client::endpoint::Endpoint;
 
 /// Mounted into every pod with a service account: its presence says that we are in one.
 pub const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";

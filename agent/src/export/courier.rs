@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use sonde_daemon::client::endpoint::Endpoint;
+use sonde_daemon::client::names;
+use sonde_daemon::client::pool::CallError;
 
 use super::delivery::{Delivery, Shared};
 use super::packer::PackError;
-use super::pool::CallError;
 use super::verdict::Verdict;
-use super::{ExportError, Service, Timing, names, share};
+use super::{ExportError, Service, Timing, share};
 use crate::config::Export;
-use crate::endpoint::Endpoint;
 
 /// Sends requests to one service of a receiver, over connections of its own.
 pub struct Courier(Arc<Shared>);

@@ -4,14 +4,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use sonde_daemon::backoff::Backoff;
+use sonde_daemon::client::gate::{Change, Gate};
+use sonde_daemon::client::pool::{CallError, Pool};
 use sonde_daemon::log::RateLimit;
 use sonde_wire::answer::Answer;
 
-use super::gate::{Change, Gate};
 use super::ladder::Ladder;
 use super::metrics::Metrics;
 use super::packer::{Encoding, Packed, Packer};
-use super::pool::{CallError, Pool};
 use super::target::Target;
 use super::verdict::{self, EncodingDoubt, Verdict};
 use crate::batch::Outcome;

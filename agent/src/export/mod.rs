@@ -6,14 +6,9 @@
 
 mod courier;
 mod delivery;
-mod gate;
-mod hint;
 mod ladder;
 pub mod metrics;
-pub mod names;
 pub mod packer;
-pub mod pool;
-mod spoken;
 mod target;
 pub mod verdict;
 
@@ -28,6 +23,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use sonde_daemon::client::dial::Dialer;
+use sonde_daemon::client::endpoint::{Endpoint, EndpointError};
+use sonde_daemon::client::gate::Gate;
+use sonde_daemon::client::names::{self, Names};
+use sonde_daemon::client::pool::{Pool, Version};
 use sonde_daemon::log::RateLimit;
 use sonde_daemon::secret::{SecretError, Token};
 use sonde_daemon::shutdown::Shutdown;
@@ -36,20 +36,18 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinSet};
 
 use self::delivery::{Delivery, Shared};
-use self::gate::Gate;
 use self::ladder::Ladder;
 use self::metrics::Metrics;
-use self::names::Names;
 use self::packer::Packer;
-use self::pool::{Pool, Version};
 use self::target::{Target, TargetError};
 use crate::batch::{Batch, BatchId, Outcome, Settlement};
 use crate::config::{self, Export, Protocol};
-use crate::dial::Dialer;
-use crate::endpoint::{Endpoint, EndpointError};
 
 /// Default ports of OTLP: gRPC and HTTP.
 const PORTS: (u16, u16) = (4317, 4318);
+
+/// An answer holds a few words; more than this is not read.
+const ANSWER_BYTES: usize = 64 << 10;
 
 /// Why there is no exporter.
 #[derive(Debug, thiserror::Error)]
@@ -200,7 +198,7 @@ fn share(
     let tls = if endpoint.tls { Some(tls::Client::new(tls_options(&config.tls, version))?) } else { None };
     let target = Target::new(endpoint.clone(), config, service, token, timing.deadline)?;
     Ok(Shared {
-        pool: Pool::new(Dialer::new(endpoint, tls)?, names, version, config.in_flight),
+        pool: Pool::new(Dialer::new(endpoint, tls)?, names, version, config.in_flight, ANSWER_BYTES),
         target,
         protocol: config.protocol,
         gate: Gate::new(timing.probe_every),

@@ -10,9 +10,11 @@
 
 use std::io::{self, Read, Write};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
+use http_body_util::Full;
+use sonde_daemon::client::pool::Body;
 use zstd::zstd_safe::CParameter;
 
 /// gRPC's length prefix: a flag and four bytes (grpc/doc/PROTOCOL-HTTP2.md, "Length-Prefixed-Message").
@@ -69,6 +71,12 @@ impl Packed {
     /// Bytes of the body: prefix and message.
     pub fn body_bytes(&self) -> usize {
         self.prefix.len() + self.message.len()
+    }
+}
+
+impl From<Packed> for Body {
+    fn from(packed: Packed) -> Self {
+        Full::new(packed.prefix.chain(packed.message))
     }
 }
 

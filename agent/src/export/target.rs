@@ -11,7 +11,7 @@ use sonde_wire::grpc::{LOGS_EXPORT_PATH, METRICS_EXPORT_PATH, RESEND_HEADER};
 
 use super::packer::{Encoding, Packed};
 use crate::config::{Export, Protocol};
-use crate::endpoint::Endpoint;
+use sonde_daemon::client::endpoint::Endpoint;
 
 /// Why no request can be made from the configuration.
 #[derive(Debug, thiserror::Error)]

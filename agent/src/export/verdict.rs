@@ -1,16 +1,16 @@
 //! What an answer means: the class of contract section 8, and whether it speaks of the compression. Pure.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderValue, header};
 use serde::Deserialize;
+use sonde_daemon::client::hint;
+use sonde_daemon::client::pool::Reply;
 use sonde_wire::answer::{self, Answer};
 use sonde_wire::grpc::{self, STATUS_DETAILS_TRAILER, Status, StatusDetails};
 use sonde_wire::response::{PartialSuccess, decode_logs_response};
 
-use super::hint;
 use super::packer::Encoding;
-use super::pool::Reply;
 
 /// Longest text of a receiver that is kept, for our own log.
 const WORDS: usize = 300;
@@ -113,7 +113,7 @@ pub fn of_http(reply: &Reply, sent: Encoding, now: SystemTime) -> Verdict {
     let protobuf = kind.starts_with(b"application/x-protobuf");
     let json = kind.starts_with(b"application/json");
     let details = if protobuf && status >= 300 { StatusDetails::decode(&reply.body).ok() } else { None };
-    let asked = retry_after(&reply.headers, now).or(details.as_ref().and_then(|d| d.retry_delay));
+    let asked = reply.retry_after(now).or(details.as_ref().and_then(|d| d.retry_delay));
     let mut answer = answer::from_http(status, asked);
     if let Answer::Accepted { .. } = answer {
         answer = if protobuf {
@@ -144,15 +144,6 @@ pub fn of_http(reply: &Reply, sent: Encoding, now: SystemTime) -> Verdict {
     let words = said.map_or_else(|| words(&reply.body, ""), |text| shortened(&text));
     let words = hinted(words, hint::of_answer(false, kind.starts_with(b"application/grpc")));
     Verdict { answer, code: status.to_string(), words, encoding }
-}
-
-/// `Retry-After`: seconds, or a date (RFC 9110, 10.2.3).
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    Some(httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default())
 }
 
 /// The status said that it was accepted, so a body that cannot be read changes nothing.
@@ -224,6 +215,9 @@ mod tests {
     use http::StatusCode;
     use proptest::prelude::*;
     use sonde_wire::response::encode_logs_response;
+
+    use http::HeaderMap;
+    use std::time::Duration;
 
     use super::*;
 

@@ -16,8 +16,8 @@ use sonde_daemon::secret::Token;
 use sonde_daemon::tls::{self, ClientOptions, Roots, TlsError};
 
 use crate::config;
-use crate::dial::{DialError, Stream, dial_plain, dial_tls};
-use crate::endpoint::{Endpoint, EndpointError};
+use sonde_daemon::client::dial::{DialError, Stream, dial_plain, dial_tls};
+use sonde_daemon::client::endpoint::{Endpoint, EndpointError};
 
 /// A longer answer is refused: 500 pods are a few megabytes.
 const ANSWER_BYTES: usize = 64 << 20;

@@ -17,7 +17,7 @@ use sonde_daemon::units::Interval;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::endpoint::Endpoint;
+use sonde_daemon::client::endpoint::Endpoint;
 
 const RECORDED: &[u8] = include_bytes!("../../../tests/fixtures/kubelet/pods.json");
 

@@ -76,6 +76,18 @@ pub fn router(store: Store) -> Router {
         .with_state(api)
 }
 
+/// The API's routes of a collector without a store: they say so.
+pub fn without_store() -> Router {
+    let none = || async {
+        let what = "this collector has no store: records are where its sinks put them (or configure a sink of type store)";
+        problem(StatusCode::NOT_FOUND, what)
+    };
+    Router::new()
+        .route("/api/v1/logs", get(none))
+        .route("/api/v1/logs/count", get(none))
+        .route("/api/v1/logs/tail", get(none))
+}
+
 #[derive(Clone)]
 struct Api {
     store: Store,

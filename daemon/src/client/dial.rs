@@ -4,14 +4,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::tls::{self, TlsError};
 use rustls::CertificateError;
 use rustls::pki_types::ServerName;
-use sonde_daemon::tls::{self, TlsError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::endpoint::Endpoint;
+use super::endpoint::Endpoint;
 
 /// An open connection.
 pub type Stream = Box<dyn Io>;

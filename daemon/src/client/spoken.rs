@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::dial::Stream;
+use super::dial::Stream;
 
 /// The type of a SETTINGS frame stands after three bytes of length.
 const SETTINGS: (usize, u8) = (3, 4);

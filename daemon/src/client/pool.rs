@@ -8,33 +8,30 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use bytes::buf::Chain;
-use bytes::{Buf, Bytes};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use sonde_daemon::backoff::Backoff;
 
+use super::dial::{DialError, Dialer};
 use super::hint;
 use super::names::Names;
-use super::packer::Packed;
 use super::spoken::{Listened, Spoken};
-use crate::dial::{DialError, Dialer};
+use crate::backoff::Backoff;
 
 const CONNECT: Duration = Duration::from_secs(5);
 const LOOK_UP: Duration = Duration::from_secs(5);
 const LOOK_UP_AGAIN: Duration = Duration::from_secs(30);
 /// When no address is healthy, so many are tried for one request.
 const LAST_CHANCES: usize = 3;
-/// An answer holds a few words; more than this is not read.
-const ANSWER_BYTES: usize = 64 << 10;
 const HEADER_BYTES: u32 = 64 << 10;
 
-/// Prefix and message of a request.
+/// A request's bytes: a prefix such as gRPC's, and the message.
 pub type Body = Full<Chain<Bytes, Bytes>>;
 
 /// The protocol on a connection.
@@ -53,10 +50,21 @@ pub struct Reply {
     pub status: StatusCode,
     /// Headers.
     pub headers: HeaderMap,
-    /// At most 64 KiB.
+    /// At most what the pool was told to read.
     pub body: Bytes,
     /// Trailers, if there were any.
     pub trailers: HeaderMap,
+}
+
+impl Reply {
+    /// Its `Retry-After` (RFC 9110 section 10.2.3: seconds or a date) as a duration from `now`.
+    pub fn retry_after(&self, now: SystemTime) -> Option<Duration> {
+        let text = self.headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+        if let Ok(seconds) = text.parse() {
+            return Some(Duration::from_secs(seconds));
+        }
+        Some(httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default())
+    }
 }
 
 /// Why nothing came back.
@@ -81,6 +89,7 @@ pub struct Pool {
     names: Box<dyn Names>,
     version: Version,
     spread: usize,
+    answer_bytes: usize,
     routes: Mutex<Routes>,
     turn: AtomicUsize,
     refreshing: AtomicBool,
@@ -112,13 +121,21 @@ enum Link {
 }
 
 impl Pool {
-    /// Nothing is connected before the first call. `spread` = addresses in use at a time.
-    pub fn new(dialer: Dialer, names: Box<dyn Names>, version: Version, spread: usize) -> Arc<Self> {
+    /// Nothing is connected before the first call. `spread` = addresses in use at a time; an answer's body of more
+    /// than `answer_bytes` is a broken one.
+    pub fn new(
+        dialer: Dialer,
+        names: Box<dyn Names>,
+        version: Version,
+        spread: usize,
+        answer_bytes: usize,
+    ) -> Arc<Self> {
         Arc::new(Self {
             dialer,
             names,
             version,
             spread: spread.max(1),
+            answer_bytes,
             routes: Mutex::default(),
             turn: AtomicUsize::new(0),
             refreshing: AtomicBool::new(false),
@@ -126,9 +143,9 @@ impl Pool {
     }
 
     /// Sends a request and reads the answer, within `deadline` from the moment it is sent.
-    pub async fn call(
+    pub async fn call<B: Clone + Into<Body>>(
         self: &Arc<Self>,
-        request: &Request<Packed>,
+        request: &Request<B>,
         deadline: Duration,
     ) -> Result<(SocketAddr, Reply), CallError> {
         let mut last = "no address".to_owned();
@@ -143,7 +160,9 @@ impl Pool {
                         break;
                     }
                 };
-                let answered = tokio::time::timeout(deadline, exchange(&mut link, outgoing(request))).await;
+                let answered =
+                    tokio::time::timeout(deadline, exchange(&mut link, outgoing(request), self.answer_bytes))
+                        .await;
                 let reason = match answered {
                     Ok(Ok(reply)) => {
                         route.give_back(link);
@@ -204,8 +223,8 @@ impl Pool {
         Ok(order(&list, self.spread, self.turn.fetch_add(1, Ordering::Relaxed)))
     }
 
-    /// Looks the name up again.
-    pub(super) async fn refresh(&self) -> Result<(), String> {
+    /// Looks the name up again; routes to addresses that stay keep what is known of them.
+    pub async fn refresh(&self) -> Result<(), String> {
         let endpoint = self.dialer.endpoint();
         let found: Vec<SocketAddr> = if let Ok(ip) = endpoint.host.parse::<IpAddr>() {
             vec![SocketAddr::new(ip, endpoint.port)]
@@ -347,8 +366,8 @@ fn shuffled(n: usize) -> usize {
     usize::try_from(RandomState::new().hash_one(n) % (n as u64)).unwrap_or(0)
 }
 
-fn outgoing(request: &Request<Packed>) -> Request<Body> {
-    request.clone().map(|packed| Full::new(packed.prefix.chain(packed.message)))
+fn outgoing<B: Clone + Into<Body>>(request: &Request<B>) -> Request<Body> {
+    request.clone().map(Into::into)
 }
 
 struct Broken {
@@ -356,7 +375,7 @@ struct Broken {
     reason: String,
 }
 
-async fn exchange(link: &mut Link, request: Request<Body>) -> Result<Reply, Broken> {
+async fn exchange(link: &mut Link, request: Request<Body>, answer_bytes: usize) -> Result<Reply, Broken> {
     let answered = match link {
         Link::Http1(sender) => sender.try_send_request(request).await,
         Link::Http2(sender, _) => sender.try_send_request(request).await,
@@ -367,12 +386,12 @@ async fn exchange(link: &mut Link, request: Request<Body>) -> Result<Reply, Brok
         let silent = matches!(link, Link::Http2(_, spoken) if !spoken.get());
         Broken { sent, reason: if silent { format!("{reason} ({})", hint::NOT_HTTP2) } else { reason } }
     })?;
-    read(response).await.map_err(|reason| Broken { sent: true, reason })
+    read(response, answer_bytes).await.map_err(|reason| Broken { sent: true, reason })
 }
 
-async fn read(response: Response<Incoming>) -> Result<Reply, String> {
+async fn read(response: Response<Incoming>, answer_bytes: usize) -> Result<Reply, String> {
     let (parts, body) = response.into_parts();
-    let body = Limited::new(body, ANSWER_BYTES).collect().await.map_err(|error| error.to_string())?;
+    let body = Limited::new(body, answer_bytes).collect().await.map_err(|error| error.to_string())?;
     let trailers = body.trailers().cloned().unwrap_or_default();
     Ok(Reply { status: parts.status, headers: parts.headers, body: body.to_bytes(), trailers })
 }

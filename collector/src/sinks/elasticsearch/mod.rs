@@ -1,0 +1,291 @@
+//! Elasticsearch and OpenSearch: each record once in a data stream.
+//!
+//! Records go by `_bulk` with `create` and an `_id` that is a function of the record ([`bulk::id`]), so a second try is
+//! a conflict and not a second document. What a single backing index cannot know, because the stream was rolled over
+//! in between, is looked up first ([`lookup`]). What the server says about a record counts, and nothing else
+//! ([`answer`]).
+//!
+//! # Memory
+//! For each of the lane's tries: a body of at most [`bulk::BYTES`] before gzip, one document, and an answer of at most
+//! 16 MiB; beside them ids and places of the documents of one body.
+
+mod answer;
+mod bulk;
+mod client;
+mod document;
+mod lookup;
+mod setup;
+mod template;
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::Method;
+use sonde_daemon::client::endpoint::EndpointError;
+use sonde_daemon::client::pool::{CallError, Reply};
+use sonde_daemon::secret::SecretError;
+use sonde_daemon::tls::TlsError;
+use tokio::sync::Mutex;
+
+use self::answer::{Item, Maybe, Whole};
+use self::bulk::{Bulk, Piece};
+use self::client::{Client, Content};
+use self::lookup::Backing;
+use self::setup::Setup;
+use crate::config;
+use crate::deliver::batch::State;
+use crate::deliver::{Batch, Sink, Trouble};
+
+/// Ports where an endpoint names none.
+pub const PORTS: (u16, u16) = (9200, 9200);
+
+/// What is asked for of an answer to `_bulk`: nothing that is not read.
+const FILTER: &str = "errors,error,status,items.*._id,items.*._index,items.*.status,items.*.failure_store,\
+                      items.*.error.type,items.*.error.reason";
+
+/// Why a sink cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ElasticsearchError {
+    /// An endpoint.
+    #[error("endpoints: {0}")]
+    Endpoint(#[from] EndpointError),
+    /// A secret's file.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// TLS files.
+    #[error("tls: {0}")]
+    Tls(#[from] TlsError),
+    /// The collector's own name.
+    #[error("data_dir/collector-id: {0}")]
+    Name(io::Error),
+}
+
+/// The sink.
+pub struct Elasticsearch {
+    client: Client,
+    setup: Setup,
+    stream: String,
+    writer: Arc<document::Writer>,
+    collector: Arc<str>,
+    ready: Mutex<bool>,
+}
+
+impl Elasticsearch {
+    /// Reads secrets and TLS files; connects to nothing.
+    ///
+    /// # Errors
+    /// Names the key or the file.
+    pub fn build(sink: &config::Sink, data_dir: &Path) -> Result<Self, ElasticsearchError> {
+        let layout = sink.layout.unwrap_or_default();
+        let names = sink.data_stream.clone().unwrap_or_default();
+        Ok(Self {
+            client: Client::build(sink)?,
+            stream: template::stream_name(layout, &names),
+            writer: Arc::new(document::Writer::new(layout, &names)),
+            collector: collector_id(data_dir).map_err(ElasticsearchError::Name)?.into(),
+            ready: Mutex::new(false),
+            setup: Setup {
+                layout,
+                stream: names,
+                templates: sink.templates.unwrap_or(true),
+                retention: sink.retention,
+            },
+        })
+    }
+
+    async fn get_ready(&self) -> Result<(), Trouble> {
+        let mut ready = self.ready.lock().await;
+        if !*ready {
+            self.setup.run(&self.client).await?;
+            *ready = true;
+        }
+        Ok(())
+    }
+
+    /// Settles what is there of the records in doubt; gives the backing indices that were looked at.
+    async fn look_up(&self, batch: &mut Batch) -> Result<Vec<Backing>, Trouble> {
+        if batch.count(State::InDoubt) == 0 {
+            return Ok(Vec::new());
+        }
+        let list = lookup::backing(&self.client, &self.stream).await?;
+        let (units, states, collector) =
+            (Arc::clone(batch.units()), batch.states().to_vec(), Arc::clone(&self.collector));
+        let wanted = blocking(move || bulk::in_doubt(&units, &states, &collector)).await?;
+        lookup::settle(&self.client, &list, &wanted, batch).await?;
+        Ok(list)
+    }
+
+    async fn encode(&self, batch: &Batch, from: usize, piece: Piece) -> Result<Option<Bulk>, Trouble> {
+        let (units, states) = (Arc::clone(batch.units()), batch.states().to_vec());
+        let (writer, collector) = (Arc::clone(&self.writer), Arc::clone(&self.collector));
+        blocking(move || bulk::encode(&units, &states, from, piece, &writer, &collector)).await
+    }
+
+    /// Sends a body and settles what the answer says. `Err` after everything else is settled.
+    async fn send(&self, bulk: &Bulk, known: &[Backing], batch: &mut Batch) -> Result<Sent, Trouble> {
+        let path = format!("/{}/_bulk?filter_path={FILTER}", self.stream);
+        let content = Content { bytes: bulk.body.clone(), gzip: true };
+        let doubt = |batch: &mut Batch| bulk.records.iter().for_each(|record| batch.doubt(*record));
+        let reply = match self.client.call(Method::POST, &path, content).await {
+            Ok(reply) => reply,
+            Err(error) => {
+                if matches!(error, CallError::Unknown { .. }) {
+                    doubt(batch);
+                }
+                return Err(not_sent(&error));
+            }
+        };
+        match answer::whole(&reply, SystemTime::now()) {
+            Whole::Answered => {}
+            Whole::Halve(code, reason) => return Ok(Sent::Halve(code, reason)),
+            Whole::Trouble(trouble, maybe) => {
+                if maybe == Maybe::Done {
+                    doubt(batch);
+                }
+                return Err(trouble);
+            }
+        }
+        match answer::items(&reply.body, &bulk.ids) {
+            Ok(items) => settle(bulk, items, known, batch),
+            Err(error) => {
+                doubt(batch);
+                Err(Trouble::retry("answer", error))
+            }
+        }
+    }
+}
+
+/// What came of a body that was answered.
+enum Sent {
+    /// Its records are settled, or in doubt again.
+    Settled,
+    /// Records may lie in an index that was not looked at.
+    RolledOver,
+    /// Too much at once, or something in it: code and reason.
+    Halve(String, String),
+}
+
+impl Sink for Elasticsearch {
+    async fn deliver(&self, batch: &mut Batch) -> Result<(), Trouble> {
+        self.get_ready().await?;
+        let mut known = self.look_up(batch).await?;
+        let (mut from, mut piece, mut troubled) = (0, Piece::default(), None);
+        while let Some(bulk) = self.encode(batch, from, piece).await? {
+            let (first, last) = (bulk.records[0], bulk.records[bulk.records.len() - 1]);
+            let open = batch.open();
+            match self.send(&bulk, &known, batch).await {
+                Ok(Sent::Settled) => {
+                    from = last + 1;
+                    piece = piece.doubled();
+                }
+                Ok(Sent::RolledOver) => {
+                    known = self.look_up(batch).await?;
+                    from = last + 1;
+                }
+                Ok(Sent::Halve(code, reason)) if bulk.records.len() == 1 => {
+                    batch.refuse(first, code, reason);
+                    from = last + 1;
+                }
+                Ok(Sent::Halve(..)) => {
+                    piece = Piece { bytes: bulk.bytes / 2, documents: bulk.records.len() / 2 };
+                }
+                // Some of them have to come again; the others need not wait for that.
+                Err(trouble) if batch.open() < open => {
+                    troubled.get_or_insert(trouble);
+                    from = last + 1;
+                }
+                Err(trouble) => return Err(trouble),
+            }
+        }
+        troubled.map_or(Ok(()), Err)
+    }
+}
+
+/// Settles records by their items.
+fn settle(bulk: &Bulk, items: answer::Items, known: &[Backing], batch: &mut Batch) -> Result<Sent, Trouble> {
+    let (mut trouble, mut rolled_over, mut missing) = (None, false, 0);
+    for (record, item) in bulk.records.iter().copied().zip(items.items) {
+        match item {
+            Some(Item::Stored(index)) => {
+                // In doubt, and in an index that came after the lookup: an older one may have got it meanwhile.
+                let checked = known.is_empty() || known.iter().any(|known| known.name == index);
+                if batch.states()[record] == State::InDoubt && !checked {
+                    rolled_over = true;
+                } else {
+                    batch.delivered(record);
+                }
+            }
+            Some(Item::Exists) => batch.duplicate(record),
+            Some(Item::Refused(code, reason)) => batch.refuse(record, code, reason),
+            Some(Item::Retry(why, maybe)) => {
+                if maybe == Maybe::Done {
+                    batch.doubt(record);
+                }
+                trouble.get_or_insert(why);
+            }
+            None => {
+                batch.doubt(record);
+                missing += 1;
+            }
+        }
+    }
+    if missing > 0 || items.foreign > 0 {
+        let words = format!("{missing} records without an item, {} items without a record", items.foreign);
+        return Err(Trouble::retry("answer", words));
+    }
+    match trouble {
+        Some(trouble) => Err(trouble),
+        None if rolled_over => Ok(Sent::RolledOver),
+        None => Ok(Sent::Settled),
+    }
+}
+
+fn not_sent(error: &CallError) -> Trouble {
+    Trouble::retry("connection", error.to_string())
+}
+
+/// For an answer that is none of those that were hoped for.
+fn trouble(reply: &Reply) -> Trouble {
+    match answer::whole(reply, SystemTime::now()) {
+        Whole::Trouble(trouble, _) => trouble,
+        Whole::Halve(code, reason) => Trouble::hold(code, reason),
+        Whole::Answered => Trouble::hold("answer", "an answer that was not expected"),
+    }
+}
+
+/// Work that takes long, beside the runtime's threads. A panic in it goes on here.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Trouble> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => Ok(result),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Trouble::retry("stopping", "the collector is stopping")),
+        },
+    }
+}
+
+/// This collector's name for ever, in `data_dir/collector-id`: 16 hex digits, made by chance.
+fn collector_id(data_dir: &Path) -> io::Result<String> {
+    let path = data_dir.join("collector-id");
+    if let Ok(text) = fs::read_to_string(&path)
+        && text.trim().len() == 16
+        && text.trim().bytes().all(|byte| byte.is_ascii_hexdigit())
+    {
+        return Ok(text.trim().to_owned());
+    }
+    let mut bytes = [0; 8];
+    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    let id: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let temp = data_dir.join("collector-id.tmp");
+    let mut file = fs::File::create(&temp)?;
+    file.write_all(id.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&temp, &path)?;
+    fs::File::open(data_dir)?.sync_all()?;
+    Ok(id)
+}

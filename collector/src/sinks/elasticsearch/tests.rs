@@ -1,0 +1,468 @@
+//! The sink against a server that does its work and lies about it in every way that servers and proxies do.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::Mutex as StdMutex;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use sonde_daemon::health::Health;
+use tokio::sync::watch;
+
+use super::*;
+use crate::config::Layout;
+use crate::deliver::dead_letter::DeadLetters;
+use crate::deliver::lane::{self, LaneOptions, Timing};
+use crate::queue::{Codec, Frame, MinFree, Queue, QueueOptions, RealFilesystem, Signal};
+use crate::store::tests::{Line, request};
+
+/// A data stream that keeps `create`'s promise and no other.
+#[derive(Default)]
+struct Server {
+    /// Backing indices: id → text.
+    indices: Vec<HashMap<String, String>>,
+    random: u64,
+    /// Hundredths of requests and items that go wrong.
+    mischief: u64,
+    template: Option<Value>,
+    wrongs: HashMap<&'static str, u64>,
+}
+
+impl Server {
+    fn chance(&mut self, hundredths: u64) -> bool {
+        self.pick(100) < hundredths
+    }
+
+    fn pick(&mut self, n: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random % n
+    }
+
+    fn wrong(&mut self, what: &'static str) -> &'static str {
+        *self.wrongs.entry(what).or_default() += 1;
+        what
+    }
+
+    fn name(index: usize) -> String {
+        format!(".ds-x-{:06}", index + 1)
+    }
+
+    /// `None` = the connection is dropped.
+    fn answer(&mut self, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
+        if self.indices.len() < 12 && self.chance(self.mischief / 6) {
+            self.indices.push(HashMap::new());
+        }
+        let path = path.split('?').next().unwrap();
+        let stream = json!({"data_streams": [{"indices":
+            (0..self.indices.len()).map(|n| json!({"index_name": Self::name(n)})).collect::<Vec<_>>()}]});
+        let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+        match (method, parts.as_slice()) {
+            ("GET", [""]) => {
+                Some((200, r#"{"version":{"distribution":"opensearch","number":"2.19.3"}}"#.to_owned()))
+            }
+            (_, ["_plugins", ..]) => Some((400, r#"{"error":"no handler found for uri"}"#.to_owned())),
+            ("GET", ["_index_template", _]) => match &self.template {
+                None => Some((
+                    404,
+                    r#"{"error":{"type":"resource_not_found_exception"},"status":404}"#.to_owned(),
+                )),
+                Some(template) => {
+                    Some((200, json!({"index_templates": [{"index_template": template}]}).to_string()))
+                }
+            },
+            ("PUT", ["_index_template", _]) => {
+                self.template = Some(serde_json::from_str(body).unwrap());
+                Some((200, "{}".to_owned()))
+            }
+            ("PUT", ["_data_stream", _]) if self.indices.is_empty() => {
+                self.indices.push(HashMap::new());
+                Some((200, "{}".to_owned()))
+            }
+            ("PUT", ["_data_stream", _]) => Some((
+                400,
+                r#"{"error":{"type":"resource_already_exists_exception","reason":""}}"#.to_owned(),
+            )),
+            ("GET", ["_data_stream", _]) => Some((200, stream.to_string())),
+            ("GET", [_, "_settings", _]) => Some((200, "{}".to_owned())),
+            ("POST", [index, "_mget"]) => self.mget(index, body),
+            ("DELETE", [index, "_doc", id]) => {
+                let at = self.place(index);
+                // Of two copies of a record in one batch both ask for it.
+                let status = if self.indices[at].remove(*id).is_some() { 200 } else { 404 };
+                Some((status, "{}".to_owned()))
+            }
+            ("POST", [_, "_bulk"]) => self.bulk(body),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn place(&self, index: &str) -> usize {
+        (0..self.indices.len()).find(|n| Self::name(*n) == index).unwrap()
+    }
+
+    fn mget(&mut self, index: &str, body: &str) -> Option<(u16, String)> {
+        if self.chance(self.mischief / 2) {
+            self.wrong("mget");
+            return [None, Some((503, String::new())), Some((200, r#"{"docs":[]}"#.to_owned()))]
+                [self.pick(3) as usize]
+                .clone();
+        }
+        let ids: Value = serde_json::from_str(body).unwrap();
+        let at = self.place(index);
+        let docs: Vec<Value> = ids["ids"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|id| json!({"_id": id, "found": self.indices[at].contains_key(id.as_str().unwrap())}))
+            .collect();
+        Some((200, json!({"docs": docs}).to_string()))
+    }
+
+    fn bulk(&mut self, body: &str) -> Option<(u16, String)> {
+        if body.contains("huge") {
+            return Some((413, "<html>413 Request Entity Too Large</html>".to_owned()));
+        }
+        if body.contains("unreadable") {
+            return Some((
+                400,
+                r#"{"error":{"type":"parse_exception","reason":"x"},"status":400}"#.to_owned(),
+            ));
+        }
+        let before = if self.chance(self.mischief) { self.pick(6) } else { 99 };
+        match before {
+            0 => {
+                return {
+                    self.wrong("dropped before");
+                    None
+                };
+            }
+            1 => {
+                return {
+                    self.wrong("429");
+                    Some((429, "{}".to_owned()))
+                };
+            }
+            2 => {
+                return {
+                    self.wrong("a proxy's 400");
+                    Some((400, "<html>bad</html>".to_owned()))
+                };
+            }
+            3 => {
+                return {
+                    self.wrong("401");
+                    Some((401, "{}".to_owned()))
+                };
+            }
+            _ => {}
+        }
+        let mut items: Vec<Value> = body
+            .lines()
+            .step_by(2)
+            .zip(body.lines().skip(1).step_by(2))
+            .map(|(action, document)| {
+                let action: Value = serde_json::from_str(action).unwrap();
+                let document: Value = serde_json::from_str(document).unwrap();
+                self.item(action["create"]["_id"].as_str().unwrap(), document["message"].as_str().unwrap())
+            })
+            .collect();
+        let after = if self.chance(self.mischief) { self.pick(7) } else { 99 };
+        let whole = |items: &[Value]| json!({"errors": false, "items": items}).to_string();
+        match after {
+            0 => {
+                return {
+                    self.wrong("dropped after");
+                    None
+                };
+            }
+            1 => {
+                return {
+                    self.wrong("504");
+                    Some((504, "<html>gateway timeout</html>".to_owned()))
+                };
+            }
+            2 => {
+                return {
+                    self.wrong("a page");
+                    Some((200, "<html>welcome</html>".to_owned()))
+                };
+            }
+            3 => {
+                self.wrong("cut off");
+                let text = whole(&items);
+                return Some((200, text[..text.len() / 2].to_owned()));
+            }
+            4 => {
+                self.wrong("an item is missing");
+                let at = self.pick(items.len() as u64) as usize;
+                items.remove(at);
+            }
+            5 => {
+                self.wrong("in another order");
+                items.reverse();
+            }
+            6 => {
+                self.wrong("500");
+                return Some((500, r#"{"error":{"type":"x","reason":"y"}}"#.to_owned()));
+            }
+            _ => {}
+        }
+        Some((200, whole(&items)))
+    }
+
+    fn item(&mut self, id: &str, text: &str) -> Value {
+        let newest = self.indices.len() - 1;
+        let fail = |status: u16, kind: &str| json!({"create": {"_id": id, "status": status, "error": {"type": kind, "reason": "r"}}});
+        if text.contains("poison") {
+            return fail(400, "mapper_parsing_exception");
+        }
+        if text.contains("failing") {
+            return json!({"create": {"_id": id, "_index": ".fs-x", "status": 201, "failure_store": "used"}});
+        }
+        if self.chance(self.mischief / 3) {
+            let (status, kind) = [
+                (429, "es_rejected_execution_exception"),
+                (503, "unavailable_shards_exception"),
+                (403, "cluster_block_exception"),
+                (400, "validation_exception"),
+            ][self.pick(4) as usize];
+            self.wrong(kind);
+            // A 503 may come although the primary has it.
+            if status == 503 && self.chance(50) {
+                self.indices[newest].insert(id.to_owned(), text.to_owned());
+            }
+            return fail(status, kind);
+        }
+        if self.indices[newest].contains_key(id) {
+            return fail(409, "version_conflict_engine_exception");
+        }
+        self.indices[newest].insert(id.to_owned(), text.to_owned());
+        json!({"create": {"_id": id, "_index": Self::name(newest), "status": 201}})
+    }
+}
+
+/// Serves until the test ends; gives the port.
+async fn serve(server: Arc<StdMutex<Server>>) -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let server = Arc::clone(&server);
+            let service = service_fn(move |request: Request<Incoming>| {
+                let server = Arc::clone(&server);
+                async move {
+                    let (parts, body) = request.into_parts();
+                    let body = body.collect().await.unwrap().to_bytes();
+                    let text = match parts.headers.get("content-encoding") {
+                        Some(_) => {
+                            let mut text = String::new();
+                            flate2::read::GzDecoder::new(&body[..]).read_to_string(&mut text).unwrap();
+                            text
+                        }
+                        None => String::from_utf8(body.to_vec()).unwrap(),
+                    };
+                    let path = parts.uri.path_and_query().unwrap().as_str();
+                    let answer = server.lock().unwrap().answer(parts.method.as_str(), path, &text);
+                    let (status, text) = answer.ok_or("dropped")?;
+                    let response =
+                        Response::builder().status(status).body(Full::new(Bytes::from(text))).unwrap();
+                    Ok::<_, &str>(response)
+                }
+            });
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    port
+}
+
+fn sink(port: u16) -> config::Sink {
+    config::Sink {
+        name: "es".to_owned(),
+        kind: config::SinkKind::Elasticsearch,
+        endpoints: Some(vec![format!("http://127.0.0.1:{port}")]),
+        layout: Some(Layout::Ecs),
+        ..config::Sink::default()
+    }
+}
+
+fn frame(lines: &[Line], resend: bool) -> Frame {
+    let payload = Bytes::from(request(lines));
+    let since = std::time::UNIX_EPOCH.elapsed().unwrap();
+    Frame {
+        signal: Signal::Logs,
+        codec: Codec::Identity,
+        resend,
+        received_unix_nano: u64::try_from(since.as_nanos()).unwrap(),
+        records: u32::try_from(lines.len()).unwrap(),
+        uncompressed_len: u32::try_from(payload.len()).unwrap(),
+        payload,
+    }
+}
+
+fn options() -> LaneOptions {
+    LaneOptions {
+        name: "es".to_owned(),
+        skip_beyond: None,
+        request_bytes: 1 << 20,
+        batch_bytes: 8 << 10,
+        window_bytes: 64 << 10,
+        in_flight: 4,
+        timing: Timing { probe_every: Duration::from_millis(5), longest_wait: Duration::from_millis(5) },
+    }
+}
+
+const FRAMES: u64 = 60;
+const LINES: u64 = 15;
+
+fn text(number: u64) -> String {
+    let kind = match number % 50 {
+        7 => "poison",
+        17 => "failing",
+        27 if number % 150 == 27 => "huge",
+        37 if number % 150 == 37 => "unreadable",
+        _ => "good",
+    };
+    format!("{kind} {number}")
+}
+
+/// What became of all lines: those in the stream, by text, and the dead letters.
+fn outcome(server: &StdMutex<Server>, letters: PathBuf) -> (Vec<String>, Vec<String>) {
+    let server = server.lock().unwrap();
+    let mut stored: Vec<String> = server.indices.iter().flat_map(|index| index.values().cloned()).collect();
+    let mut dead = Vec::new();
+    for file in fs::read_dir(letters).into_iter().flatten() {
+        for line in fs::read_to_string(file.unwrap().path()).unwrap().lines() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let record = &line["request"]["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0];
+            dead.push(record["body"]["stringValue"].as_str().unwrap().to_owned());
+        }
+    }
+    stored.sort();
+    dead.sort();
+    (stored, dead)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_the_server_answers_each_record_ends_once_in_the_stream_or_among_the_dead_letters() {
+    for seed in 1..=3_u64 {
+        let dir = tempfile::tempdir().unwrap();
+        let server =
+            Arc::new(StdMutex::new(Server { random: seed * 0x9e37_79b9, mischief: 40, ..Server::default() }));
+        let port = serve(Arc::clone(&server)).await;
+        let letters = dir.path().join("dead-letter");
+        // Twice: what the first process left under way is met by the second.
+        for life in 0..2 {
+            let options_ = QueueOptions { min_free: MinFree::Bytes(0), ..QueueOptions::default() };
+            let queue = Queue::open(&dir.path().join("queue"), options_, Arc::new(RealFilesystem)).unwrap();
+            let (stop, stops) = watch::channel(false);
+            let shelf = DeadLetters::open(&letters, 1 << 20).unwrap().shelf("es");
+            let es = Elasticsearch::build(&sink(port), dir.path()).unwrap();
+            let heartbeat = Health::new().heartbeat("es", Duration::from_secs(1));
+            let lane = lane::start(&queue, es, options(), shelf, stops, heartbeat);
+            for number in (life * FRAMES..(life + 1) * FRAMES).step_by(2) {
+                let lines: Vec<Line> = (number * LINES..(number + 2) * LINES)
+                    .map(|n| Line::new(1_700_000_000_000_000_000 + n, 1, n, &text(n)))
+                    .collect();
+                queue.append(frame(&lines[..LINES as usize], false)).await.unwrap();
+                queue.append(frame(&lines[LINES as usize..], false)).await.unwrap();
+                // Sent again, as after an answer that was lost; what was refused is not, or it were refused twice.
+                let good: Vec<Line> =
+                    lines.into_iter().filter(|line| line.body.starts_with("good")).collect();
+                queue.append(frame(&good, true)).await.unwrap();
+            }
+            if life == 0 {
+                drop(stop);
+                lane.join().await;
+                queue.close().await;
+                continue;
+            }
+            let end = queue.status().end;
+            let mut settled = lane.settled();
+            tokio::time::timeout(Duration::from_secs(120), settled.wait_for(|settled| *settled >= end))
+                .await
+                .unwrap_or_else(|_| {
+                    panic!("seed {seed}: {:?} {:?}", lane.numbers().retries(), server.lock().unwrap().wrongs)
+                })
+                .unwrap();
+            let numbers = lane.numbers();
+            let dead = numbers.dead_letter.load(Ordering::Relaxed);
+            assert!(dead > 0 && numbers.delivered.load(Ordering::Relaxed) > 0);
+        }
+        let all: Vec<String> = (0..2 * FRAMES * LINES).map(text).collect();
+        let (mut good, mut bad): (Vec<String>, Vec<String>) =
+            all.into_iter().partition(|text| text.starts_with("good"));
+        good.sort();
+        bad.sort();
+        let (stored, dead) = outcome(&server, letters.join("es"));
+        let wrongs = server.lock().unwrap().wrongs.clone();
+        assert_eq!(stored.len(), good.len(), "seed {seed}: {wrongs:?}");
+        assert_eq!(stored, good, "seed {seed}: {wrongs:?}");
+        // A refusal that was durable when the process ended before its cursor was may be there twice.
+        let mut once = dead.clone();
+        once.dedup();
+        assert_eq!(once, bad, "seed {seed}");
+        assert!(dead.len() - once.len() <= 64, "{}", dead.len());
+        assert!(wrongs.len() >= 10, "all that can go wrong went wrong: {wrongs:?}");
+        assert!(server.lock().unwrap().indices.len() > 3, "the stream was rolled over");
+    }
+}
+
+#[tokio::test]
+async fn a_template_of_somebody_else_or_a_newer_one_stays() {
+    let theirs = json!({"version": 1, "template": {}});
+    let newer = json!({"version": 99, "_meta": {"managed_by": "sonde"}});
+    let older = json!({"version": 0, "_meta": {"managed_by": "sonde"}});
+    for (existing, stays) in [(Some(theirs), true), (Some(newer), true), (Some(older), false), (None, false)]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let server =
+            Arc::new(StdMutex::new(Server { random: 1, template: existing.clone(), ..Server::default() }));
+        let port = serve(Arc::clone(&server)).await;
+        let es = Elasticsearch::build(&sink(port), dir.path()).unwrap();
+        es.get_ready().await.unwrap();
+        let now = server.lock().unwrap().template.clone().unwrap();
+        assert_eq!(Some(&now) == existing.as_ref(), stays, "{existing:?}");
+        assert!(stays || now["template"]["mappings"]["dynamic"] == "strict");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_elasticsearch_gets_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let service = service_fn(|request: Request<Incoming>| async move {
+                assert_eq!(request.uri().path(), "/", "nothing is sent to it");
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("<html>welcome</html>"))))
+            });
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    let es = Elasticsearch::build(&sink(port), dir.path()).unwrap();
+    let trouble = es.get_ready().await.unwrap_err();
+    assert_eq!((trouble.class, trouble.code.as_str()), (crate::deliver::Class::Hold, "no_elasticsearch"));
+}
+
+#[test]
+fn a_collector_keeps_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = collector_id(dir.path()).unwrap();
+    assert_eq!(name.len(), 16);
+    assert_eq!(collector_id(dir.path()).unwrap(), name);
+    assert_ne!(collector_id(tempfile::tempdir().unwrap().path()).unwrap(), name);
+}

@@ -1,0 +1,3 @@
+//! Destinations beside the embedded store.
+
+pub mod elasticsearch;
