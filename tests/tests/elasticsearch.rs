@@ -160,7 +160,7 @@ fn write_logs(pod_logs: &Path) {
 }
 
 fn container(file: usize) -> &'static str {
-    if file % 4 == 0 { "sidecar" } else { "app" }
+    if file.is_multiple_of(4) { "sidecar" } else { "app" }
 }
 
 fn trace(file: usize, line: usize) -> String {

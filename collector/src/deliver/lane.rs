@@ -395,7 +395,7 @@ impl<S: Sink> Turns<S> {
         self.shared.numbers.skipped.fetch_add(u64::from(entry.frame.records), Ordering::Relaxed);
         self.release(entry.next_position);
         self.looked += 1;
-        if self.looked % LOOK_EVERY == 0
+        if self.looked.is_multiple_of(LOOK_EVERY)
             && self.shared.options.skip_beyond.is_some_and(|most| self.lag() <= most)
         {
             self.skipping = false;
