@@ -82,7 +82,10 @@ async fn until(what: &str, mut ready: impl FnMut() -> bool) {
 
 /// What a sink got, by frame and number in it: how often it was settled, and whether it was in doubt first.
 #[derive(Clone, Default)]
-struct Got(Arc<Mutex<BTreeMap<(Position, usize), (u32, bool)>>>);
+struct Got(Arc<Mutex<Settled>>);
+
+/// By frame and number in it.
+type Settled = BTreeMap<(Position, usize), (u32, bool)>;
 
 impl Got {
     fn settle(&self, batch: &Batch, record: usize) {
@@ -193,7 +196,7 @@ impl Sink for Stubborn {
                 }
             }
         }
-        if call % 4 == 0 {
+        if call.is_multiple_of(4) {
             Err(Trouble::hold("403", "not today"))
         } else {
             Err(Trouble::retry("429", "slowly"))
