@@ -247,6 +247,8 @@ async fn an_answer_that_is_given_up_does_not_look_complete() {
             .write_all(b"GET /api/v1/logs?limit=0 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
             .await
             .unwrap();
+        // Its answer has begun, so it holds a place.
+        assert_eq!(stream.peek(&mut [0]).await.unwrap(), 1);
         idle.push(stream);
     }
     let (status, body) = get(address, "/api/v1/logs?limit=0").await;
