@@ -25,6 +25,7 @@ use crate::http::{self, Files, MetricPages, Pages};
 use crate::kubelet::Kubelet;
 use crate::kubelet::client::ClientError;
 use crate::log_page::LogPage;
+use crate::logs::metrics::LogMetrics;
 use crate::logs::{LogsDeps, LogsError, Reader};
 use crate::metrics::Sources;
 use crate::metrics::node::PatternError;
@@ -46,6 +47,7 @@ pub struct App {
     kubelet: Option<Kubelet>,
     exporter: Exporter,
     metrics: Sources,
+    logs: LogMetrics,
     readers: Option<Tokens>,
     push: Option<Push>,
 }
@@ -100,7 +102,8 @@ impl App {
             None
         };
         let exporter = Exporter::build(&config.export, Timing::default())?;
-        let metrics = Sources::new(&config.metrics, &paths, &config.node.name, &pods)?;
+        let logs = LogMetrics::default();
+        let metrics = Sources::new(&config.metrics, &paths, &config.node.name, &pods, &logs)?;
         let readers = match config.auth.http.token_file.as_str() {
             "" => None,
             file => Some(Tokens::open(Path::new(file))?),
@@ -115,6 +118,7 @@ impl App {
             kubelet,
             exporter,
             metrics,
+            logs,
             push,
             readers,
         })
@@ -146,12 +150,13 @@ impl App {
     /// # Errors
     /// When a part cannot start, or ends before it was asked to.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), AppError> {
-        let Self { config, paths, bound, health, pods, kubelet, exporter, metrics, push, readers } = self;
+        let Self { config, paths, bound, health, pods, kubelet, exporter, metrics, logs, push, readers } =
+            self;
         let (sender, batches) = mpsc::channel(config.export.in_flight);
         let reader = if config.logs.enabled {
             let beat = health.heartbeat("log reader", STANDS_STILL);
             let heartbeat = Box::new(move || beat.beat());
-            let deps = logs_deps(&config, paths, pods, kubelet.is_some(), sender.clone(), heartbeat);
+            let deps = logs_deps(&config, paths, pods, kubelet.is_some(), sender.clone(), heartbeat, logs);
             Some(Reader::start(deps)?)
         } else {
             None
@@ -251,6 +256,7 @@ fn logs_deps(
     wait_for_metadata: bool,
     batches: mpsc::Sender<Batch>,
     heartbeat: Box<dyn Fn() + Send>,
+    metrics: LogMetrics,
 ) -> LogsDeps {
     LogsDeps {
         config: config.logs.clone(),
@@ -266,6 +272,7 @@ fn logs_deps(
         wait_for_metadata,
         batches,
         heartbeat,
+        metrics,
     }
 }
 

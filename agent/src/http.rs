@@ -182,7 +182,8 @@ mod tests {
         let build = Build { prefix: "sonde_agent", version: "1" };
         let config = Config::default();
         let paths = HostPaths::new(&config.host);
-        let sources = Sources::new(&config.metrics, &paths, "n", &PodIndex::default()).unwrap();
+        let sources =
+            Sources::new(&config.metrics, &paths, "n", &PodIndex::default(), &Default::default()).unwrap();
         let health = Health::new();
         Pages {
             discovered: health.readiness("the first discovery"),

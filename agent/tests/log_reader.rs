@@ -51,6 +51,7 @@ fn start(root: &Path, state: &Path) -> (Reader, mpsc::Receiver<Batch>) {
         wait_for_metadata: false,
         batches: sender,
         heartbeat: Box::new(|| {}),
+        metrics: Default::default(),
     });
     (reader.unwrap(), batches)
 }

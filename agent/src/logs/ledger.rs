@@ -82,10 +82,21 @@ pub struct Row {
     pub records: u64,
 }
 
+/// What was read of a namespace's logs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Intake {
+    /// Bytes seen, as [`Row::observed`].
+    pub bytes: u64,
+    /// Records taken out of them, as [`Row::records`].
+    pub records: u64,
+}
+
 /// All rows.
 #[derive(Debug, Default)]
 pub struct Ledger {
     rows: BTreeMap<RowKey, Entry>,
+    /// What the rows of an earlier process had, by namespace.
+    begun: BTreeMap<String, Intake>,
     changes: u64,
 }
 
@@ -175,6 +186,36 @@ impl Ledger {
             entry.dirty |= observed != entry.row.observed;
             entry.row.observed = observed;
         }
+        self.begun = self.intake().into_iter().collect();
+    }
+
+    /// What was read of each namespace since this process began. It never falls: folding moves rows within their
+    /// namespace, and no row is removed otherwise.
+    pub fn intake_since_start(&self) -> Vec<(String, Intake)> {
+        let mut namespaces = self.intake();
+        for (namespace, sum) in &mut namespaces {
+            if let Some(before) = self.begun.get(namespace) {
+                sum.bytes = sum.bytes.saturating_sub(before.bytes);
+                sum.records = sum.records.saturating_sub(before.records);
+            }
+        }
+        namespaces
+    }
+
+    /// Sums over the rows of each namespace, in the order of their names.
+    fn intake(&self) -> Vec<(String, Intake)> {
+        let mut namespaces: Vec<(String, Intake)> = Vec::new();
+        for (key, entry) in &self.rows {
+            // Rows of a namespace stand together.
+            if namespaces.last().is_none_or(|(last, _)| *last != key.namespace) {
+                namespaces.push((key.namespace.clone(), Intake::default()));
+            }
+            if let Some((_, sum)) = namespaces.last_mut() {
+                sum.bytes += entry.row.observed;
+                sum.records += entry.row.records;
+            }
+        }
+        namespaces
     }
 
     /// Says whether the row's pod has files.
@@ -267,6 +308,34 @@ mod tests {
             (rows[0].1.observed, rows[0].1.acked, rows[0].1.lost[1], rows[0].1.pending()),
             (100, 60, 40, 0)
         );
+    }
+
+    #[test]
+    fn a_namespaces_intake_begins_at_nothing_with_the_process_and_stays_when_its_pods_fold() {
+        let start = Instant::now();
+        let key = |pod: &str| RowKey { namespace: "shop".into(), pod: pod.into(), container: "app".into() };
+        let shop = |ledger: &Ledger| {
+            let all = ledger.intake_since_start();
+            assert_eq!(all.len(), 1);
+            assert_eq!(all[0].0, "shop");
+            (all[0].1.bytes, all[0].1.records)
+        };
+        let mut ledger = Ledger::default();
+        let before = Row { observed: 1000, acked: 900, records: 10, ..Row::default() };
+        ledger.restore(key("web-0"), before, start);
+        // Of the hundred that were pending, one file with sixty is still there.
+        ledger.reconcile(&BTreeMap::from([(key("web-0"), 60)]));
+        assert_eq!(shop(&ledger), (0, 0));
+        ledger.observe(&key("web-0"), 40);
+        ledger.count_records(&key("web-0"), 3);
+        ledger.observe(&key("web-1"), 7);
+        ledger.count_records(&key("web-1"), 1);
+        assert_eq!(shop(&ledger), (47, 4));
+        ledger.settle(&key("web-0"), 100, Account::Acked);
+        ledger.settle(&key("web-1"), 7, Account::Acked);
+        ledger.set_alive(&key("web-1"), false, start);
+        assert_eq!(ledger.fold(start + DEAD_ROW).len(), 2);
+        assert_eq!(shop(&ledger), (47, 4));
     }
 
     #[test]

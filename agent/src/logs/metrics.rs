@@ -3,13 +3,15 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::FileStatus;
-use super::ledger::{Row, RowKey};
+use super::ledger::{Intake, Row, RowKey};
 
 /// What the reader last published; at most a second old.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// Ledger rows.
     pub rows: Vec<(RowKey, Row)>,
+    /// What was read of each namespace since this process began.
+    pub namespaces: Vec<(String, Intake)>,
     /// Rotations that were not seen.
     pub gaps: u64,
     /// Bytes sequences of bodies that were not UTF-8 and were replaced, in records.
@@ -68,7 +70,7 @@ impl LogMetrics {
         self.lock().snapshot.clone()
     }
 
-    pub(super) fn publish(&self, snapshot: Snapshot, files: Vec<FileStatus>) {
+    pub(crate) fn publish(&self, snapshot: Snapshot, files: Vec<FileStatus>) {
         let mut shared = self.lock();
         shared.snapshot = Arc::new(snapshot);
         shared.files = Arc::new(files);
@@ -79,7 +81,7 @@ impl LogMetrics {
         self.lock().files.clone()
     }
 
-    pub(super) fn ready(&self) -> bool {
+    pub(crate) fn ready(&self) -> bool {
         self.lock().ready
     }
 

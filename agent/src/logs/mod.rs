@@ -114,6 +114,8 @@ pub struct LogsDeps {
     pub batches: mpsc::Sender<Batch>,
     /// Called at each turn of the loop, at least once a second.
     pub heartbeat: Box<dyn Fn() + Send>,
+    /// Where the reader publishes its ledger and counters.
+    pub metrics: metrics::LogMetrics,
 }
 
 /// Why the reader could not start.

@@ -66,7 +66,7 @@ impl Reader {
             .map_err(|error| LogsError::Thread(error.into()))?;
         let wake = Arc::new(wake);
         let (sender, receiver) = channel();
-        let metrics = LogMetrics::default();
+        let metrics = deps.metrics;
         let running = Running {
             core,
             receiver,

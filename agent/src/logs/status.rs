@@ -25,6 +25,7 @@ impl<F: LogFs> Core<F> {
         let unlinked = self.files.values().filter(|file| file.handle.is_some() && !file.is_named());
         Snapshot {
             rows: self.ledger.rows().map(|(key, row)| (key.clone(), *row)).collect(),
+            namespaces: self.ledger.intake_since_start(),
             gaps: self.gaps,
             invalid_utf8_records: self.invalid_utf8,
             records: Records { sent: self.outbox.sent(), ..self.records },

@@ -9,6 +9,7 @@ mod containers;
 mod help;
 mod kubelet_counts;
 mod machine;
+mod namespace_logs;
 mod namespaces;
 pub mod node;
 pub mod pod_network;
@@ -23,6 +24,7 @@ use sonde_daemon::page::{Accounting, Section, Sink, Source};
 
 use crate::config;
 use crate::host::HostPaths;
+use crate::logs::metrics::LogMetrics;
 use crate::pods::PodIndex;
 use node::PatternError;
 use sampler::Sampler;
@@ -76,7 +78,7 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Makes the sources; `node` is this node's name. Little is read yet, and nothing waited for.
+    /// Makes the sources; `node` is this node's name, `logs` what the log reader publishes. Little is read yet, and nothing waited for.
     ///
     /// # Errors
     /// When a pattern of the configuration is none.
@@ -85,6 +87,7 @@ impl Sources {
         paths: &HostPaths,
         node: &str,
         index: &PodIndex,
+        logs: &LogMetrics,
     ) -> Result<Self, PatternError> {
         let sampler = Arc::new(Sampler::new(paths, index.clone()));
         let drop = RegexSet::new(config.drop.iter().map(|pattern| whole(pattern)))
@@ -113,8 +116,9 @@ impl Sources {
         let pods = config.pods.then(|| ours(Box::new(pod_state::PodState { index: index.clone() })));
         let counts = kubelet_counts::KubeletCounts { sampler: Arc::clone(&sampler) };
         let kubelet = config.pods.then(|| ours(Box::new(counts)));
-        let namespaces =
-            config.namespaces.then(|| ours(Box::new(namespaces::Namespaces::new(Arc::clone(&sampler)))));
+        let namespaces = config
+            .namespaces
+            .then(|| ours(Box::new(namespaces::Namespaces::new(Arc::clone(&sampler), logs.clone()))));
         Ok(Self { sampler, sections: Sections { node, containers, pods, kubelet, namespaces } })
     }
 

@@ -11,13 +11,16 @@ use std::time::Duration;
 use sonde_daemon::page::{Sink, Source, Value};
 
 use super::cgroup::Kind;
+use super::namespace_logs;
 use super::pod_network::Traffic;
 use super::sampler::{Row, Sample, Sampler};
+use crate::logs::metrics::LogMetrics;
 use crate::pods::v1;
 
 /// The page's source.
 pub(super) struct Namespaces {
     sampler: Arc<Sampler>,
+    logs: LogMetrics,
     totals: Mutex<Totals>,
 }
 
@@ -70,8 +73,8 @@ struct Now {
 const PHASES: [&str; 5] = ["Pending", "Running", "Succeeded", "Failed", "Unknown"];
 
 impl Namespaces {
-    pub(super) fn new(sampler: Arc<Sampler>) -> Self {
-        Self { sampler, totals: Mutex::default() }
+    pub(super) fn new(sampler: Arc<Sampler>, logs: LogMetrics) -> Self {
+        Self { sampler, logs, totals: Mutex::default() }
     }
 }
 
@@ -304,6 +307,7 @@ impl Source for Namespaces {
             entry(&mut totals.namespaces, namespace);
         }
         show_used(&totals.namespaces, out);
+        namespace_logs::show(&self.logs, totals.namespaces.keys(), out);
         show_now(&now, out);
         Ok(())
     }

@@ -108,7 +108,8 @@ fn is_deliberate(family: &str, labels: &Labels, host_pods: &BTreeSet<&str>) -> b
 fn rows_are_those_of_the_kubelets_cadvisor_but_for_the_written_differences() {
     let (_dir, paths) = recorded();
     let index = recorded_pods();
-    let sources = Sources::new(&Config::default().metrics, &paths, "lab-node-1", &index).unwrap();
+    let sources =
+        Sources::new(&Config::default().metrics, &paths, "lab-node-1", &index, &Default::default()).unwrap();
     let text = page(sources.sections().containers);
     let (ours, theirs) = (families(&text), families(CADVISOR));
     let ids = |families: &Families| -> BTreeSet<String> {
@@ -157,7 +158,9 @@ fn rows_are_those_of_the_kubelets_cadvisor_but_for_the_written_differences() {
 #[test]
 fn values_are_those_of_the_kubelets_cadvisor_within_the_time_between() {
     let (_dir, paths) = recorded();
-    let sources = Sources::new(&Config::default().metrics, &paths, "lab-node-1", &recorded_pods()).unwrap();
+    let sources =
+        Sources::new(&Config::default().metrics, &paths, "lab-node-1", &recorded_pods(), &Default::default())
+            .unwrap();
     let (ours, theirs) = (families(&page(sources.sections().containers)), families(CADVISOR));
     let mut compared = 0;
     for (family, rows) in &theirs {
@@ -197,7 +200,9 @@ fn values_are_those_of_the_kubelets_cadvisor_within_the_time_between() {
 #[test]
 fn kills_stay_on_the_pods_row_when_the_container_is_gone() {
     let (_dir, paths) = recorded();
-    let sources = Sources::new(&Config::default().metrics, &paths, "lab-node-1", &recorded_pods()).unwrap();
+    let sources =
+        Sources::new(&Config::default().metrics, &paths, "lab-node-1", &recorded_pods(), &Default::default())
+            .unwrap();
     let ours = families(&page(sources.sections().containers));
     let kills = |pod: &str| -> f64 {
         let rows = &ours["container_oom_events_total"];
@@ -210,7 +215,9 @@ fn kills_stay_on_the_pods_row_when_the_container_is_gone() {
 #[test]
 fn a_container_has_at_most_50_series() {
     let (_dir, paths) = recorded();
-    let sources = Sources::new(&Config::default().metrics, &paths, "lab-node-1", &recorded_pods()).unwrap();
+    let sources =
+        Sources::new(&Config::default().metrics, &paths, "lab-node-1", &recorded_pods(), &Default::default())
+            .unwrap();
     let ours = families(&page(sources.sections().containers));
     let mut series: BTreeMap<String, usize> = BTreeMap::new();
     for labels in ours.values().flat_map(BTreeMap::keys) {
@@ -229,7 +236,9 @@ fn every_metric_of_the_standard_rules_is_there_with_its_type_and_labels() {
     let eth0 = paths.sys.join("class/net/eth0");
     fs::create_dir_all(&eth0).unwrap();
     fs::write(eth0.join("operstate"), "up\n").unwrap();
-    let sources = Sources::new(&Config::default().metrics, &paths, "lab-node-1", &recorded_pods()).unwrap();
+    let sources =
+        Sources::new(&Config::default().metrics, &paths, "lab-node-1", &recorded_pods(), &Default::default())
+            .unwrap();
     let Sections { node, containers, pods, .. } = sources.sections();
     let text: String = [node, containers, pods].map(page).concat().replace("sha256:", "sha256/");
     let types = types(&text);
@@ -259,7 +268,8 @@ fn what_is_dropped_by_name_is_not_on_any_page() {
     let (_dir, paths) = recorded();
     let mut config = Config::default().metrics;
     config.drop = vec!["container_spec_.*".into(), "node_load1".into()];
-    let sections = Sources::new(&config, &paths, "n", &recorded_pods()).unwrap().sections();
+    let sections =
+        Sources::new(&config, &paths, "n", &recorded_pods(), &Default::default()).unwrap().sections();
     let (containers, node) = (page(sections.containers), page(sections.node));
     assert!(!containers.contains("container_spec_") && containers.contains("container_memory_rss{"));
     assert!(!node.contains("node_load1 ") && node.contains("node_load15 "), "a pattern is a whole name");
@@ -270,10 +280,11 @@ fn sections_that_are_switched_off_are_not_there_and_bad_patterns_are_said() {
     let (_dir, paths) = recorded();
     let mut config = Config::default().metrics;
     (config.containers, config.pods, config.namespaces, config.node.enabled) = (false, false, false, false);
-    let off = Sources::new(&config, &paths, "n", &PodIndex::default()).unwrap().sections();
+    let off =
+        Sources::new(&config, &paths, "n", &PodIndex::default(), &Default::default()).unwrap().sections();
     assert!(off.node.is_none() && off.containers.is_none() && off.pods.is_none() && off.namespaces.is_none());
     config.node.enabled = true;
     config.node.fs_exclude = "(".into();
-    let error = Sources::new(&config, &paths, "n", &PodIndex::default()).err().unwrap();
+    let error = Sources::new(&config, &paths, "n", &PodIndex::default(), &Default::default()).err().unwrap();
     assert!(error.to_string().starts_with("metrics.node.fs_exclude: "), "{error}");
 }

@@ -131,7 +131,9 @@ async fn a_node_is_pushed_as_its_pages_show_it() {
         config.node.name = "lab-node-1".into();
         config.metrics.drop = vec!["node_load.*".into()];
         config.export = export::config(receiver.address, protocol, Compression::Auto);
-        let sources = Sources::new(&config.metrics, &paths, "lab-node-1", &recorded_pods()).unwrap();
+        let sources =
+            Sources::new(&config.metrics, &paths, "lab-node-1", &recorded_pods(), &Default::default())
+                .unwrap();
         let mut push = Push::build(&config, &sources).unwrap();
         push.interval = INTERVAL;
         let (seen, _) = seen_by(&receiver, push, 1).await;

@@ -3,6 +3,8 @@ use std::time::{Duration as Span, SystemTime};
 use proptest::prelude::*;
 
 use super::*;
+use crate::logs::ledger::Intake;
+use crate::logs::metrics::Snapshot;
 use crate::metrics::cgroup::{Cgroup, cpu::Cpu, memory::Memory, pids::Pids};
 use crate::metrics::pod_network::Interface;
 use crate::metrics::sampler::{Names, PodNetwork};
@@ -101,6 +103,26 @@ fn the_same_sample_counts_once() {
 }
 
 #[test]
+fn what_was_read_of_each_namespaces_logs_stands_beside_its_pods_once_the_reader_has_looked() {
+    let (_dir, paths) = recorded();
+    let logs = LogMetrics::default();
+    let namespaces = Arc::new(Namespaces::new(Arc::new(Sampler::new(&paths, recorded_pods())), logs.clone()));
+    let shown = || {
+        let namespaces = Arc::clone(&namespaces);
+        families(&crate::metrics::tests::rendered(move |out| namespaces.collect(out).unwrap()))
+    };
+    assert!(!shown().contains_key("sonde_namespace_log_bytes_total"), "nothing is known");
+    // One whose pods are all gone.
+    let gone = ("gone".to_owned(), Intake { bytes: 500, records: 4 });
+    logs.publish(Snapshot { namespaces: vec![gone], ..Snapshot::default() }, Vec::new());
+    let shown = shown();
+    let sum = |name: &str| (shown[name].len(), shown[name].values().sum::<f64>());
+    let cpu = shown["sonde_namespace_cpu_usage_seconds_total"].len();
+    assert_eq!(sum("sonde_namespace_log_bytes_total"), (cpu + 1, 500.0));
+    assert_eq!(sum("sonde_namespace_log_lines_total"), (cpu + 1, 4.0));
+}
+
+#[test]
 fn the_recorded_nodes_namespaces_add_up_to_its_pods() {
     let (_dir, paths) = recorded();
     let sampler = Arc::new(Sampler::new(&paths, recorded_pods()));
@@ -111,7 +133,7 @@ fn the_recorded_nodes_namespaces_add_up_to_its_pods() {
         .filter(|row| matches!(row.cgroup.kind, Kind::Pod { .. }) && row.shown)
         .filter_map(|row| Some(row.cgroup.memory?.working_set))
         .sum();
-    let namespaces = Namespaces::new(sampler);
+    let namespaces = Namespaces::new(sampler, LogMetrics::default());
     let text = crate::metrics::tests::rendered(move |out| namespaces.collect(out).unwrap());
     let families = families(&text);
     let sum = |name: &str| families[name].values().sum::<f64>();
