@@ -115,6 +115,8 @@ impl Delivery {
         let first = if first < self.packed.encoding { shared.repack(&self.packed, first) } else { None };
         let first = first.unwrap_or_else(|| self.packed.clone());
         let mut sent = first.encoding;
+        // A probe whose turn it was to be simpler: that it is taken says nothing of the others.
+        let turn = (probe && sent < used).then_some(sent);
         let mut verdict = self.send(&first).await?;
         while verdict.encoding != EncodingDoubt::None {
             let Some(simpler) = shared.ladder().simpler(sent, &verdict.encoding) else { break };
@@ -126,7 +128,9 @@ impl Delivery {
             sent = simpler;
             verdict = self.send(&trial).await?;
         }
-        if let Answer::Accepted { .. } = verdict.answer {
+        if let Answer::Accepted { .. } = verdict.answer
+            && turn != Some(sent)
+        {
             shared.ladder().accepted(sent);
             if sent != self.packed.encoding {
                 tracing::info!(

@@ -373,6 +373,19 @@ async fn while_held_auto_tries_one_compression_a_probe_and_finds_the_right_one_w
 }
 
 #[tokio::test]
+async fn a_probe_in_a_simpler_encoding_that_is_taken_leaves_the_next_request_as_it_should_be() {
+    // Refused for a reason of its own, and set right when the turn is gzip's.
+    let receiver = Receiver::start(Protocol::Grpc, vec![Act::TrailersOnly(Status::Unimplemented); 4]).await;
+    let mut config = config(receiver.address, Protocol::Grpc, Compression::Auto);
+    config.in_flight = 1;
+    let (outcomes, page) = outcomes(&config, 2, TIMING).await;
+    assert_eq!(outcomes, [TAKEN, TAKEN]);
+    let seen = receiver.seen();
+    let used: Vec<_> = seen.iter().map(Seen::encoding).collect();
+    assert_eq!(used, ["zstd", "gzip", "identity", "zstd", "gzip", "zstd"], "{page}");
+}
+
+#[tokio::test]
 async fn while_held_the_page_says_why() {
     let receiver = Receiver::start(Protocol::Grpc, vec![Act::Grpc(Status::PermissionDenied, None); 99]).await;
     let exporter =

@@ -212,7 +212,8 @@ impl<F: LogFs> Core<F> {
         if !self.stopping && !blocked && has_work {
             return None;
         }
-        let timer = self.timers.peek().map(|Reverse((at, _))| *at);
+        // A reader that stops looks at no file any more.
+        let timer = self.timers.peek().map(|Reverse((at, _))| *at).filter(|_| !self.stopping);
         let watched = self.root_watched;
         let times = [
             timer,

@@ -224,6 +224,7 @@ impl<F: LogFs> Core<F> {
         self.skip_to(id, size);
         if let Some(file) = self.files.get_mut(&id) {
             file.ended = true;
+            file.superseded = Some(now.mono);
         }
     }
 

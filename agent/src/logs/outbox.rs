@@ -136,6 +136,7 @@ impl Outbox {
     /// Sends the open request; false if it has to wait for a slot.
     pub fn seal(&mut self) -> bool {
         if self.encoder.is_empty() {
+            self.oldest = None;
             return true;
         }
         if !self.has_slot() {

@@ -52,7 +52,10 @@ impl<F: LogFs> Core<F> {
                     self.note_activity(id);
                     return Visit::More;
                 }
-                Ok(Progress::Blocked) => return Visit::Blocked,
+                Ok(Progress::Blocked) => {
+                    self.current = None;
+                    return Visit::Blocked;
+                }
                 Ok(Progress::End) => {}
                 Err(error) => self.read_failed(id, file, &error, now),
             }
@@ -144,6 +147,10 @@ impl<F: LogFs> Core<F> {
             .superseded
             .is_some_and(|since| now.mono.saturating_duration_since(since.max(file.grown)) >= GRACE);
         if out_of_grace && file.is_drained() {
+            return Ok(Progress::End);
+        }
+        // A compressed file is not written to: to look at its end again is to decode all of it.
+        if file.ended && file.superseded.is_some() && file.is_drained() {
             return Ok(Progress::End);
         }
         if file.handle.is_none() && file.is_drained() && !file.is_named() {

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Resource, getrlimit};
@@ -155,9 +155,13 @@ impl Sampler {
         Ok(sample)
     }
 
-    /// When the last sample was made; `None` where there is none.
+    /// When the last sample was made; `None` where there is none, and while one is being made, which may hang.
     pub fn last(&self) -> Option<SystemTime> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(state)) => state.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
         state.last.as_ref().map(|(_, sample)| sample.at)
     }
 
