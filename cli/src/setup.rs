@@ -39,11 +39,12 @@ pub(crate) enum Source<'a> {
     Host,
 }
 
-/// Writes `collector.yaml` into `dir`.
+/// Writes `collector.yaml` into `dir`. Its queue holds little and for seconds: a disk with less than the usual tenth free
+/// will do.
 pub(crate) fn write_collector(dir: &Path, ports: Ports) -> anyhow::Result<()> {
     let text = format!(
         "cluster: demo\ndata_dir: {}\nlisten:\n  otlp_grpc: 127.0.0.1:{}\n  otlp_http: 127.0.0.1:{}\n  http: \
-         127.0.0.1:{}\n",
+         127.0.0.1:{}\nqueue: {{min_free: 256MiB}}\n",
         dir.join("collector").display(),
         ports.grpc,
         ports.http,
