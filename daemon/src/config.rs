@@ -11,7 +11,7 @@ mod source;
 mod tree;
 
 use std::collections::HashSet;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::Path;
 
 use serde::Serialize;
@@ -101,12 +101,29 @@ impl Problems {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: ", self.file, self.line)?;
+        let mut line = OneLine(f);
+        write!(line, "{}:{}: ", self.file, self.line)?;
         if !self.path.is_empty() {
-            write!(f, "{}: ", self.path)?;
+            write!(line, "{}: ", self.path)?;
         }
-        f.write_str(&self.what)?;
-        if self.expected.is_empty() { Ok(()) } else { write!(f, " (expected {})", self.expected) }
+        line.write_str(&self.what)?;
+        if self.expected.is_empty() { Ok(()) } else { write!(line, " (expected {})", self.expected) }
+    }
+}
+
+/// A problem is one line, whatever it quotes: control characters and line separators are escaped.
+struct OneLine<'a, 'b>(&'a mut fmt::Formatter<'b>);
+
+impl fmt::Write for OneLine<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') {
+                write!(self.0, "{}", c.escape_default())?;
+            } else {
+                self.0.write_char(c)?;
+            }
+        }
+        Ok(())
     }
 }
 

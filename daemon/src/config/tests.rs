@@ -459,13 +459,21 @@ fn any_config() -> impl Strategy<Value = Config> {
             root: root.map(PathBuf::from),
             ratio,
             export: Export {
-                batch: Batch { bytes: Size(bytes), age: Interval::millis(bytes % 1000) },
+                batch: Batch { bytes: Size(bytes), age: Interval::millis(1 + bytes % 1000) },
                 headers,
                 ..Export::default()
             },
             sinks,
             ..good("")
         })
+}
+
+#[test]
+fn a_problem_is_one_line_whatever_it_quotes() {
+    let text = "sinks:\n- true\n- {\u{2028}\n\n1}\n";
+    for problem in load::<Config>(text, "f", |_| None).unwrap_err() {
+        assert!(!problem.to_string().contains(['\n', '\u{2028}']), "{problem}");
+    }
 }
 
 proptest! {
