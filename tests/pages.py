@@ -177,6 +177,7 @@ def configurations(folder):
     agent["kubelet"] = {"url": ""}
     agent["export"]["endpoint"] = f"http://127.0.0.1:{grpc}"
     collector["data_dir"] = str(folder / "data")
+    collector["queue"] = {"min_free": "0B"}  # A full machine is not what is tested here.
     collector["listen"] = {"otlp_grpc": f"127.0.0.1:{grpc}", "otlp_http": f"127.0.0.1:{http}", "http": f"127.0.0.1:{page}"}
     (folder / "agent.yaml").write_text(yaml.safe_dump(agent))
     (folder / "collector.yaml").write_text(yaml.safe_dump(collector))

@@ -69,7 +69,8 @@ export function overview({ check, $, appears, until, sleep, shots, node, pods, h
     pods.busy.cores = 1.4;
     await until('its CPU', async () => Math.abs((await cpu(view, pods.busy.name)) - 1.4) < 0.14, 20_000);
     await until('it is the first', async () => (await $(view, '#pods tr').first().textContent()).includes(pods.busy.name), 10_000);
-    assert(await row(view, pods.busy.name).locator('.spark .line').count() > 0, 'no graph');
+    // The graphs are asked for apart from the rows.
+    await until('its graph', async () => (await row(view, pods.busy.name).locator('.spark .line').count()) > 0, 20_000);
     const shop = $(view, '#namespaces tbody tr', { hasText: 'shop' });
     await until('the namespace’s CPU', async () => cores((await shop.locator('td').nth(2).textContent()).split(' ')[0]) > 1.4, 20_000);
     const there = $(view, '#nodes tbody tr', { hasText: node.name });
@@ -102,7 +103,7 @@ export function overview({ check, $, appears, until, sleep, shots, node, pods, h
     const text = `order ${Date.now()} placed`;
     const start = Date.now();
     node.write(pods.busy, text);
-    await appears($(view, '.row').filter({ hasText: text }));
+    await appears($(view, '.row').filter({ hasText: text }), 5000);
     console.log(`     followed after ${Date.now() - start} ms`);
     const word = `found${Date.now()}`;
     node.write(pods.busy, `a line with ${word} in it`);
@@ -142,6 +143,7 @@ export function overview({ check, $, appears, until, sleep, shots, node, pods, h
 
   check('the keyboard is enough for the overview', async (view) => {
     await look(view, '?sort=name&order=asc');
+    await appears(row(view, 'payments-0'));
     await view.keyboard.press('j');
     await view.keyboard.press('j');
     await view.keyboard.press('k');
@@ -258,7 +260,7 @@ export function overview({ check, $, appears, until, sleep, shots, node, pods, h
     await view.click('#forth');
     await until('the last', async () => (await $(view, '#pods tr').count()) === 25);
     assert(await $(view, '#forth').isDisabled());
-    assert.equal(await $(view, '#namespaces tbody tr').count(), 8);
+    await until('the first namespaces', async () => (await $(view, '#namespaces tbody tr').count()) === 8);
     await view.getByRole('button', { name: /Show all \d+/ }).first().click();
     await until('all namespaces', async () => (await $(view, '#namespaces tbody tr').count()) > 40);
     if (shots) await view.screenshot({ path: join(shots, 'overview-many.png') });

@@ -3,7 +3,7 @@
 // usage: node run.js, with SONDE_PAGE = where ./install put things (default target/page), SONDE_BIN = the folder of the
 // daemons (default target/debug), SONDE_SHOTS = a folder for screenshots (default: none are kept),
 // SONDE_SOURCE=1 = the documents from the source tree instead of the binary, to work on them without building,
-// SONDE_ONLY = checks whose name has this word.
+// SONDE_ONLY = checks whose name has this word, SONDE_SLOW = up to so many milliseconds before an answer of the API.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -33,7 +33,7 @@ const freePort = () => new Promise((done) => {
 const dir = mkdtempSync(join(tmpdir(), 'sonde-page-'));
 const [grpc, http, web] = [await freePort(), await freePort(), await freePort()];
 writeFileSync(join(dir, 'collector.yaml'),
-  `data_dir: ${dir}/data\nlisten: {otlp_grpc: "127.0.0.1:${grpc}", otlp_http: "127.0.0.1:${http}", http: "127.0.0.1:${web}"}\n`);
+  `data_dir: ${dir}/data\nqueue: {min_free: 0B}\nlisten: {otlp_grpc: "127.0.0.1:${grpc}", otlp_http: "127.0.0.1:${http}", http: "127.0.0.1:${web}"}\n`);
 const log = openSync(join(dir, 'log'), 'a');
 const start = () => spawn(join(bin, 'sonde-collector'), ['--config', join(dir, 'collector.yaml')], { stdio: ['ignore', log, log] });
 let collector = start();
@@ -86,12 +86,13 @@ const checks = [];
 const check = (name, run) => checks.push({ name, run });
 const $ = (view, selector, options) => view.locator(selector, options);
 const row = (view, text) => $(view, '.row').filter({ hasText: text });
+const settled = (view) => view.waitForFunction(() => document.querySelector('#rows').getAttribute('aria-busy') === 'false');
 async function open(view, query = '?live=off') {
   await view.goto(page + query);
-  await view.waitForFunction(() => document.querySelector('#rows').getAttribute('aria-busy') === 'false');
+  await settled(view);
 }
-const appears = (locator, millis = 5000) => locator.first().waitFor({ timeout: millis });
-async function until(what, test, millis = 5000) {
+const appears = (locator, millis = 15_000) => locator.first().waitFor({ timeout: millis });
+async function until(what, test, millis = 15_000) {
   const limit = Date.now() + millis;
   while (!(await test())) {
     assert(Date.now() < limit, what);
@@ -146,7 +147,7 @@ check('a live tail shows a new line within five seconds, and a paused one does n
   const text = `fresh-${sent}`;
   const start = Date.now();
   await send([{ body: text }, { body: text, namespace: 'elsewhere' }]);
-  await appears(row(view, text));
+  await appears(row(view, text), 5000);
   console.log(`     after ${Date.now() - start} ms`);
   assert.equal(await row(view, text).count(), 1);
   await view.keyboard.press('l');
@@ -203,9 +204,11 @@ check('the keyboard is enough', async (view) => {
   await view.keyboard.type('j/k');
   await view.keyboard.press('Escape');
   assert.equal(await view.inputValue('#q'), 'j/k');
+  await until('the search is done', async () => (await row(view, 'GET /cart').count()) === 0);
   await view.fill('#q', '');
   await view.keyboard.press('Escape');
   await appears(row(view, 'GET /cart'));
+  await settled(view);
   await view.keyboard.press('j');
   await view.keyboard.press('j');
   await view.keyboard.press('k');
@@ -378,11 +381,13 @@ try {
   await sleep(300);
   const browser = await chromium.launch({ executablePath: join(installed, 'chromium'), args: ['--no-sandbox', '--disable-gpu'] });
   const only = process.env.SONDE_ONLY ?? '';
+  const slow = Number(process.env.SONDE_SLOW ?? 0);
   for (const { name, run } of checks.filter((each) => each.name.includes(only))) {
     const context = await browser.newContext({ viewport: { width: 1280, height: 800 } });
     if (process.env.SONDE_SOURCE) await fromSource(context);
+    if (slow) await context.route(/\/api\/v1\/(?!logs\/tail)/, (route) => sleep(Math.random() * slow).then(() => route.fallback()).catch(() => {}));
     const view = await context.newPage();
-    view.setDefaultTimeout(8000);
+    view.setDefaultTimeout(15_000);
     const wrong = [];
     view.on('pageerror', (error) => wrong.push(error.message));
     view.on('console', (message) => { if (/Content Security Policy/.test(message.text())) wrong.push(message.text()); });
