@@ -3,13 +3,18 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::AtomicUsize;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use sonde_daemon::health::Health;
 
 use super::*;
+use crate::deliver::batch::{Batch, State};
 use crate::deliver::dead_letter::DeadLetters;
-use crate::queue::{Codec, Frame, MinFree, QueueOptions, RealFilesystem};
+use crate::deliver::{Sink, Trouble};
+use crate::queue::{Codec, Frame, MinFree, QueueOptions, RealFilesystem, Signal};
 use crate::store::tests::{Line, request};
 
 const RECORDS: u64 = 10;

@@ -1,0 +1,217 @@
+//! Some frames on their way to the sink, until every record in them is settled.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use sonde_daemon::backoff::Backoff;
+use sonde_daemon::client::gate::{Change, Gate};
+use sonde_daemon::log::RateLimit;
+use tokio::sync::watch;
+use tokio::task::JoinError;
+
+use super::unpack::unpack;
+use super::{LaneOptions, Numbers};
+use crate::deliver::batch::{Batch, Refusal, State};
+use crate::deliver::dead_letter::{self, Shelf};
+use crate::deliver::limit::Limit;
+use crate::deliver::{Class, Sink, Trouble};
+use crate::queue::{Entry, Position};
+
+/// What all batches of a lane share.
+pub(super) struct Shared<S> {
+    pub sink: S,
+    pub limit: Limit,
+    pub gate: Gate,
+    pub shelf: Arc<Shelf>,
+    pub numbers: Arc<Numbers>,
+    pub complaints: RateLimit,
+    pub stop: watch::Receiver<bool>,
+    pub options: LaneOptions,
+}
+
+/// Carries frames to the sink until all their records are settled; false when it was told to stop before.
+pub(super) async fn carry<S: Sink>(
+    shared: Arc<Shared<S>>,
+    entries: Vec<Entry>,
+    fresh_from: Position,
+    counted: Arc<AtomicU64>,
+) -> bool {
+    let mut stop = shared.stop.clone();
+    let mut counts = Counts { told: [0; 3], counted };
+    let Some(mut batch) = shared.unpack(entries, fresh_from, &mut counts).await else { return false };
+    let mut backoff = Backoff::new();
+    while batch.open() > 0 {
+        let wait = {
+            let turn = async {
+                let pass = shared.gate.pass().await;
+                (pass, shared.limit.acquire().await)
+            };
+            let (pass, permit) = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return false,
+                turn = turn => turn,
+            };
+            let before = batch.open();
+            let result = shared.sink.deliver(&mut batch).await;
+            if batch.open() < before {
+                backoff.reset();
+            }
+            let trouble = match result {
+                Ok(()) if batch.open() == 0 => {
+                    permit.worked();
+                    shared.opened();
+                    None
+                }
+                Ok(()) => Some(Trouble::retry("incomplete", "the sink left records unsettled")),
+                Err(trouble) => Some(trouble),
+            };
+            drop(pass);
+            trouble.map(|trouble| {
+                permit.pushed_back();
+                shared.troubled(&trouble, &mut backoff)
+            })
+        };
+        if !shared.settle(&mut batch, &mut counts).await {
+            return false;
+        }
+        if let Some(wait) = wait {
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return false,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+    true
+}
+
+/// What was added to the numbers for a batch: delivered, duplicate, refused.
+struct Counts {
+    told: [u64; 3],
+    counted: Arc<AtomicU64>,
+}
+
+impl<S: Sink> Shared<S> {
+    /// Decodes and checks the frames; what cannot be read is a dead letter. `None` when it was told to stop.
+    async fn unpack(&self, entries: Vec<Entry>, fresh_from: Position, counts: &mut Counts) -> Option<Batch> {
+        let (name, most) = (self.options.name.clone(), self.options.request_bytes);
+        let unpacked = tokio::task::spawn_blocking(move || unpack(&name, entries, most, fresh_from)).await;
+        let (batch, letters, unreadable) = passed_on(unpacked)?;
+        if !self.keep(letters).await {
+            return None;
+        }
+        self.numbers.dead_letter.fetch_add(unreadable, Ordering::Relaxed);
+        counts.counted.fetch_add(unreadable, Ordering::Relaxed);
+        Some(batch)
+    }
+
+    /// Makes refusals durable and counts what is new. False when it was told to stop before that.
+    async fn settle(&self, batch: &mut Batch, counts: &mut Counts) -> bool {
+        let refusals = batch.take_refusals();
+        if !refusals.is_empty() {
+            for refusal in refusals.iter().take(1) {
+                if let Some(suppressed) = self.complaints.allow() {
+                    let Refusal { code, reason, .. } = refusal;
+                    tracing::warn!(
+                        sink = self.options.name,
+                        code,
+                        reason,
+                        records = refusals.len(),
+                        suppressed,
+                        "the sink refused records for good; they are among the dead letters"
+                    );
+                }
+            }
+            let (name, units) = (self.options.name.clone(), Arc::clone(batch.units()));
+            let made =
+                tokio::task::spawn_blocking(move || dead_letter::lines(&name, &units, &refusals)).await;
+            let Some(lines) = passed_on(made) else { return false };
+            if !self.keep(lines).await {
+                return false;
+            }
+        }
+        let now = [State::Delivered, State::Duplicate, State::Refused].map(|state| batch.count(state));
+        let numbers = [&self.numbers.delivered, &self.numbers.duplicate, &self.numbers.dead_letter];
+        for ((now, told), number) in now.iter().zip(&mut counts.told).zip(numbers) {
+            number.fetch_add(now - *told, Ordering::Relaxed);
+            counts.counted.fetch_add(now - *told, Ordering::Relaxed);
+            *told = *now;
+        }
+        true
+    }
+
+    /// Puts lines among the dead letters, for as long as the disk needs. False when it was told to stop before.
+    async fn keep(&self, lines: Vec<u8>) -> bool {
+        let mut stop = self.stop.clone();
+        let lines = Arc::new(lines);
+        let mut backoff = Backoff::new();
+        loop {
+            let (shelf, copy) = (Arc::clone(&self.shelf), Arc::clone(&lines));
+            let error = match tokio::task::spawn_blocking(move || shelf.put(&copy)).await {
+                Ok(Ok(())) => return true,
+                Ok(Err(error)) => error.to_string(),
+                Err(error) => error.to_string(),
+            };
+            self.numbers.retried("dead_letter");
+            if let Some(suppressed) = self.complaints.allow() {
+                tracing::error!(
+                    sink = self.options.name,
+                    error,
+                    suppressed,
+                    "dead letters cannot be written; the queue keeps the records"
+                );
+            }
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return false,
+                () = tokio::time::sleep(backoff.next(None)) => {}
+            }
+        }
+    }
+
+    /// Says and counts what is wrong; gives the time to wait.
+    fn troubled(&self, trouble: &Trouble, backoff: &mut Backoff) -> Duration {
+        let Trouble { class, code, after, message } = trouble;
+        let sink = &self.options.name;
+        self.numbers.retried(code);
+        if *class == Class::Hold {
+            if let Change::Held(_) = self.numbers.blocked_by(Some(code), || self.gate.hold(code)) {
+                tracing::error!(
+                    sink,
+                    code,
+                    message,
+                    "the sink's answer holds us: nothing is lost, one request a minute is sent until this is set right"
+                );
+            }
+            return Duration::ZERO;
+        }
+        self.opened();
+        if let Some(suppressed) = self.complaints.allow() {
+            tracing::warn!(
+                sink,
+                code,
+                message,
+                suppressed,
+                "the sink did not take all records; they are tried again"
+            );
+        }
+        let wait = backoff.next(*after).min(self.options.timing.longest_wait);
+        if after.is_some() {
+            self.gate.pause(wait);
+        }
+        wait
+    }
+
+    fn opened(&self) {
+        if let Change::Opened(code) = self.numbers.blocked_by(None, || self.gate.open()) {
+            tracing::info!(sink = self.options.name, code, "the sink holds us no longer");
+        }
+    }
+}
+
+/// The result of work on a blocking thread; a panic there goes on here. `None` = the runtime ends.
+fn passed_on<T>(result: Result<T, JoinError>) -> Option<T> {
+    match result.map_err(JoinError::try_into_panic) {
+        Ok(value) => Some(value),
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        Err(Err(_)) => None,
+    }
+}

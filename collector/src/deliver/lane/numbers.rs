@@ -1,0 +1,101 @@
+//! A sink's numbers: what is shown of a lane.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
+
+use sonde_daemon::client::gate::Change;
+
+/// Different codes in metrics; a destination may answer anything.
+const CODES: usize = 64;
+
+/// A sink's numbers.
+#[derive(Debug, Default)]
+pub struct Numbers {
+    /// Records that the destination took from us.
+    pub delivered: AtomicU64,
+    /// Records that it had already.
+    pub duplicate: AtomicU64,
+    /// Records that it refused for good.
+    pub dead_letter: AtomicU64,
+    /// Records that were given up for being too far behind.
+    pub skipped: AtomicU64,
+    retries: Mutex<BTreeMap<String, u64>>,
+    blocked: Mutex<Option<String>>,
+}
+
+impl Numbers {
+    /// Tries that failed, by code.
+    pub fn retries(&self) -> BTreeMap<String, u64> {
+        self.retries.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The answer that holds us, if one does.
+    pub fn blocked(&self) -> Option<String> {
+        self.blocked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Counts a try that failed.
+    pub(super) fn retried(&self, code: &str) {
+        let mut retries = self.retries.lock().unwrap_or_else(PoisonError::into_inner);
+        let code = if retries.len() < CODES || retries.contains_key(code) { code } else { "other" };
+        *retries.entry(code.to_owned()).or_default() += 1;
+    }
+
+    /// Changes the gate, and what is shown of it, as one: of batches that report at once, the last word on the gate is
+    /// also the last word here.
+    pub(super) fn blocked_by(&self, code: Option<&str>, gate: impl FnOnce() -> Change) -> Change {
+        let mut blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner);
+        *blocked = code.map(str::to_owned);
+        gate()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::time::Duration;
+
+    use sonde_daemon::client::gate::Gate;
+
+    use super::*;
+
+    #[test]
+    fn what_is_shown_of_the_gate_is_the_gate_whoever_reports_at_the_same_time() {
+        let (numbers, gate) = (Numbers::default(), Gate::new(Duration::from_secs(60)));
+        let start = Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..2000 {
+                    start.wait();
+                    numbers.blocked_by(Some("403"), || gate.hold("403"));
+                    start.wait();
+                    let shown = numbers.blocked();
+                    let held = match gate.open() {
+                        Change::Opened(code) => Some(code),
+                        _ => None,
+                    };
+                    assert_eq!(shown, held);
+                }
+            });
+            scope.spawn(|| {
+                for _ in 0..2000 {
+                    start.wait();
+                    numbers.blocked_by(None, || {
+                        assert!(numbers.blocked.try_lock().is_err(), "nobody reads or reports in between");
+                        gate.open()
+                    });
+                    start.wait();
+                }
+            });
+        });
+    }
+
+    #[test]
+    fn a_destination_that_invents_codes_does_not_make_rows_without_end() {
+        let numbers = Numbers::default();
+        (0..1000).for_each(|code| numbers.retried(&code.to_string()));
+        let retries = numbers.retries();
+        assert_eq!((retries.len(), retries["other"]), (CODES + 1, 1000 - CODES as u64));
+    }
+}
