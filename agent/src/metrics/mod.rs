@@ -16,6 +16,8 @@ pub mod pod_network;
 mod pod_state;
 mod read;
 pub mod sampler;
+mod statfs;
+mod volumes;
 
 use std::sync::Arc;
 
@@ -115,7 +117,10 @@ impl Sources {
         });
         let pods = config.pods.then(|| ours(Box::new(pod_state::PodState { index: index.clone() })));
         let counts = kubelet_counts::KubeletCounts { sampler: Arc::clone(&sampler) };
-        let kubelet = config.pods.then(|| ours(Box::new(counts)));
+        let volumes = volumes::Volumes::new(paths.kubelet_dir.clone(), index.clone());
+        let kubelet = config
+            .pods
+            .then(|| section("sonde_agent_source", "source", vec![Box::new(counts), Box::new(volumes)]));
         let namespaces = config
             .namespaces
             .then(|| ours(Box::new(namespaces::Namespaces::new(Arc::clone(&sampler), logs.clone()))));

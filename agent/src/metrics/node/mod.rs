@@ -25,6 +25,8 @@ mod timex;
 mod uname;
 mod vmstat;
 
+pub(super) use filesystem::unescape;
+
 use crate::metrics::help;
 use regex::Regex;
 use sonde_daemon::page::{Sink, Source, source};
