@@ -133,21 +133,16 @@ pub(crate) fn create_root(cgroup: &Path) -> Result<(), SimError> {
     write(cgroup, "cgroup.controllers", "cpuset cpu io memory pids\n")
 }
 
+/// CPUs of the simulated node.
+const CPUS: u64 = 4;
+
+/// What follows the writers: a line's CPU time, as in [`Use::of`], four fifths of it of user space.
 pub(crate) fn update_proc(proc: &Path, start: Instant, lines: u64) -> Result<(), SimError> {
     fs::create_dir_all(proc).map_err(SimError::io(proc))?;
     let up = start.elapsed().as_secs() + 4000;
-    let busy = lines / 500;
-    let idle = (up * 400).saturating_sub(busy);
-    write(
-        proc,
-        "stat",
-        &format!(
-            "cpu  {busy} 0 {} {idle} 0 0 0 0 0 0\nctxt {}\nbtime 1795190400\nprocesses 4242\nprocs_running 2\n\
-             procs_blocked 0\n",
-            busy / 3,
-            lines * 2
-        ),
-    )?;
+    let (user, system) = (lines / 625, lines / 2500);
+    let idle = (up * 100 * CPUS).saturating_sub(user + system);
+    write(proc, "stat", &stat(user, system, idle, lines))?;
     write(proc, "uptime", &format!("{up}.00 {}.00\n", idle / 100))?;
     write(proc, "loadavg", "0.42 0.36 0.30 2/311 4242\n")?;
     write(
@@ -155,6 +150,19 @@ pub(crate) fn update_proc(proc: &Path, start: Instant, lines: u64) -> Result<(),
         "meminfo",
         "MemTotal:       16384000 kB\nMemFree:         8192000 kB\nMemAvailable:   12288000 kB\nBuffers:          102400 \
          kB\nCached:          4096000 kB\nSwapTotal:             0 kB\nSwapFree:              0 kB\n",
+    )
+}
+
+/// `/proc/stat`, in hundredths of a second: the sum, and the CPUs, which share it evenly.
+fn stat(user: u64, system: u64, idle: u64, lines: u64) -> String {
+    let mut text = format!("cpu  {user} 0 {system} {idle} 0 0 0 0 0 0\n");
+    for cpu in 0..CPUS {
+        let share = |all: u64| all / CPUS + u64::from(cpu < all % CPUS);
+        text += &format!("cpu{cpu} {} 0 {} {} 0 0 0 0 0 0\n", share(user), share(system), share(idle));
+    }
+    text + &format!(
+        "ctxt {}\nbtime 1795190400\nprocesses 4242\nprocs_running 2\nprocs_blocked 0\n",
+        lines * 2
     )
 }
 

@@ -61,6 +61,11 @@ pub enum Fate {
         /// How long the kubelet waits before the next instance (a real one: 10 s, doubled up to 5 minutes).
         back_off: Duration,
     },
+    /// It ends well after this long, and stays ended, as a Job's.
+    Completes {
+        /// How long it lives.
+        after: Duration,
+    },
     /// Its image cannot be had: it never starts.
     NoImage,
 }

@@ -1,5 +1,7 @@
 //! The writers' thread: shares the rate among the containers, starts, restarts and ends them.
 
+mod due;
+
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, mpsc};
 use std::thread;
@@ -13,7 +15,7 @@ use crate::kubelet::{ContainerStatus, Ended, PodStatus, State};
 use crate::load::Use;
 use crate::logfile::LogFile;
 use crate::node::{BURST, Deletion, Running, Shared};
-use crate::pods::{PodSpec, short_lived_pod};
+use crate::pods::PodSpec;
 use crate::random::Random;
 use crate::writer::{Writer, Written};
 
@@ -30,6 +32,7 @@ pub(crate) enum Command {
     StartPod(Box<PodSpec>, Reply),
     DeletePod(String, Reply),
     Restart(String, String, Reply),
+    Rest(bool, Reply),
     Finish,
 }
 
@@ -61,6 +64,8 @@ pub(crate) struct Engine {
     churn_at: Option<Instant>,
     short_lived: Vec<(Instant, String)>,
     back_offs: Vec<BackOff>,
+    /// Since when nothing is written and nothing starts or ends.
+    resting: Option<Instant>,
 }
 
 impl Engine {
@@ -74,6 +79,7 @@ impl Engine {
             churned: 0,
             short_lived: Vec::new(),
             back_offs: Vec::new(),
+            resting: None,
         }
     }
 
@@ -99,10 +105,17 @@ impl Engine {
                     Command::Restart(uid, container, reply) => {
                         drop(reply.send(self.restart(&uid, &container)));
                     }
+                    Command::Rest(on, reply) => drop(reply.send(self.rest(on))),
                     Command::Finish => return Ok(()),
                 }
             }
             let now = Instant::now();
+            if self.resting.is_some() {
+                self.flush()?;
+                last = now;
+                thread::sleep(TICK);
+                continue;
+            }
             self.churn(now)?;
             self.fates(now)?;
             let rate = self.shared.rate.load(Ordering::Acquire);
@@ -205,6 +218,7 @@ impl Engine {
         self.shared.running.lock().unwrap_or_else(PoisonError::into_inner).push(running);
         let (how, ends_at) = match container.fate {
             Fate::Ends { after, how, .. } => (how, Some(Instant::now() + after)),
+            Fate::Completes { after } => (End::Error, Some(Instant::now() + after)),
             Fate::Runs | Fate::NoImage => (End::Error, None),
         };
         self.active.push(Active { pod_uid: spec.uid.clone(), container: index, writer, ends_at });
@@ -299,78 +313,8 @@ impl Engine {
         pods.iter().find(|pod| pod.spec.uid == uid).map(|pod| pod.spec.clone())
     }
 
-    /// Containers that end by themselves, and those that the kubelet starts again.
-    fn fates(&mut self, now: Instant) -> Result<(), SimError> {
-        if self.shared.done.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        while let Some(at) = self.active.iter().position(|active| active.ends_at.is_some_and(|at| at <= now))
-        {
-            let ended = self.end(at)?;
-            self.forget_before(&ended);
-            self.back_off(&ended, now);
-        }
-        while let Some(at) = self.back_offs.iter().position(|waiting| waiting.at <= now) {
-            let due = self.back_offs.swap_remove(at);
-            if let Some(spec) = self.spec_of(&due.pod_uid) {
-                let status = self.start_container(&spec, due.container, due.restart)?;
-                self.set_status(&due.pod_uid, due.container, status);
-            }
-        }
-        Ok(())
-    }
-
-    /// The kubelet waits: the container is in CrashLoopBackOff.
-    fn back_off(&mut self, ended: &Active, now: Instant) {
-        let Some(spec) = self.spec_of(&ended.pod_uid) else { return };
-        let (index, restart) = (ended.container, ended.writer.log.restart);
-        let Fate::Ends { how, back_off, .. } = spec.containers[index].fate else { return };
-        let (id, (reason, exit_code)) = (self.container_id(&spec, index, restart), how.told());
-        if how == End::OomKilled {
-            let mut past = self.shared.past.lock().unwrap_or_else(PoisonError::into_inner);
-            past.entry(ended.pod_uid.clone()).or_default().oom_kills += 1;
-        }
-        let status = ContainerStatus {
-            id: id.clone(),
-            restart,
-            started_nanos: now_nanos(),
-            state: State::Waiting("CrashLoopBackOff"),
-            last: Some(Ended { id, reason, exit_code }),
-        };
-        self.set_status(&ended.pod_uid, index, status);
-        let pod_uid = ended.pod_uid.clone();
-        self.back_offs.push(BackOff { at: now + back_off, pod_uid, container: index, restart: restart + 1 });
-    }
-
     fn delete_later(&self, deletion: Deletion) {
         self.shared.deletions.lock().unwrap_or_else(PoisonError::into_inner).push(deletion);
-    }
-
-    /// Short-lived pods and restarts, in turn.
-    fn churn(&mut self, now: Instant) -> Result<(), SimError> {
-        if let Some(at) = self.short_lived.iter().position(|(end, _)| *end <= now) {
-            let (_, uid) = self.short_lived.swap_remove(at);
-            match self.delete_pod(&uid) {
-                Ok(()) | Err(SimError::UnknownPod(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        let (Some(period), Some(due)) = (self.shared.options.churn, self.churn_at) else { return Ok(()) };
-        if now < due || self.shared.done.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        self.churn_at = Some(now + period);
-        self.churned += 1;
-        if self.churned % 2 == 1 {
-            let pod = short_lived_pod(self.shared.options.seed, self.churned);
-            self.short_lived.push((now + Duration::from_secs(1), pod.uid.clone()));
-            return self.start_pod(pod);
-        }
-        let at = usize::try_from(self.churned / 2).unwrap_or(0) % self.active.len().max(1);
-        let Some(active) = self.active.get(at) else { return Ok(()) };
-        let (uid, index) = (active.pod_uid.clone(), active.container);
-        let name = self.spec_of(&uid).map(|spec| spec.containers[index].name.clone());
-        name.map_or(Ok(()), |name| self.restart(&uid, &name))
     }
 }
 

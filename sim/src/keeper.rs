@@ -63,6 +63,7 @@ fn keep(shared: &Shared) -> Result<(), SimError> {
                 cgroup::update_pod(shared, &pod)?;
             }
             cgroup::update_proc(&shared.proc(), shared.started, shared.lines.load(Ordering::Relaxed))?;
+            shared.updates.fetch_add(1, Ordering::AcqRel);
         }
         std::thread::sleep(TICK);
     }

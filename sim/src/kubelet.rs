@@ -159,6 +159,7 @@ async fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<B
             let mut response = plain(StatusCode::OK, &pod_list(shared).to_string());
             let json = http::HeaderValue::from_static("application/json");
             response.headers_mut().insert(header::CONTENT_TYPE, json);
+            shared.asked.fetch_add(1, Ordering::AcqRel);
             response
         }
         _ => plain(StatusCode::NOT_FOUND, "404 page not found\n"),

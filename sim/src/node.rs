@@ -46,6 +46,8 @@ pub struct Stats {
     pub pods: usize,
     /// Pods ever started.
     pub pods_started: u64,
+    /// How often the kubelet was asked for its pods and answered.
+    pub asked: u64,
     /// Whether the writers have fallen silent for good (`max_lines`, `max_bytes`, or asked to).
     pub done: bool,
 }
@@ -99,6 +101,10 @@ pub(crate) struct Shared {
     pub(crate) bytes: AtomicU64,
     pub(crate) rotations: AtomicU64,
     pub(crate) pods_started: AtomicU64,
+    /// How often the counters' files were written.
+    pub(crate) updates: AtomicU64,
+    /// How often the kubelet was asked for its pods.
+    pub(crate) asked: AtomicU64,
     pub(crate) started: Instant,
     error: Mutex<Option<SimError>>,
 }
@@ -149,6 +155,8 @@ impl SimNode {
             bytes: AtomicU64::new(0),
             rotations: AtomicU64::new(0),
             pods_started: AtomicU64::new(0),
+            updates: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
             started: Instant::now(),
             error: Mutex::default(),
         });
@@ -208,6 +216,7 @@ impl SimNode {
             rotations: shared.rotations.load(Ordering::Acquire),
             pods: shared.pods.lock().unwrap_or_else(PoisonError::into_inner).len(),
             pods_started: shared.pods_started.load(Ordering::Acquire),
+            asked: shared.asked.load(Ordering::Acquire),
             done: shared.done.load(Ordering::Acquire),
         }
     }
@@ -215,6 +224,26 @@ impl SimNode {
     /// What each pod uses now: what the files below `sys/fs/cgroup` and `proc` say, less than a second later.
     pub fn load(&self) -> Vec<PodLoad> {
         load::of_pods(&self.shared)
+    }
+
+    /// The node rests: nothing is written, no container starts or ends by itself, and on return [`SimNode::load`] is what
+    /// the files of logs, cgroups and processes say, until [`SimNode::work`]. Rotation and the kubelet go on.
+    pub fn rest(&self) -> Result<(), SimError> {
+        self.command(|reply| Command::Rest(true, reply))?;
+        // The update that is under way may have begun before.
+        let until = self.shared.updates.load(Ordering::Acquire) + 2;
+        while self.shared.updates.load(Ordering::Acquire) < until {
+            if self.keeper.as_ref().is_none_or(JoinHandle::is_finished) {
+                return Err(SimError::Stopped("the kubelet has ended".to_owned()));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// Goes on where [`SimNode::rest`] stopped it: what was due then is due as much later as it rested.
+    pub fn work(&self) -> Result<(), SimError> {
+        self.command(|reply| Command::Rest(false, reply))
     }
 
     /// Changes the speed of all containers together.

@@ -127,7 +127,8 @@ pub fn default_pods(seed: u64) -> Vec<PodSpec> {
     pods
 }
 
-/// Pods in trouble, for who wants to see it: one crash-loops, one is OOM-killed again and again, one waits for its image.
+/// Pods that do not just run, for who wants to see it: one crash-loops, one is OOM-killed again and again, one waits for
+/// its image, and one does its job and ends.
 pub fn troubled_pods(seed: u64) -> Vec<PodSpec> {
     let mut random = Random::named(seed, "trouble");
     let (after, back_off) = (Duration::from_secs(4), Duration::from_secs(8));
@@ -135,6 +136,7 @@ pub fn troubled_pods(seed: u64) -> Vec<PodSpec> {
         ("shop", "crash", Fate::Ends { after, how: End::Error, back_off }),
         ("batch", "greedy", Fate::Ends { after: 2 * after, how: End::OomKilled, back_off: 2 * back_off }),
         ("payments", "typo", Fate::NoImage),
+        ("batch", "report", Fate::Completes { after: after / 2 }),
     ]
     .map(|(namespace, name, fate)| {
         let mut trouble = pod(&mut random, namespace, name, name);

@@ -280,6 +280,9 @@ fn troubled_pods_end_wait_and_start_again_as_the_kubelet_tells_it() {
         if let Fate::Ends { after, back_off, .. } = &mut pod.containers[0].fate {
             (*after, *back_off) = (Duration::from_millis(200), Duration::from_millis(1500));
         }
+        if let Fate::Completes { after } = &mut pod.containers[0].fate {
+            *after = Duration::from_millis(200);
+        }
     }
     let node = SimNode::start(options).unwrap();
     let until = Instant::now() + Duration::from_secs(20);
@@ -291,6 +294,8 @@ fn troubled_pods_end_wait_and_start_again_as_the_kubelet_tells_it() {
     assert_eq!(status(&node, "crash")["lastState"]["terminated"]["exitCode"], 1);
     assert_eq!(status(&node, "greedy")["lastState"]["terminated"]["reason"], "OOMKilled");
     assert_eq!(status(&node, "typo")["state"]["waiting"]["reason"], "ImagePullBackOff");
+    assert_eq!(status(&node, "report")["state"]["terminated"]["reason"], "Completed");
+    assert_eq!(node.load().into_iter().find(|pod| pod.pod == "report").unwrap().phase, "Succeeded");
     while status(&node, "greedy")["state"]["waiting"]["reason"] != "CrashLoopBackOff" {
         assert!(Instant::now() < until, "the kubelet does not wait");
         std::thread::sleep(Duration::from_millis(20));
@@ -299,6 +304,69 @@ fn troubled_pods_end_wait_and_start_again_as_the_kubelet_tells_it() {
     assert!(greedy.oom_kills > 0 && greedy.containers[0].waiting == Some("CrashLoopBackOff"), "{greedy:?}");
     let truth = node.stop().unwrap();
     assert_eq!(count(&truth.archive).lines, truth.stats.lines);
+}
+
+#[test]
+fn a_resting_node_stands_still_in_every_file_and_goes_on_where_it_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.pods.extend(troubled_pods(1));
+    options.churn = Some(Duration::from_millis(20));
+    options.torn_writes = true;
+    for pod in &mut options.pods {
+        if let Fate::Ends { after, back_off, .. } = &mut pod.containers[0].fate {
+            (*after, *back_off) = (Duration::from_millis(20), Duration::from_millis(20));
+        }
+    }
+    let node = SimNode::start(options).unwrap();
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(100));
+        node.rest().unwrap();
+        let said = |node: &SimNode| (serde_json::to_value(node.load()).unwrap(), node.stats().bytes);
+        let (first, bytes) = said(&node);
+        for pod in node.load() {
+            let slice = format!("kubepods-burstable-pod{}.slice", pod.uid.replace('-', "_"));
+            let slice = node.root().join("sys/fs/cgroup/kubepods.slice/kubepods-burstable.slice").join(slice);
+            let cpu = fs::read_to_string(slice.join("cpu.stat")).unwrap();
+            assert!(cpu.starts_with(&format!("usage_usec {}\n", pod.used.cpu_micros)), "{cpu} {pod:?}");
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(said(&node), (first, bytes), "something moved");
+        node.work().unwrap();
+        let until = Instant::now() + Duration::from_secs(20);
+        while node.stats().bytes == bytes {
+            assert!(Instant::now() < until, "it does not work again");
+        }
+    }
+    let truth = node.stop().unwrap();
+    assert_eq!(count(&truth.archive).lines, truth.stats.lines);
+}
+
+#[test]
+fn the_cpus_of_the_node_add_up_to_its_sum() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.rate = Rate::Burst;
+    options.max_lines = Some(20_000);
+    let node = SimNode::start(options).unwrap();
+    let path = node.root().join("proc/stat");
+    let read = || -> Vec<Vec<u64>> {
+        let text = fs::read_to_string(&path).unwrap();
+        let cpus = text.lines().filter(|line| line.starts_with("cpu"));
+        cpus.map(|line| line.split_whitespace().skip(1).map(|value| value.parse().unwrap()).collect())
+            .collect()
+    };
+    let until = Instant::now() + Duration::from_secs(20);
+    while read()[0][0] < 20_000 / 625 {
+        assert!(Instant::now() < until, "the CPU time does not follow the lines: {:?}", read());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let cpus = read();
+    assert_eq!(cpus.len(), 5);
+    for column in 0..cpus[0].len() {
+        assert_eq!(cpus[0][column], cpus[1..].iter().map(|cpu| cpu[column]).sum::<u64>(), "column {column}");
+    }
+    drop(node);
 }
 
 #[test]
