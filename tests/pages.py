@@ -158,7 +158,7 @@ def as_in_the_pod(command, more=()):
     security = next(each for each in objects)["spec"]["template"]["spec"]["containers"][0]["securityContext"]
     kept = [name.lower() for name in security["capabilities"]["add"] if name not in more]
     if os.geteuid() != 0:
-        print("pages: not root: the agent runs with this user's rights, capabilities are not tested")
+        print(f"{pathlib.Path(sys.argv[0]).stem}: SKIPPED: the capabilities: no right to set them, the agent runs with this user's")
         return command
     caps = ",".join(["-all", *(f"+{name}" for name in kept)])
     return ["setpriv", f"--bounding-set={caps}", "--inh-caps=-all", "--no-new-privs", "--", *command]
