@@ -1,6 +1,9 @@
-"""The simulated node (sim/examples/node.rs) and the load that it says it makes."""
+"""The simulated node (sim/examples/node.rs), which works and rests as it is told, and what it says that it did.
 
-import bisect
+While it rests nothing of it moves, so what it says then is what every page and every scrape after a while must say, however
+slow the machine is; and what a counter grew by between two rests is what the node did between them, to the last line.
+"""
+
 import json
 import pathlib
 import subprocess
@@ -10,18 +13,16 @@ import pages
 
 
 class Node:
-    """Runs the simulated node below a folder and samples its load, four times a second."""
+    """Runs the simulated node below a folder; it rests until it is told to work."""
 
     def __init__(self, folder, rate, *words):
         self.root = pathlib.Path(folder)
         self.log = open(self.root.parent / "node.log", "ab")
         self.child = subprocess.Popen(
-            [pages.daemon("node"), str(folder), str(rate), *words],
+            [pages.daemon("node"), str(folder), str(rate), *words, "resting"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True)
-        self.lock, self.samples, self.ended = threading.Lock(), [], threading.Event()
+        self.lock = threading.Lock()
         self.kubelet = json.loads(self.child.stdout.readline())["kubelet"]
-        self.sampler = threading.Thread(target=self.sample, daemon=True)
-        self.sampler.start()
 
     def ask(self, line):
         with self.lock:
@@ -29,73 +30,46 @@ class Node:
             self.child.stdin.flush()
             return json.loads(self.child.stdout.readline())
 
-    def sample(self):
-        while not self.ended.wait(0.25):
-            self.samples.append(self.ask("load"))
-
     def stop(self):
         """Ends it; what was written."""
-        self.ended.set()
-        self.sampler.join()
         stats = self.ask("stop")
         self.child.stdin.close()
         self.child.wait(20)
         return stats
 
     def kill(self):
-        self.ended.set()
         if self.child.poll() is None:
             self.child.kill()
             self.child.wait()
 
-    def at(self, moment):
-        """The last sample before a moment."""
-        index = bisect.bisect_right([sample["at"] for sample in self.samples], moment)
-        return self.samples[max(index - 1, 0)]
-
-    def between(self, start, end):
-        return [sample for sample in self.samples if start <= sample["at"] <= end]
-
 
 class Truth:
-    """What queries must answer at a moment, as {labels: value}, from the node's samples of a window before it."""
+    """What queries must answer, as {labels: value}: from what the node said at the rest that ends a window, and at the
+    one that begins it, `seconds` before."""
 
-    def __init__(self, node, end, window):
-        self.samples, self.window = node.between(end - window, end), window
-        self.first, self.last = node.at(end - window), node.at(end)
+    def __init__(self, first, last, seconds):
+        self.first, self.last, self.seconds = first, last, seconds
 
-    def grown(self, key, value):
-        """Sums of counters' differences over the window, by `key(pod)`; each pod for itself, as the kernel counts."""
+    def rate(self, key, value):
+        """Sums of counters' differences over the window, by `key(pod)`, a second."""
         before, sums = {pod["uid"]: value(pod) for pod in self.first["pods"]}, {}
         for pod in self.last["pods"]:
             if (name := key(pod)) is not None:
-                sums[name] = sums.get(name, 0) + value(pod) - before.get(pod["uid"], 0)
-        return sums
+                sums[name] = sums.get(name, 0) + value(pod) - before[pod["uid"]]
+        return {name: sum / self.seconds for name, sum in sums.items()}
 
-    def rate(self, key, value):
-        seconds = self.last["at"] - self.first["at"]
-        return {name: sum / seconds for name, sum in self.grown(key, value).items()}
-
-    def mean(self, key, value, each=lambda pod: [pod]):
-        """Means over the window of what is now. `each` takes a pod apart."""
-        sums = {}
-        for sample in self.samples:
-            for pod in sample["pods"]:
-                for part in each(pod):
-                    if (name := key(part)) is not None:
-                        sums[name] = sums.get(name, 0) + value(part)
-        return {name: sum / len(self.samples) for name, sum in sums.items()}
-
-    def now(self, key, value):
-        """Sums of what the last sample says."""
+    def now(self, key, value, each=lambda pod: [pod]):
+        """Sums of what it said last. `each` takes a pod apart."""
         sums = {}
         for pod in self.last["pods"]:
-            if (name := key(pod)) is not None:
-                sums[name] = sums.get(name, 0) + value(pod)
+            for part in each(pod):
+                if (name := key(part)) is not None:
+                    sums[name] = sums.get(name, 0) + value(part)
         return sums
 
-    def seen(self, key, each=lambda pod: [pod]):
-        return {name for sample in self.samples for pod in sample["pods"] for part in each(pod) if (name := key(part))}
+    def rows(self, key, each):
+        """The names of what is there."""
+        return {name for pod in self.last["pods"] for part in each(pod) if (name := key(part))}
 
 
 def containers(pod):

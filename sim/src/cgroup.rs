@@ -1,12 +1,11 @@
-//! A cgroup v2 tree as plain files, in the systemd driver's layout, whose counters follow the writers; and the least of
-//! a `/proc`. A real cgroup file is made anew at each read; these are overwritten in place, so that a reader may keep
+//! A cgroup v2 tree as plain files, in the systemd driver's layout, whose counters follow the writers; and the network of
+//! each pod as its process has it. A real cgroup file is made anew at each read; these are overwritten in place, so that a reader may keep
 //! its handle.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use crate::container::Resources;
 use crate::error::SimError;
@@ -62,7 +61,7 @@ pub(crate) fn update_pod(shared: &Shared, pod: &PodLoad) -> Result<(), SimError>
     update_file(&net_dir(&shared.proc(), &pod.uid), "dev", &net_dev(&pod.receive, &pod.transmit))
 }
 
-fn net_dev(receive: &Traffic, transmit: &Traffic) -> String {
+pub(crate) fn net_dev(receive: &Traffic, transmit: &Traffic) -> String {
     let half = |t: &Traffic| format!("{} {} {} {} 0 0 0 0", t.bytes, t.packets, t.errors, t.dropped);
     format!(
         "Inter-|   Receive                                                |  Transmit\n \
@@ -133,39 +132,6 @@ pub(crate) fn create_root(cgroup: &Path) -> Result<(), SimError> {
     write(cgroup, "cgroup.controllers", "cpuset cpu io memory pids\n")
 }
 
-/// CPUs of the simulated node.
-const CPUS: u64 = 4;
-
-/// What follows the writers: a line's CPU time, as in [`Use::of`], four fifths of it of user space.
-pub(crate) fn update_proc(proc: &Path, start: Instant, lines: u64) -> Result<(), SimError> {
-    fs::create_dir_all(proc).map_err(SimError::io(proc))?;
-    let up = start.elapsed().as_secs() + 4000;
-    let (user, system) = (lines / 625, lines / 2500);
-    let idle = (up * 100 * CPUS).saturating_sub(user + system);
-    write(proc, "stat", &stat(user, system, idle, lines))?;
-    write(proc, "uptime", &format!("{up}.00 {}.00\n", idle / 100))?;
-    write(proc, "loadavg", "0.42 0.36 0.30 2/311 4242\n")?;
-    write(
-        proc,
-        "meminfo",
-        "MemTotal:       16384000 kB\nMemFree:         8192000 kB\nMemAvailable:   12288000 kB\nBuffers:          102400 \
-         kB\nCached:          4096000 kB\nSwapTotal:             0 kB\nSwapFree:              0 kB\n",
-    )
-}
-
-/// `/proc/stat`, in hundredths of a second: the sum, and the CPUs, which share it evenly.
-fn stat(user: u64, system: u64, idle: u64, lines: u64) -> String {
-    let mut text = format!("cpu  {user} 0 {system} {idle} 0 0 0 0 0 0\n");
-    for cpu in 0..CPUS {
-        let share = |all: u64| all / CPUS + u64::from(cpu < all % CPUS);
-        text += &format!("cpu{cpu} {} 0 {} {} 0 0 0 0 0 0\n", share(user), share(system), share(idle));
-    }
-    text + &format!(
-        "ctxt {}\nbtime 1795190400\nprocesses 4242\nprocs_running 2\nprocs_blocked 0\n",
-        lines * 2
-    )
-}
-
 /// Overwrites a file of a directory that may go at any time.
 fn update_file(dir: &Path, name: &str, text: &str) -> Result<(), SimError> {
     let path = dir.join(name);
@@ -175,7 +141,7 @@ fn update_file(dir: &Path, name: &str, text: &str) -> Result<(), SimError> {
     }
 }
 
-fn write(dir: &Path, name: &str, text: &str) -> Result<(), SimError> {
+pub(crate) fn write(dir: &Path, name: &str, text: &str) -> Result<(), SimError> {
     let path = dir.join(name);
     overwrite(&path, text).map_err(SimError::io(&path))
 }

@@ -9,6 +9,7 @@ use crate::cgroup;
 use crate::error::SimError;
 use crate::load::{self, Use};
 use crate::logfile::archive;
+use crate::machine;
 use crate::node::{Deletion, Shared};
 use crate::random::Random;
 use crate::rotation::{Place, Rotator};
@@ -59,10 +60,11 @@ fn keep(shared: &Shared) -> Result<(), SimError> {
             for container in &running {
                 cgroup::update(&container.cgroup, &Use::of(&container.log, &container.resources))?;
             }
-            for pod in load::of_pods(shared) {
-                cgroup::update_pod(shared, &pod)?;
+            let pods = load::of_pods(shared);
+            for pod in &pods {
+                cgroup::update_pod(shared, pod)?;
             }
-            cgroup::update_proc(&shared.proc(), shared.started, shared.lines.load(Ordering::Relaxed))?;
+            machine::update(shared, &pods)?;
             shared.updates.fetch_add(1, Ordering::AcqRel);
         }
         std::thread::sleep(TICK);

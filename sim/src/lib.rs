@@ -20,6 +20,7 @@ mod keeper;
 mod kubelet;
 mod load;
 mod logfile;
+mod machine;
 mod node;
 mod options;
 mod pods;

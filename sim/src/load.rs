@@ -11,7 +11,7 @@ use crate::logfile::LogFile;
 use crate::node::{Running, Shared};
 
 /// CPU time of a line.
-const MICROS_A_LINE: u64 = 20;
+pub(crate) const MICROS_A_LINE: u64 = 20;
 /// Most page cache that a container's log keeps.
 const MOST_CACHE: u64 = 64 << 20;
 /// Memory of a pod's sandbox.
@@ -143,7 +143,7 @@ impl Use {
 }
 
 /// Each line answers a request: one packet in, two out. Some are dropped, some are damaged.
-fn traffic(lines: u64) -> (Traffic, Traffic) {
+pub(crate) fn traffic(lines: u64) -> (Traffic, Traffic) {
     let received = Traffic { bytes: lines * 400, packets: lines, errors: lines / 200, dropped: lines / 100 };
     let sent = Traffic { bytes: lines * 1400, packets: lines * 2, errors: lines / 400, dropped: lines / 50 };
     (received, sent)

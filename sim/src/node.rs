@@ -18,6 +18,7 @@ use crate::keeper;
 use crate::kubelet::{Endpoint, Faults, PodStatus};
 use crate::load::{self, Past, PodLoad};
 use crate::logfile::{LogFile, archive};
+use crate::machine;
 use crate::options::{Rate, SimOptions};
 use crate::pods::PodSpec;
 
@@ -164,7 +165,7 @@ impl SimNode {
             fs::create_dir_all(&dir).map_err(SimError::io(&dir))?;
         }
         cgroup::create_root(&shared.cgroup())?;
-        cgroup::update_proc(&shared.proc(), shared.started, 0)?;
+        machine::create(&shared)?;
         let mut engine = Engine::new(Arc::clone(&shared));
         for pod in shared.options.pods.clone() {
             engine.start_pod(pod)?;

@@ -343,30 +343,35 @@ fn a_resting_node_stands_still_in_every_file_and_goes_on_where_it_stopped() {
 }
 
 #[test]
-fn the_cpus_of_the_node_add_up_to_its_sum() {
+fn the_nodes_own_counters_follow_its_lines_and_its_cpus_add_up() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = options(dir.path());
     options.rate = Rate::Burst;
     options.max_lines = Some(20_000);
     let node = SimNode::start(options).unwrap();
-    let path = node.root().join("proc/stat");
-    let read = || -> Vec<Vec<u64>> {
-        let text = fs::read_to_string(&path).unwrap();
+    let read = |name: &str| fs::read_to_string(node.root().join("proc").join(name)).unwrap();
+    let cpus = || -> Vec<Vec<u64>> {
+        let text = read("stat");
         let cpus = text.lines().filter(|line| line.starts_with("cpu"));
         cpus.map(|line| line.split_whitespace().skip(1).map(|value| value.parse().unwrap()).collect())
             .collect()
     };
     let until = Instant::now() + Duration::from_secs(20);
-    while read()[0][0] < 20_000 / 625 {
-        assert!(Instant::now() < until, "the CPU time does not follow the lines: {:?}", read());
+    // 20 µs a line, and a request of 400 bytes.
+    while cpus()[0][0] + cpus()[0][2] != 40 || !read("1/net/dev").contains("eth0: 8000000 20000 ") {
+        assert!(Instant::now() < until, "{:?} {}", cpus(), read("1/net/dev"));
         std::thread::sleep(Duration::from_millis(20));
     }
-    let cpus = read();
+    let cpus = cpus();
     assert_eq!(cpus.len(), 5);
     for column in 0..cpus[0].len() {
         assert_eq!(cpus[0][column], cpus[1..].iter().map(|cpu| cpu[column]).sum::<u64>(), "column {column}");
     }
-    drop(node);
+    let available = |text: &str| -> u64 {
+        let line = text.lines().find(|line| line.starts_with("MemAvailable:")).unwrap().to_owned();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    assert!(available(&read("meminfo")) < 16_384_000 - 1_024_000, "the pods take no memory");
 }
 
 #[test]
