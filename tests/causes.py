@@ -14,7 +14,7 @@ SondeSourceFailing       the kubelet answers 500                                
 SondeLogLoss             files with unacknowledged bytes are deleted while the agent is down              real
 SondeLogGaps             a file is rotated away twice, and deleted, while the agent is down               real
 SondeLogShed             a container that writes more than its limit                                      real (SKIPPED with an agent that has no logs.limits)
-SondeLedgerUnbalanced    -                                                                                not producible: it would be a defect; that it never fires is checked
+SondeLedgerUnbalanced    -                                                                                not producible: see below; that it never fires is checked
 SondeExportBlocked       the agent has a wrong token                                                      real
 SondeLogsStuck           the collector's queue is full and refuses                                        real
 SondeFilesUnreadable     the agent runs without DAC_READ_SEARCH                                           real
@@ -24,11 +24,14 @@ SondeQueueOld            the file system of the store is full                   
 SondeQueueFilling        the same, and lines keep coming                                                  real
 SondeQueueFull           the same, until queue.max_bytes                                                  real
 SondeQueueDamaged        bytes in the middle of a queue file are overwritten while the collector is down  real
-SondeDeadLetters         -                                                                                not producible: the embedded store refuses nothing that was accepted
-SondeRecordsSkipped      -                                                                                not producible: the embedded store is never skipped
+SondeDeadLetters         an Elasticsearch refuses each record, as it does after a mapping conflict         sink real, Elasticsearch a stand-in
+SondeRecordsSkipped      it is down, the sink says `when_behind: skip`, and lines keep coming             real, but for that
 SondeWatchdog            always fires, and goes to its own receiver                                       alerts.py
 
-Those that cannot be produced are tried with a made-up page by alerts.py. Without root: nothing here can be shown.
+SondeLedgerUnbalanced tells of a defect of the agent: each row of its ledger is a sum of what one function adds to exactly one
+place, read back from a state file with a checksum, so no file, network, kubelet or disk that is outside of it can make the sum
+wrong. To produce it the agent would have to have a switch that falsifies its own account, which it must not have. Its
+rule has unit tests, and alerts.py fires it with a made-up page. Without root: nothing here can be shown.
 Without a memory cgroup of our own the two OOM alerts are SKIPPED, and said to be.
 
 Usage: tests/causes.py             (tests/servers/install first; SONDE_BIN or target/{release,debug} has the daemons)
@@ -47,13 +50,15 @@ import time
 
 import alerts
 import containers
+import elastic
 import pages
 import panels
 import yaml
 
 FAILURES = []
-NOT_PRODUCED = {"SondeLedgerUnbalanced", "SondeDeadLetters", "SondeRecordsSkipped", "SondeWatchdog"}
+NOT_PRODUCED = {"SondeLedgerUnbalanced", "SondeWatchdog"}
 QUEUE_BYTES = 8 << 20
+LAG_BYTES = 64 << 10    # of the sink that is skipped; the least is a batch's
 LIMIT = 300_000     # bytes a second of a container's log
 
 
@@ -121,7 +126,7 @@ class Stage:
         alerts.local_alertmanager(folder, self.slack, alerts.Mail())
         self.disks = {name: SmallDisk(folder / path, size) for name, path, size in [("state", "state", 4), ("store", "data/store", 64)]}
         self.listed = []
-        self.kubelet = containers.Kubelet(self.listed)
+        self.kubelet, self.elastic = containers.Kubelet(self.listed), elastic.Elasticsearch()
         self.agent_url, self.collector_url = self.configure()
         self.prometheus, self.servers = f"http://127.0.0.1:{alerts.free_port()}", {}
 
@@ -132,6 +137,9 @@ class Stage:
         collector = yaml.safe_load((self.folder / "collector.yaml").read_text())
         collector["auth"] = {"otlp": {"token_file": str(self.folder / "accepted")}}
         collector["queue"] = {"max_bytes": f"{QUEUE_BYTES >> 20}MiB", "min_free": "0B"}
+        collector["sinks"] = [
+            {"name": "store", "type": "store"},
+            {"name": "es", "type": "elasticsearch", "endpoints": [self.elastic.url], "when_behind": "skip", "max_lag_bytes": f"{LAG_BYTES >> 10}KiB"}]
         (self.folder / "collector.yaml").write_text(yaml.safe_dump(collector))
         agent = yaml.safe_load((self.folder / "agent.yaml").read_text())
         agent["export"]["token_file"] = str(self.folder / "token")
@@ -291,6 +299,24 @@ def workloads(stage):
     stage.resolves(fired)
 
 
+def sinks(stage):
+    """Elasticsearch refuses each record; then it is away for longer than its sink waits."""
+    stage.cause()
+    stage.elastic.mode = "refuses"
+    fired = stage.fires(["SondeDeadLetters"])
+    stage.elastic.mode = "takes"
+    letters = [json.loads(line) for file in (stage.folder / "data/dead-letter/es").glob("*") for line in file.read_text().splitlines()]
+    if not letters or not all("document_parsing_exception" in json.dumps(letter) for letter in letters):
+        FAILURES.append(f"the dead letters do not say why: {letters[:1]}")
+    stage.cause()
+    stage.elastic.mode = "down"
+    (stage.folder / "loud").touch()
+    fired |= stage.fires(["SondeRecordsSkipped"])
+    (stage.folder / "loud").unlink()
+    stage.elastic.mode = "takes"
+    stage.resolves(fired)
+
+
 def full_disks(stage, agent, collector):
     """The state's disk and the store's disk are full; the queue grows until it refuses. What waits then is deleted while
     the agent is down, and overwritten while the collector is."""
@@ -369,6 +395,7 @@ def acts(stage):
     stage.start_servers()
     agent = refused(stage, agent)
     workloads(stage)
+    sinks(stage)
     agent, collector = full_disks(stage, agent, collector)
     no_agents(stage)
     skipped = (set() if stage.cgroups else {"ContainerOOMKilled", "NamespaceOOMKill"}) | (set() if stage.limited else {"SondeLogShed"})
@@ -382,7 +409,7 @@ def acts(stage):
 
 def main():
     if os.geteuid() != 0:
-        print("causes: SKIPPED: it takes root to mount, to make cgroups and to run the agent as in its pod")
+        print("causes: SKIPPED: all of it: no right to mount, to make cgroups and to run the agent as in its pod")
         return
     folder, started = pathlib.Path(tempfile.mkdtemp(prefix="sonde-causes-")), time.monotonic()
     os.chmod(folder, 0o755)
