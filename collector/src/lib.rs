@@ -8,13 +8,16 @@ pub mod args;
 pub mod config;
 pub mod deliver;
 mod front;
+pub mod json;
 pub mod metrics;
 mod page;
 pub mod queue;
 pub mod receive;
+pub mod severity;
 pub mod sinks;
 mod stats;
 pub mod store;
+pub mod time;
 mod tools;
 mod validate;
 

@@ -9,7 +9,8 @@ use std::collections::HashSet;
 
 use sonde_daemon::units::Interval;
 
-use crate::store::{Filter, NAMES, Needle, Order, severity, time};
+use crate::store::{Filter, NAMES, Needle, Order};
+use crate::{severity, time};
 
 const LIMIT: u64 = 1000;
 const OTHERS: [&str; 6] = ["severity", "q", "since", "until", "limit", "order"];

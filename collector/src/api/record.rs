@@ -1,6 +1,7 @@
 //! A record as the API shows it.
 
-use crate::store::{BodyKind, Origin, Row, Stream, json, severity, time};
+use crate::store::{BodyKind, Origin, Row, Stream};
+use crate::{json, severity, time};
 
 /// Appends a record as one JSON object without a newline.
 pub fn write(origin: &Origin, row: &Row<'_>, out: &mut Vec<u8>) {

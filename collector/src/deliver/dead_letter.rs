@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 
 use super::batch::{Refusal, Unit};
 use crate::queue::{Entry, Position};
-use crate::store::time;
+use crate::time;
 
 const FILE_BYTES: u64 = 16 << 20;
 const SUFFIX: &str = ".ndjson";
@@ -198,7 +198,7 @@ pub fn unreadable(sink: &str, entry: &Entry, reason: &str) -> Vec<u8> {
     line["records"] = entry.frame.records.into();
     line["codec"] = format!("{:?}", entry.frame.codec).to_lowercase().into();
     let mut payload = Vec::new();
-    crate::store::json::write_base64(&entry.frame.payload, &mut payload);
+    crate::json::write_base64(&entry.frame.payload, &mut payload);
     line["payload"] = String::from_utf8_lossy(&payload).trim_matches('"').into();
     push(&line, &mut out);
     out

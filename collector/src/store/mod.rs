@@ -44,7 +44,6 @@ mod active;
 mod block;
 mod cutting;
 mod filter;
-pub mod json;
 mod open;
 mod origin;
 mod pending;
@@ -53,14 +52,12 @@ mod rebuild;
 mod record;
 mod row;
 mod seen;
-pub mod severity;
 mod slice;
 mod status;
 mod tail;
 #[cfg(test)]
 pub(crate) mod tests;
 mod text;
-pub mod time;
 mod words;
 mod writer;
 

@@ -1,6 +1,6 @@
 //! Where records come from: what all records of one resource and scope have in common, kept once a block.
 
-use super::json;
+use crate::json;
 
 /// What all records of one resource and scope have in common.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

@@ -11,11 +11,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use sonde_wire::uid::RecordUid;
-use sonde_wire::view::{AnyValueView, Attributes, LogsRequest, RecordView, ResourceView, ScopeView};
+use sonde_wire::view::{AnyValueView, LogsRequest, RecordView, ResourceView, ScopeView};
 
 use super::origin::{NAME_KEYS, Origin};
 use super::row::{BodyKind, Row, Stream};
-use super::{json, severity, time};
+use crate::json::{self, Nested, write_map, write_value};
+use crate::{severity, time};
 
 /// Walks the records of a request that has passed `wire`'s check. `received` (Unix nanoseconds) stands in for the
 /// time of a record without one. Equal origins are made one through `known`.
@@ -89,7 +90,7 @@ fn origin(
         {
             names[at] = Some((*name).to_owned());
         } else if member(key, &mut out) {
-            write_value(&value, &mut out);
+            write_value(&value, Nested::Plain, &mut out);
         }
     }
     for (key, text) in [(SCOPE_KEYS[0], scope.name), (SCOPE_KEYS[1], scope.version)] {
@@ -98,7 +99,7 @@ fn origin(
         }
     }
     if scope.attributes().next().is_some() && member(SCOPE_KEYS[2], &mut out) {
-        write_map(scope.attributes(), &mut out);
+        write_map(scope.attributes(), Nested::Plain, &mut out);
     }
     // The writers above write UTF-8 only.
     Origin { names, attributes: String::from_utf8(out).unwrap_or_default() }
@@ -137,7 +138,7 @@ impl<'a> Reader<'a> {
                     if self.own.insert(key) {
                         self.clashes.extend(origin_keys.get(key));
                         write_key("", key, &mut self.attributes);
-                        write_value(&value, &mut self.attributes);
+                        write_value(&value, Nested::Plain, &mut self.attributes);
                     }
                 }
             }
@@ -146,7 +147,7 @@ impl<'a> Reader<'a> {
         self.read_fields(record);
         self.body.clear();
         if !matches!(record.body, AnyValueView::Empty | AnyValueView::Str(_)) {
-            write_value(&record.body, &mut self.body);
+            write_value(&record.body, Nested::Plain, &mut self.body);
         }
     }
 
@@ -234,43 +235,4 @@ fn write_key(prefix: &str, key: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(prefix.as_bytes());
     json::write_escaped(key.as_bytes(), out);
     out.extend_from_slice(b"\":");
-}
-
-/// Writes a value as JSON; it nests no deeper than `wire` lets it.
-fn write_value(value: &AnyValueView<'_>, out: &mut Vec<u8>) {
-    match value {
-        AnyValueView::Empty => out.extend_from_slice(b"null"),
-        AnyValueView::Str(text) => json::write_str(text, out),
-        AnyValueView::Bool(value) => json::write_display(value, out),
-        AnyValueView::Int(value) => json::write_display(value, out),
-        AnyValueView::Double(value) => json::write_f64(*value, out),
-        AnyValueView::Bytes(bytes) => json::write_base64(bytes, out),
-        AnyValueView::Map(map) => write_map(map.clone(), out),
-        AnyValueView::Array(values) => {
-            out.push(b'[');
-            for (n, value) in values.clone().enumerate() {
-                if n > 0 {
-                    out.push(b',');
-                }
-                write_value(&value, out);
-            }
-            out.push(b']');
-        }
-    }
-}
-
-fn write_map(map: Attributes<'_>, out: &mut Vec<u8>) {
-    let mut written = HashSet::new();
-    out.push(b'{');
-    for (key, value) in map {
-        if written.insert(key) {
-            if written.len() > 1 {
-                out.push(b',');
-            }
-            json::write_str(key, out);
-            out.push(b':');
-            write_value(&value, out);
-        }
-    }
-    out.push(b'}');
 }

@@ -11,7 +11,7 @@ use sonde_daemon::args::FAILED;
 use super::{ToolError, content, size};
 use crate::queue::inspect::{Found, Inspection};
 use crate::queue::{Cursor, Entry, Position};
-use crate::store::time;
+use crate::time;
 
 fn inspect(dir: &Path) -> Result<Inspection, ToolError> {
     Inspection::of(dir).map_err(ToolError::read(dir.display()))

@@ -19,7 +19,7 @@ use sonde_daemon::tls::{self, ClientOptions, Roots};
 
 use super::{ElasticsearchError, PORTS};
 use crate::config::{ClientTls, Sink};
-use crate::store::json;
+use crate::json;
 
 /// From the moment that a request is sent to the end of its answer.
 const DEADLINE: Duration = Duration::from_secs(60);

@@ -11,6 +11,7 @@ use prost::Message;
 use serde_json::{Value, json};
 use sonde_wire::view::LogsRequest;
 
+use super::ecs::LABEL_BYTES;
 use super::*;
 use crate::store::tests::text;
 
