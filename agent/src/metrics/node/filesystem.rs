@@ -1,9 +1,13 @@
 //! File systems: `/proc/1/mountinfo` and [`crate::metrics::statfs`]. A mount that does not answer in time is reported as
 //! `node_filesystem_device_error`.
+//!
+//! In a pod the host's mount points are not there: under `host.root` only what the pod mounts is the host's, and all else is
+//! the container's own file system, whose numbers are nobody's. So a file system is asked through any mount of it that
+//! this process has ([`Own`]), as `/` through `/var/log`; one that has none is reported as not mounted here.
 
 use crate::metrics::help;
-use std::collections::HashSet;
-use std::path::PathBuf;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -20,6 +24,7 @@ const MOST: usize = 2048;
 /// The collector.
 pub(super) struct Filesystem {
     mounts: Kept,
+    own: Kept,
     root: PathBuf,
     mount_exclude: Exclude,
     type_exclude: Exclude,
@@ -39,8 +44,40 @@ struct Mount {
 impl Filesystem {
     pub(super) fn new(paths: &HostPaths, mount_exclude: Exclude, type_exclude: Exclude) -> Self {
         let mounts = Kept::first_of([paths.proc.join("1/mountinfo"), paths.proc.join("self/mountinfo")]);
+        // Of this process, whatever the host's `/proc` is.
+        let own = Kept::new("/proc/self/mountinfo");
         let prober = Mutex::new(Prober::default());
-        Self { mounts, root: paths.root.clone(), mount_exclude, type_exclude, prober }
+        Self { mounts, own, root: paths.root.clone(), mount_exclude, type_exclude, prober }
+    }
+}
+
+/// The mounts of this process, by the file system's number and by place.
+struct Own {
+    root: PathBuf,
+    numbers: HashMap<(u32, u32), PathBuf>,
+    places: HashMap<PathBuf, (u32, u32)>,
+}
+
+impl Own {
+    fn new(root: &Path, text: &str) -> Self {
+        let (mut numbers, mut places) = (HashMap::new(), HashMap::new());
+        for mount in parse(text, |_| true) {
+            let place = PathBuf::from(mount.mountpoint);
+            numbers.entry(mount.numbers).or_insert_with(|| place.clone());
+            places.insert(place, mount.numbers);
+        }
+        Self { root: root.to_owned(), numbers, places }
+    }
+
+    /// Where a file system of the host can be asked for its space.
+    fn place(&self, mount: &Mount) -> Result<PathBuf, String> {
+        let place = self.root.join(mount.mountpoint.trim_start_matches('/'));
+        let is_host =
+            self.root == Path::new("/") || !self.places.keys().any(|own| own.starts_with(&self.root));
+        if is_host || self.places.get(&place) == Some(&mount.numbers) {
+            return Ok(place);
+        }
+        self.numbers.get(&mount.numbers).cloned().ok_or_else(|| "not mounted here".to_owned())
     }
 }
 
@@ -54,13 +91,13 @@ impl Source for Filesystem {
         let mounts = parse(&text, |mount| {
             !self.mount_exclude.is_match(&mount.mountpoint) && !self.type_exclude.is_match(&mount.fstype)
         });
+        let own = Own::new(&self.root, &self.own.read()?);
         let mut prober = self.prober.lock().unwrap_or_else(PoisonError::into_inner);
         let until = Instant::now() + ALL;
         let probed: Vec<_> = mounts
             .into_iter()
             .map(|mount| {
-                let path = self.root.join(mount.mountpoint.trim_start_matches('/'));
-                let space = prober.ask(&path, until);
+                let space = own.place(&mount).and_then(|path| prober.ask(&path, until));
                 (mount, space)
             })
             .collect();
@@ -184,6 +221,46 @@ mod tests {
         let mounts = parse(&over, |_| true);
         assert_eq!(mounts.len(), 1);
         assert_eq!(mounts[0].fstype, "tmpfs");
+    }
+
+    #[test]
+    fn in_a_pod_a_file_system_is_asked_through_a_mount_that_the_pod_has() {
+        let line = |point: &str, numbers: &str| format!("1 1 {numbers} / {point} rw - ext4 /dev/x rw\n");
+        let mounts = |text: &str| parse(text, |_| true);
+        let host = [line("/", "254:1"), line("/boot", "254:2"), line("/var/lib/kubelet", "254:3")].concat();
+        let pod = [
+            line("/", "0:50"),
+            line("/host/var/log", "254:1"),
+            line("/host/var/lib/kubelet", "254:3"),
+            line("/etc/hosts", "254:1"),
+        ]
+        .concat();
+        let places = |root: &str, own: &str| -> Vec<Result<String, String>> {
+            let own = Own::new(Path::new(root), own);
+            mounts(&host).iter().map(|mount| Ok(own.place(mount)?.display().to_string())).collect()
+        };
+        let paths = |paths: [&str; 3]| paths.map(|path| Ok(path.to_owned())).to_vec();
+        let in_pod = places("/host", &pod);
+        assert_eq!(in_pod[0].as_deref(), Ok("/host/var/log"), "not /host, which is the container's own");
+        assert_eq!(in_pod[1], Err("not mounted here".to_owned()));
+        assert_eq!(in_pod[2].as_deref(), Ok("/host/var/lib/kubelet"));
+        assert_eq!(places("/", &host), paths(["/", "/boot", "/var/lib/kubelet"]));
+        // The whole root is mounted.
+        let whole = [
+            line("/", "0:50"),
+            line("/host", "254:1"),
+            line("/host/boot", "254:2"),
+            line("/host/var/lib/kubelet", "254:3"),
+        ];
+        assert_eq!(
+            places("/host", &whole.concat()),
+            paths(["/host/", "/host/boot", "/host/var/lib/kubelet"])
+        );
+        // A directory that stands for a host: nothing is mounted there.
+        assert_eq!(
+            places("/tmp/node", &pod),
+            paths(["/tmp/node/", "/tmp/node/boot", "/tmp/node/var/lib/kubelet"])
+        );
     }
 
     proptest! {
