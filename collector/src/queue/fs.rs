@@ -44,8 +44,9 @@ pub trait File: Send + Sync {
     fn sync(&self) -> io::Result<()>;
     /// Size in bytes.
     fn size(&self) -> io::Result<u64>;
-    /// Whether it still has a name: without one its content is gone once it is closed.
-    fn is_linked(&self) -> io::Result<bool>;
+    /// Whether `path` still names this file. One that was deleted is gone once it is closed; one that was moved away is
+    /// not found again.
+    fn is_at(&self, path: &Path) -> io::Result<bool>;
 }
 
 /// A file of a directory.
@@ -181,8 +182,15 @@ impl File for RealFile {
         Ok(self.0.metadata()?.len())
     }
 
-    fn is_linked(&self) -> io::Result<bool> {
-        Ok(self.0.metadata()?.nlink() > 0)
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        let ours = self.0.metadata()?;
+        match fs::symlink_metadata(path) {
+            Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 

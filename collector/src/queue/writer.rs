@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IoSlice};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -224,7 +225,9 @@ impl Writer {
             parts.push(IoSlice::new(&request.frame.payload));
         }
         let file = &*active.file;
-        let written = file.write_at(&parts, durable).and_then(|()| file.sync()).and_then(|()| named(file));
+        let path = self.shared.segment_path(active.stamp.number);
+        let written =
+            file.write_at(&parts, durable).and_then(|()| file.sync()).and_then(|()| named(file, &path));
         drop(parts);
         if let Err(error) = written {
             let error = AppendError::from(error);
@@ -309,12 +312,14 @@ impl Writer {
     }
 }
 
-/// An error where the file was deleted under us: synced or not, what was written to it is gone with this process.
-fn named(file: &dyn File) -> io::Result<()> {
-    if file.is_linked()? {
+/// An error where the file was deleted or moved away under us: synced or not, no later process finds what was written
+/// to it.
+fn named(file: &dyn File, path: &Path) -> io::Result<()> {
+    if file.is_at(path)? {
         return Ok(());
     }
-    Err(io::Error::new(io::ErrorKind::NotFound, "a segment was deleted under the running collector"))
+    let what = "a segment was deleted or moved away under the running collector";
+    Err(io::Error::new(io::ErrorKind::NotFound, what))
 }
 
 impl Request {

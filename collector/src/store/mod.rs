@@ -155,26 +155,46 @@ impl StoreError {
         Self::Index { dir: dir.to_owned(), source }
     }
 
-    /// Whether what is on disk is wrong, and not only out of reach now: no file descriptor left, no permission, a
-    /// volume that does not answer.
-    fn is_damage(&self) -> bool {
+    /// Whether the disk cannot read what it holds. It may be able to a moment later.
+    fn is_unreadable(&self) -> bool {
+        self.cause().and_then(std::io::Error::raw_os_error).is_some_and(is_bad_medium)
+    }
+
+    /// The system's error behind it, if there is one.
+    fn cause(&self) -> Option<&std::io::Error> {
         use tantivy::TantivyError;
         use tantivy::directory::error::{OpenDirectoryError, OpenReadError};
         match self {
-            Self::Damaged { .. } => true,
-            Self::Io { source, .. } => is_content(source),
+            Self::Damaged { .. } => None,
+            Self::Io { source, .. } => Some(source),
             Self::Index { source, .. } => match source {
                 TantivyError::IoError(error)
                 | TantivyError::OpenReadError(OpenReadError::IoError { io_error: error, .. })
                 | TantivyError::OpenDirectoryError(OpenDirectoryError::IoError { io_error: error, .. }) => {
-                    is_content(error)
+                    Some(error)
                 }
-                TantivyError::OpenDirectoryError(OpenDirectoryError::FailedToCreateTempDir(_))
-                | TantivyError::OpenWriteError(_)
-                | TantivyError::LockFailure(..)
-                | TantivyError::SystemError(_) => false,
-                _ => true,
+                _ => None,
             },
+        }
+    }
+
+    /// Whether what is on disk is wrong, and not only out of reach now: no file descriptor left, no permission, a
+    /// volume that does not answer.
+    fn is_damage(&self) -> bool {
+        use tantivy::TantivyError;
+        use tantivy::directory::error::OpenDirectoryError;
+        if let Some(error) = self.cause() {
+            return is_content(error);
+        }
+        match self {
+            Self::Damaged { .. } | Self::Io { .. } => true,
+            Self::Index { source, .. } => !matches!(
+                source,
+                TantivyError::OpenDirectoryError(OpenDirectoryError::FailedToCreateTempDir(_))
+                    | TantivyError::OpenWriteError(_)
+                    | TantivyError::LockFailure(..)
+                    | TantivyError::SystemError(_)
+            ),
         }
     }
 }
@@ -183,6 +203,11 @@ impl StoreError {
 fn is_content(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
     error.raw_os_error().is_none() || matches!(error.kind(), NotFound | NotADirectory | IsADirectory)
+}
+
+/// EIO, and what file systems say of checksums that do not hold: EBADMSG, EUCLEAN (include/uapi/asm-generic/errno.h).
+fn is_bad_medium(errno: i32) -> bool {
+    matches!(errno, 5 | 74 | 117)
 }
 
 /// The store's query side; clones are the same store.

@@ -12,7 +12,7 @@ use super::pending::Pending;
 use super::rebuild::rebuild;
 use super::slice::{self, Commit, Slice};
 use super::status::Counters;
-use super::writer::{remove, set_aside};
+use super::writer::{reached, remove, set_aside};
 use super::{Shared, State, Store, StoreError, StoreOptions, Writer};
 
 /// Tries to open a slice that the system does not let us read, and what lies between them.
@@ -21,7 +21,8 @@ const PAUSE: Duration = Duration::from_millis(250);
 
 impl Store {
     /// Opens the store in `dir`, or makes one. The caller holds the lock of the data directory. A slice that is
-    /// damaged is set aside; one that cannot be read for now (no descriptor left, no permission, a volume that does not
+    /// damaged is set aside, also one that the disk cannot read time after time although it takes what is written: the
+    /// rest answers. One that cannot be read for now (no descriptor left, no permission, a volume that does not
     /// answer) is tried some times and then is an error: without it the store would take its records twice.
     pub fn open(dir: &Path, options: StoreOptions) -> Result<(Self, Writer), StoreError> {
         let io_error = |e| StoreError::io(dir, e);
@@ -46,6 +47,9 @@ impl Store {
                 Ok(Ok(Some(slice))) => slices.push(Arc::new(slice)),
                 // Begun and never committed to.
                 Ok(Ok(None)) => drop(remove(dir, path)),
+                Ok(Err(error)) if error.is_unreadable() && is_writable(dir) => {
+                    slices.extend(mend(dir, *id, path, &error.to_string(), &counters));
+                }
                 Ok(Err(error)) if !error.is_damage() => return Err(error),
                 // Begun, and the process died while it was deleted.
                 _ if was_never_committed_to(path) => drop(remove(dir, path)),
@@ -89,6 +93,16 @@ fn was_never_committed_to(dir: &Path) -> bool {
     let blocks = fs::metadata(dir.join("blocks"));
     let empty = slice::is_missing(&dir.join("blocks")) || blocks.is_ok_and(|meta| meta.len() == 0);
     empty && slice::read_commit(dir).is_none()
+}
+
+/// Whether the volume takes what is written: then what it cannot read is a bad place on it, and not its absence.
+fn is_writable(dir: &Path) -> bool {
+    let probe = dir.join(".probe");
+    let written = fs::write(&probe, b"probe")
+        .and_then(|()| reached("probe written"))
+        .and_then(|()| fs::File::open(&probe)?.sync_all());
+    let removed = fs::remove_file(&probe);
+    written.and(removed).and_then(|()| slice::sync_dir(dir)).is_ok()
 }
 
 /// Opens a slice; panics are errors here.

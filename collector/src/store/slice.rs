@@ -30,6 +30,7 @@ use tantivy::{DocId, Index, ReloadPolicy, Score, Searcher, SegmentOrdinal, Segme
 use super::StoreError;
 use super::block::{self, Block};
 use super::origin::NAMES;
+use super::writer::reached;
 use crate::queue::Position;
 
 /// Bytes of a name that the index holds; Kubernetes names have at most 253.
@@ -202,7 +203,9 @@ impl Slice {
     /// Opens the slice in `dir` at its last commit. `None`: it was never committed to.
     pub fn open(id: u64, dir: &Path) -> Result<Option<Self>, StoreError> {
         // The index takes a directory that cannot be looked into for one that is not there.
-        fs::read_dir(dir.join("index")).map_err(|e| StoreError::io(dir, e))?;
+        fs::read_dir(dir.join("index"))
+            .and_then(|_| reached("slice opened"))
+            .map_err(|e| StoreError::io(dir, e))?;
         let index = Index::open_in_dir(dir.join("index")).map_err(|e| StoreError::index(dir, e))?;
         if index.load_metas().map_err(|e| StoreError::index(dir, e))?.payload.is_none() {
             return Ok(None);

@@ -373,9 +373,9 @@ impl File for DiskFile {
         Ok(inner.files[&self.1].live.len() as u64)
     }
 
-    fn is_linked(&self) -> io::Result<bool> {
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
         let inner = self.0.inner();
-        if inner.dead { Err(eio()) } else { Ok(inner.names.values().any(|id| *id == self.1)) }
+        if inner.dead { Err(eio()) } else { Ok(inner.names.get(path) == Some(&self.1)) }
     }
 }
 

@@ -204,7 +204,7 @@ async fn after_a_failed_fsync_nothing_is_acknowledged_that_the_disk_does_not_hav
 }
 
 #[tokio::test]
-async fn what_is_written_to_a_deleted_segment_is_not_acknowledged() {
+async fn what_is_written_to_a_segment_that_was_deleted_or_moved_away_is_not_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let queue_dir = dir.path().join("queue");
     let open = || Queue::open(&queue_dir, options(), Arc::new(RealFilesystem)).unwrap();
@@ -215,6 +215,17 @@ async fn what_is_written_to_a_deleted_segment_is_not_acknowledged() {
     let third = queue.append(frame("third")).await.unwrap();
     assert!(third.segment > first.segment, "the segment is given up");
     assert_eq!(queue.status().write_errors, 1);
+    // Moved away, it is as good as deleted; and another file of its name is not it.
+    for in_its_place in [false, true] {
+        let last = queue.append(frame("moved")).await.unwrap();
+        let path = queue_dir.join(segment_name(last.segment));
+        std::fs::rename(&path, dir.path().join("elsewhere")).unwrap();
+        if in_its_place {
+            std::fs::copy(dir.path().join("elsewhere"), &path).unwrap();
+        }
+        assert!(matches!(queue.append(frame("lost")).await, Err(AppendError::Disk(_))), "{in_its_place}");
+        assert!(queue.append(frame("next")).await.unwrap().segment > last.segment);
+    }
     // And with all that is around it.
     std::fs::remove_dir_all(&queue_dir).unwrap();
     assert!(matches!(queue.append(frame("fourth")).await, Err(AppendError::Disk(_))));

@@ -46,6 +46,8 @@ enum Op {
     Crash,
     /// So many operations from here one fails.
     Fault(u8, Fault),
+    /// The process is killed, the machine dies so many operations into the next start, and it is started again.
+    CrashAtStart(u8),
     /// The volume has this many bytes.
     Capacity(u32),
     /// All segments are gone; time has gone on.
@@ -62,6 +64,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Kill),
         2 => Just(Op::Crash),
         4 => (0_u8..24, fault).prop_map(|(after, fault)| Op::Fault(after, fault)),
+        1 => (0_u8..40).prop_map(Op::CrashAtStart),
         1 => (30_000_u32..300_000).prop_map(Op::Capacity),
         1 => Just(Op::Lose),
     ]
@@ -158,6 +161,12 @@ impl Model {
                 self.restart();
             }
             Op::Fault(after, fault) => self.disk.fail(u32::from(*after), *fault),
+            Op::CrashAtStart(after) => {
+                self.disk.fail(u32::from(*after), Fault::Crash);
+                // It may start or not; what it did until then must harm nobody.
+                drop(recover::recover(&self.disk, &PathBuf::from(DIR), Duration::ZERO));
+                self.restart();
+            }
             Op::Capacity(bytes) => self.disk.set_capacity(u64::from(*bytes)),
             Op::Lose => {
                 self.life.writer.finish();

@@ -240,6 +240,47 @@ fn a_slice_that_the_system_does_not_let_us_read_fails_the_start_and_is_kept() {
 }
 
 #[test]
+fn a_slice_that_the_disk_cannot_read_is_made_anew_or_set_aside_and_the_rest_answers() {
+    // How often it cannot be read, and what is left: mended slices, those set aside.
+    for (failures, rebuilt, damaged) in [(3, 0, 0), (4, 1, 0), (5, 0, 1)] {
+        let dir = tempfile::tempdir().unwrap();
+        let lines = three_slices(dir.path());
+        let mut opened = 0;
+        set_hook(move |step| {
+            opened += u64::from(step == "slice opened");
+            let fails = step == "slice opened" && (2..2 + failures).contains(&opened);
+            if fails { Err(std::io::Error::from_raw_os_error(5)) } else { Ok(()) }
+        });
+        let (store, mut writer) = Store::open(dir.path(), options()).unwrap();
+        let status = store.status();
+        assert_eq!((status.rebuilt_slices, status.damaged_slices), (rebuilt, damaged), "{failures}");
+        let rest: Vec<Line> = lines[..100].iter().chain(&lines[200..]).cloned().collect();
+        assert!(all(&store) == listed(if damaged > 0 { &rest } else { &lines }), "{failures}");
+        assert_eq!(dir.path().join("damaged/slice-0000000002.0").exists(), damaged > 0);
+        // It goes on, and what was lost may be sent again.
+        ingest(&mut writer, &lines, 9, 9000);
+        writer.commit(9000).unwrap();
+        assert!(all(&store) == listed(&lines), "{failures}");
+    }
+}
+
+#[test]
+fn a_volume_that_neither_reads_nor_writes_fails_the_start_and_everything_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let lines = three_slices(dir.path());
+    let eio = |step| match step {
+        "slice opened" | "probe written" => Err(std::io::Error::from_raw_os_error(5)),
+        _ => Ok(()),
+    };
+    set_hook(eio);
+    assert!(Store::open(dir.path(), options()).is_err());
+    set_hook(|_| Ok(()));
+    assert!(!dir.path().join("damaged").exists());
+    let (store, _) = Store::open(dir.path(), options()).unwrap();
+    assert!(all(&store) == listed(&lines));
+}
+
+#[test]
 fn only_what_is_wrong_on_disk_counts_as_damage() {
     use std::io;
     use tantivy::TantivyError;

@@ -81,3 +81,23 @@ fn what_was_set_aside_counts_as_the_stores_and_goes_first() {
     assert!(slice::disk_bytes(dir.path()) <= 400 << 10);
     assert_eq!(all(&store).len(), 100);
 }
+
+#[test]
+fn a_backlog_that_was_written_long_ago_is_kept_from_its_arrival_on() {
+    const HOUR_MS: u64 = 3_600_000;
+    const NOW_MS: u64 = 1_790_000_000_000;
+    let dir = tempfile::tempdir().unwrap();
+    let options = StoreOptions::new(Duration::from_secs(24 * 3600), 1 << 30);
+    let (store, mut writer) = Store::open(dir.path(), options).unwrap();
+    let a_year = 365 * 24 * HOUR_MS;
+    let old: Vec<Line> =
+        (0..100).map(|n| Line::new((NOW_MS - a_year) * 1_000_000 + n, 1, n, "old line")).collect();
+    ingest(&mut writer, &old, 1, NOW_MS);
+    writer.commit(NOW_MS).unwrap();
+    for hours in [1, 12, 23] {
+        writer.tick(NOW_MS + hours * HOUR_MS);
+        assert_eq!(all(&store).len(), 100, "after {hours} hours");
+    }
+    writer.tick(NOW_MS + 25 * HOUR_MS);
+    assert_eq!(all(&store).len(), 0);
+}
