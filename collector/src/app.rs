@@ -1,15 +1,16 @@
 //! The collector as a whole: made of its parts, run, and taken down.
 
+mod deliveries;
+
 use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
-use sonde_daemon::health::{Health, Heartbeat};
+use sonde_daemon::health::Health;
 use sonde_daemon::http::{self, BindError, Bound, Limits};
 use sonde_daemon::lock::{Lock, LockError};
 use sonde_daemon::page::{Build, Page, Process, Section, Source};
@@ -18,15 +19,18 @@ use sonde_daemon::shutdown::{self, Shutdown};
 use sonde_daemon::tls::{self, TlsError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
-use crate::config::{Config, Sink, SinkKind, Tls};
+use self::deliveries::{Deliveries, TURN, watch_over};
+use crate::config::{Ack, Config, Sink, SinkKind, Tls};
+use crate::deliver::ack::{self, Acks};
 use crate::deliver::dead_letter::DeadLetters;
-use crate::deliver::lane::{self, Lane, LaneOptions};
-use crate::deliver::store::{Delivery, StoreOptions as DeliverOptions};
+use crate::deliver::lane::{self, LaneOptions};
+use crate::deliver::store::StoreOptions as DeliverOptions;
 use crate::front::Front;
 use crate::metrics::Metrics;
 use crate::queue::{MinFree, Queue, QueueError, QueueOptions, RealFilesystem};
-use crate::receive::{self, Patience, Receiver, Reply, Settings};
+use crate::receive::{self, Intake, Patience, Receiver, Reply, Settings};
 use crate::sinks::elasticsearch::{Elasticsearch, ElasticsearchError};
 use crate::store::{Store, StoreError, StoreOptions, Writer};
 use crate::{api, deliver, page, stats};
@@ -101,6 +105,7 @@ pub struct App {
     others: Vec<(Sink, Elasticsearch)>,
     letters: Arc<DeadLetters>,
     receiver: Receiver,
+    acks: Option<Acks>,
     metrics: Metrics,
     readers: Option<Tokens>,
     tls: Option<Arc<tls::Server>>,
@@ -124,12 +129,6 @@ impl App {
     pub fn build(config: Config) -> Result<Self, AppError> {
         let lock = Lock::take(&config.data_dir, PROGRAM)?;
         warn_volatile(&config.data_dir);
-        if !config.cluster.is_empty() {
-            tracing::warn!(
-                cluster = config.cluster,
-                "`cluster` has no effect yet: records keep the name that they came with"
-            );
-        }
         let tls = server_tls(&config.tls)?;
         let senders = tokens("auth.otlp.token_file", &config.auth.otlp.token_file)?;
         let readers = tokens("auth.http.token_file", &config.auth.http.token_file)?;
@@ -144,7 +143,12 @@ impl App {
             patience: Patience::default(),
         };
         let metrics = Metrics::default();
-        let receiver = Receiver::new(settings, senders, Arc::new(queue.clone()), metrics.clone());
+        let acks = (config.ack == Ack::Delivered).then(|| Acks::new(queue.clone(), ack::PATIENCE));
+        let intake: Arc<dyn Intake> = match &acks {
+            Some(acks) => Arc::new(acks.clone()),
+            None => Arc::new(queue.clone()),
+        };
+        let receiver = Receiver::new(settings, senders, intake, metrics.clone());
         let bind = |key, address: &str| http::bind(address).map_err(|source| AppError::Bind { key, source });
         let grpc = bind("otlp_grpc", &config.listen.otlp_grpc)?;
         let http = bind("otlp_http", &config.listen.otlp_http)?;
@@ -157,6 +161,7 @@ impl App {
             others,
             letters,
             receiver,
+            acks,
             metrics,
             readers,
             tls,
@@ -197,12 +202,17 @@ impl App {
         let mut logs = api::without_store();
         let mut names = Vec::new();
         if let Some(StoreSink { name, store, writer }) = self.store {
-            let options = DeliverOptions { sink: name.clone(), request_bytes: request_bytes(&self.config) };
+            let options = DeliverOptions {
+                sink: name.clone(),
+                request_bytes: request_bytes(&self.config),
+                cluster: self.config.cluster.clone(),
+            };
             let heartbeat = health.heartbeat("delivery", TURN);
             let (shelf, stop, beat) = (self.letters.shelf(&name), delivery_stops.clone(), heartbeat.clone());
             let delivery = deliver::store::start(&self.queue, writer, options, shelf, stop, beat)?;
             sources.push(stats::store_source(name.clone(), store.clone(), Arc::clone(delivery.numbers())));
             logs = api::router(store);
+            deliveries.note(&self.config, &name, delivery.committed());
             deliveries.store = Some((delivery, heartbeat));
             names.push(name);
         }
@@ -213,8 +223,13 @@ impl App {
             let lane =
                 lane::start(&self.queue, destination, options, shelf, delivery_stops.clone(), heartbeat);
             sources.push(stats::lane_source(sink.name.clone(), Arc::clone(lane.numbers())));
+            deliveries.note(&self.config, &sink.name, lane.settled());
             deliveries.lanes.push(lane);
             names.push(sink.name);
+        }
+        if let Some(acks) = &self.acks {
+            acks.require(std::mem::take(&mut deliveries.required));
+            sources.push(acks.source());
         }
         drop(delivery_stops);
         deliver::forget_all_but(&self.queue, &names.iter().map(String::as_str).collect::<Vec<_>>());
@@ -251,6 +266,10 @@ impl App {
         };
         ready.set(false);
         self.receiver.drain();
+        if let Some(acks) = &self.acks {
+            // The other half is for what is left to do then.
+            acks.end_by(Instant::now() + shutdown.remaining().unwrap_or_default() / 2);
+        }
         let end = async {
             while senders.join_next().await.is_some() {}
             stop_delivery.send_replace(true);
@@ -268,59 +287,12 @@ impl App {
     }
 }
 
-/// What the loops promise. Each comes around within a second where only its own work holds it up, so that a minute is
-/// a loop that stands still, on a node that is starved too.
-const TURN: Duration = Duration::from_secs(60);
-
-/// Turns liveness red when one of our own loops has ended or stands still; returns when the delivery has ended by
-/// itself. A disk never does: the queue's threads only wait for frames and for the disk (an fsync that hangs, a volume
-/// that is gone), so they count as long as they run; the delivery's loop beats by itself, and is beaten for while it is
-/// in the store. A restart would hang at the same disk; what hangs shows as refused requests and in the queue's age.
-async fn watch_over(health: &Health, queue: &Queue, deliveries: &Deliveries) {
-    let runtime = health.heartbeat("runtime", TURN);
-    let threads = health.heartbeat("queue", TURN);
-    while !deliveries.one_has_ended() {
-        runtime.beat();
-        if queue.is_running() {
-            threads.beat();
-        }
-        if let Some((delivery, heartbeat)) = &deliveries.store
-            && delivery.numbers().on_disk.load(Ordering::Relaxed)
-        {
-            heartbeat.beat();
-        }
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-}
-
-/// What runs between the queue and the sinks.
-#[derive(Default)]
-struct Deliveries {
-    store: Option<(Delivery, Heartbeat)>,
-    lanes: Vec<Lane>,
-}
-
-impl Deliveries {
-    fn one_has_ended(&self) -> bool {
-        self.store.as_ref().is_some_and(|(delivery, _)| delivery.is_finished())
-            || self.lanes.iter().any(Lane::is_finished)
-    }
-
-    async fn join(self) {
-        if let Some((delivery, _)) = self.store {
-            let _ = tokio::task::spawn_blocking(move || delivery.join()).await;
-        }
-        for lane in self.lanes {
-            lane.join().await;
-        }
-    }
-}
-
 fn lane_options(config: &Config, sink: &Sink) -> LaneOptions {
     LaneOptions {
         name: sink.name.clone(),
         skip_beyond: sink.skip_beyond(&config.queue),
         request_bytes: request_bytes(config),
+        cluster: config.cluster.clone(),
         batch_bytes: 4 << 20,
         window_bytes: 32 << 20,
         in_flight: 8,

@@ -11,7 +11,7 @@ use sonde_daemon::units::{Interval, Size};
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Cluster that this collector serves.
+    /// Cluster that this collector serves: `k8s.cluster.name` of records that came without one.
     pub cluster: String,
     /// Queue, store and dead letters live here; locked by one process.
     pub data_dir: PathBuf,
@@ -148,6 +148,8 @@ pub struct Sink {
     /// Its kind.
     #[serde(rename = "type")]
     pub kind: SinkKind,
+    /// With `ack: delivered`, nothing is acknowledged before this sink took it.
+    pub required: bool,
     /// What happens when it is further behind than `max_lag_bytes`.
     pub when_behind: WhenBehind,
     /// How far it may be behind; `None` = half of `queue.max_bytes`.

@@ -25,8 +25,12 @@ impl Validate for Config {
         if !kubernetes.audience.is_empty() || !kubernetes.service_accounts.is_empty() {
             problems.add("auth.otlp.kubernetes", "is not there yet", "auth.otlp.token_file, or neither");
         }
-        if self.ack == Ack::Delivered {
-            problems.add("ack", "`delivered` is not there yet", "`durable`");
+        if self.ack == Ack::Delivered && !self.sinks.iter().any(|sink| sink.required) {
+            problems.add(
+                "ack",
+                "`delivered` asks for a sink whose word counts, and there is none",
+                "`required: true` at one sink or more, or `durable`",
+            );
         }
         self.validate_limits(problems);
         self.validate_sinks(problems);
@@ -137,6 +141,9 @@ impl Config {
             }
             if sink.max_lag_bytes.is_some_and(|bytes| bytes > self.queue.max_bytes) {
                 problems.add(key("max_lag_bytes"), "is more than the queue holds", "at most queue.max_bytes");
+            }
+            if sink.required && sink.when_behind == WhenBehind::Skip {
+                problems.add(key("when_behind"), "a sink that is `required` cannot be skipped", "`hold`");
             }
             validate_keys(sink, &key, problems);
             if sink.kind == SinkKind::Elasticsearch {
@@ -253,6 +260,7 @@ sinks:
     tls: {ca_file: \"\"}
 ";
         assert_eq!(problems(example), []);
+        assert_eq!(problems("{ack: delivered, sinks: [{name: a, required: true}]}"), []);
     }
 
     #[test]
@@ -265,7 +273,13 @@ sinks:
             ("tls: {cert_file: a}", "tls.key_file", "is empty"),
             ("tls: {client_ca_file: a}", "tls.client_ca_file", "certificate"),
             ("auth: {otlp: {kubernetes: {audience: x}}}", "auth.otlp.kubernetes", "not there yet"),
-            ("ack: delivered", "ack", "not there yet"),
+            ("ack: delivered", "ack", "there is none"),
+            ("{ack: delivered, sinks: [{name: a}]}", "ack", "there is none"),
+            (
+                "sinks: [{name: a, type: elasticsearch, endpoints: [\"http://x\"], required: true, when_behind: skip}]",
+                "sinks[0].when_behind",
+                "cannot be skipped",
+            ),
             ("limits: {request: 100MiB, in_flight: 10MiB}", "limits.in_flight", "less than"),
             // Rules between two keys say nothing of one whose other could not be read.
             ("limits: {request: big, in_flight: 10MiB}", "limits.request", "big"),

@@ -1,10 +1,16 @@
 //! Some frames of the queue on their way to a sink, and what has become of each record in them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::queue::Position;
+
+/// Records of a batch that may be put off one by one; where there are more, it is not they who are at fault.
+const PUT_OFF: usize = 256;
 
 /// A frame, decoded and checked.
 #[derive(Clone, Debug)]
@@ -54,7 +60,17 @@ pub struct Batch {
     units: Arc<[Unit]>,
     states: Vec<State>,
     refusals: Vec<Refusal>,
+    put_off: BTreeMap<usize, PutOff>,
     open: usize,
+}
+
+/// What the destination says of a record that it does not take, for a fault of its own.
+#[derive(Debug)]
+struct PutOff {
+    tries: u32,
+    since: Instant,
+    code: String,
+    reason: String,
 }
 
 impl Batch {
@@ -65,7 +81,8 @@ impl Batch {
             let state = if in_doubt(unit) { State::InDoubt } else { State::Open };
             states.resize(states.len() + unit.records, state);
         }
-        Self { units: units.into(), open: states.len(), states, refusals: Vec::new() }
+        let open = states.len();
+        Self { units: units.into(), open, states, refusals: Vec::new(), put_off: BTreeMap::new() }
     }
 
     /// The frames.
@@ -100,6 +117,48 @@ impl Batch {
         }
     }
 
+    /// The destination cannot cope with this record, by its own word about this one (a 500). It is tried again; where
+    /// others are taken meanwhile, not for ever ([`Self::give_up`]).
+    pub fn put_off(&mut self, record: usize, code: impl Into<String>, reason: impl Into<String>) {
+        let is_open = self.states.get(record).is_some_and(|state| state.is_open());
+        if is_open && (self.put_off.len() < PUT_OFF || self.put_off.contains_key(&record)) {
+            let first =
+                PutOff { tries: 0, since: Instant::now(), code: String::new(), reason: String::new() };
+            let put_off = self.put_off.entry(record).or_insert(first);
+            put_off.tries += 1;
+            (put_off.code, put_off.reason) = (code.into(), reason.into());
+        }
+    }
+
+    /// Whether a record that is not settled was put off.
+    pub fn has_put_off(&self) -> bool {
+        !self.put_off.is_empty()
+    }
+
+    /// Whether those of these records that are not settled were all put off.
+    pub fn are_put_off(&self, records: &[usize]) -> bool {
+        let open = |record: &&usize| self.states.get(**record).is_some_and(|state| state.is_open());
+        records.iter().filter(open).all(|record| self.put_off.contains_key(record))
+    }
+
+    /// Whether records were put off, and all that are left are such.
+    pub fn is_stuck(&self) -> bool {
+        self.open > 0 && self.put_off.len() == self.open
+    }
+
+    /// Refuses what was put off so many times, and for so long.
+    pub fn give_up(&mut self, tries: u32, patience: Duration) {
+        let over =
+            |_: &usize, put_off: &mut PutOff| put_off.tries >= tries && put_off.since.elapsed() >= patience;
+        let over: Vec<(usize, PutOff)> = self.put_off.extract_if(.., over).collect();
+        for (record, PutOff { tries, since, code, reason }) in over {
+            let seconds = since.elapsed().as_secs();
+            let reason =
+                format!("{tries} tries in {seconds} s failed while other records were taken: {reason}");
+            self.refuse(record, code, reason);
+        }
+    }
+
     /// This record is about to be sent, or was, and nobody knows yet what came of it.
     pub fn doubt(&mut self, record: usize) {
         if let Some(state) = self.states.get_mut(record).filter(|state| state.is_open()) {
@@ -130,6 +189,7 @@ impl Batch {
             Some(state) if state.is_open() => {
                 *state = to;
                 self.open -= 1;
+                self.put_off.remove(&record);
                 true
             }
             _ => false,

@@ -6,7 +6,9 @@
 //! already, or refused for good, in which case it is in the [`dead_letter`]s before the cursor passes. What one sink
 //! does costs no other anything but disk space in the queue they share.
 
+pub mod ack;
 pub mod batch;
+mod cluster;
 pub mod dead_letter;
 mod decode;
 pub mod lane;

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use crate::queue::{Cursor, Entry, Position, Queue, Reader, Signal};
 use crate::store::{StoreError, Writer};
 
+use super::cluster;
 use super::dead_letter::{self, Shelf};
 use super::decode::{self, Decoder};
 
@@ -43,6 +44,8 @@ pub struct StoreOptions {
     /// Largest request after decompression, bytes: what `receive` lets through now. Frames say their own size where
     /// they were taken under a larger one.
     pub request_bytes: usize,
+    /// `k8s.cluster.name` of records that came without one; empty = none.
+    pub cluster: String,
 }
 
 /// Numbers of a delivery.
@@ -206,8 +209,13 @@ impl Loop {
         // What was acknowledged under a larger limit is still a request.
         let limit = self.options.request_bytes.max(frame.uncompressed_len as usize);
         let decoded = self.decoder.decode(frame, limit);
-        match decoded.and_then(|bytes| Ok(LogsRequest::check(bytes, &decode::LIMITS)?)) {
-            Ok((request, _)) => self.store.ingest(request, frame.received_unix_nano, next, now),
+        match decoded
+            .and_then(|bytes| LogsRequest::check(bytes, &decode::LIMITS).map(|_| bytes).map_err(Into::into))
+        {
+            Ok(bytes) => {
+                let bytes = cluster::fill(bytes, &self.options.cluster);
+                self.store.ingest(LogsRequest::trusted(&bytes), frame.received_unix_nano, next, now);
+            }
             Err(error) => {
                 self.numbers.dead_letters.fetch_add(u64::from(frame.records), Ordering::Relaxed);
                 let Position { segment, offset } = entry.position;

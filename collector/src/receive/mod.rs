@@ -88,6 +88,9 @@ pub enum IntakeError {
     /// It is stopping.
     #[error("the collector is stopping")]
     Closed,
+    /// It is in the queue, or is not even put there: the sinks that have to take it first do not keep up.
+    #[error("the sinks that have to take the request first do not keep up")]
+    Undelivered,
     /// There will never be room.
     #[error("the request is larger than the queue")]
     TooLarge,
@@ -96,14 +99,20 @@ pub enum IntakeError {
 impl Intake for Queue {
     fn append(&self, frame: Frame) -> Pin<Box<dyn Future<Output = Result<(), IntakeError>> + Send + '_>> {
         Box::pin(async move {
-            match Self::append(self, frame).await {
-                Ok(_position) => Ok(()),
-                Err(AppendError::Full(_)) => Err(IntakeError::Full),
-                Err(AppendError::Disk(_)) => Err(IntakeError::Disk),
-                Err(AppendError::Closed) => Err(IntakeError::Closed),
-                Err(AppendError::TooLarge { .. }) => Err(IntakeError::TooLarge),
-            }
+            Self::append(self, frame).await?;
+            Ok(())
         })
+    }
+}
+
+impl From<AppendError> for IntakeError {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Full(_) => Self::Full,
+            AppendError::Disk(_) => Self::Disk,
+            AppendError::Closed => Self::Closed,
+            AppendError::TooLarge { .. } => Self::TooLarge,
+        }
     }
 }
 
@@ -290,6 +299,7 @@ impl From<IntakeError> for Refusal {
             IntakeError::Full => Reason::QueueFull,
             IntakeError::Disk => Reason::Disk,
             IntakeError::Closed => Reason::Draining,
+            IntakeError::Undelivered => Reason::Undelivered,
             IntakeError::TooLarge => Reason::TooLarge,
         };
         Self::new(reason, error.to_string())

@@ -45,6 +45,8 @@ pub enum Reason {
     QueueFull,
     /// The disk did not take it.
     Disk,
+    /// Sinks that have to take it first do not keep up.
+    Undelivered,
     /// The collector is stopping.
     Draining,
     /// The body did not arrive in time.
@@ -69,6 +71,7 @@ impl Reason {
             Self::Overload => "overload",
             Self::QueueFull => "queue_full",
             Self::Disk => "disk",
+            Self::Undelivered => "undelivered",
             Self::Draining => "draining",
             Self::Slow => "slow",
             Self::Aborted => "aborted",
@@ -83,7 +86,9 @@ impl Reason {
             Self::Malformed | Self::Aborted => Status::InvalidArgument,
             Self::Encoding | Self::ContentType | Self::Unknown | Self::Method => Status::Unimplemented,
             Self::Unauthenticated => Status::Unauthenticated,
-            Self::Overload | Self::QueueFull | Self::Disk | Self::Draining => Status::Unavailable,
+            Self::Overload | Self::QueueFull | Self::Disk | Self::Undelivered | Self::Draining => {
+                Status::Unavailable
+            }
             Self::Slow => Status::DeadlineExceeded,
             Self::Internal => Status::Internal,
         }
@@ -99,7 +104,9 @@ impl Reason {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::Overload => StatusCode::TOO_MANY_REQUESTS,
-            Self::QueueFull | Self::Disk | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Self::QueueFull | Self::Disk | Self::Undelivered | Self::Draining => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -109,7 +116,7 @@ impl Reason {
     pub fn retry_after(self) -> Option<Duration> {
         match self {
             Self::Overload | Self::Draining => Some(Duration::from_secs(1)),
-            Self::QueueFull | Self::Disk => Some(Duration::from_secs(5)),
+            Self::QueueFull | Self::Disk | Self::Undelivered => Some(Duration::from_secs(5)),
             _ => None,
         }
     }

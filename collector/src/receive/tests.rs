@@ -187,7 +187,12 @@ async fn the_acknowledgement_waits_for_the_queue() {
 
 #[tokio::test]
 async fn a_queue_that_cannot_take_it_asks_the_sender_to_come_again() {
-    for (error, seconds) in [(IntakeError::Full, 5), (IntakeError::Disk, 5), (IntakeError::Closed, 1)] {
+    for (error, seconds) in [
+        (IntakeError::Full, 5),
+        (IntakeError::Disk, 5),
+        (IntakeError::Undelivered, 5),
+        (IntakeError::Closed, 1),
+    ] {
         let receiver = failing(error);
         let (status, response) = http(&receiver, &[PROTOBUF], valid(10)).await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);

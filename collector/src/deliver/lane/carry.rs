@@ -1,7 +1,7 @@
 //! Some frames on their way to the sink, until every record in them is settled.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sonde_daemon::backoff::Backoff;
@@ -18,10 +18,16 @@ use crate::deliver::limit::Limit;
 use crate::deliver::{Class, Sink, Trouble};
 use crate::queue::{Entry, Position};
 
+/// Tries of a record that the destination cannot cope with while it takes others, and how long they last at least.
+const TRIES: u32 = 5;
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// What all batches of a lane share.
 pub(super) struct Shared<S> {
     pub sink: S,
     pub limit: Limit,
+    /// Batches that wait for nothing but records that were put off.
+    pub stuck: AtomicUsize,
     pub gate: Gate,
     pub shelf: Arc<Shelf>,
     pub numbers: Arc<Numbers>,
@@ -41,7 +47,11 @@ pub(super) async fn carry<S: Sink>(
     let mut counts = Counts { told: [0; 3], counted };
     let Some(mut batch) = shared.unpack(entries, fresh_from, &mut counts).await else { return false };
     let mut backoff = Backoff::new();
+    let patience = PATIENCE.min(shared.options.timing.longest_wait);
+    // What the sink had taken of all batches when a record of this one was put off first.
+    let mut taken_before = None;
     while batch.open() > 0 {
+        let taken = shared.numbers.taken();
         let wait = {
             let turn = async {
                 let pass = shared.gate.pass().await;
@@ -67,14 +77,24 @@ pub(super) async fn carry<S: Sink>(
             };
             drop(pass);
             trouble.map(|trouble| {
-                permit.pushed_back();
+                // A record that it cannot cope with says nothing of how much it can.
+                if !batch.is_stuck() {
+                    permit.pushed_back();
+                }
                 shared.troubled(&trouble, &mut backoff)
             })
         };
         if !shared.settle(&mut batch, &mut counts).await {
             return false;
         }
-        if let Some(wait) = wait {
+        if batch.has_put_off() && shared.numbers.taken() > *taken_before.get_or_insert(taken) {
+            batch.give_up(TRIES, patience);
+            if !shared.settle(&mut batch, &mut counts).await {
+                return false;
+            }
+        }
+        if let Some(wait) = wait.filter(|_| batch.open() > 0) {
+            let _stuck = batch.is_stuck().then(|| Stuck::begin(&shared.stuck));
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return false,
                 () = tokio::time::sleep(wait) => {}
@@ -82,6 +102,22 @@ pub(super) async fn carry<S: Sink>(
         }
     }
     true
+}
+
+/// Counts a batch among those that are stuck, for as long as it lives.
+struct Stuck<'a>(&'a AtomicUsize);
+
+impl<'a> Stuck<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Stuck<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What was added to the numbers for a batch: delivered, duplicate, refused.
@@ -93,8 +129,8 @@ struct Counts {
 impl<S: Sink> Shared<S> {
     /// Decodes and checks the frames; what cannot be read is a dead letter. `None` when it was told to stop.
     async fn unpack(&self, entries: Vec<Entry>, fresh_from: Position, counts: &mut Counts) -> Option<Batch> {
-        let (name, most) = (self.options.name.clone(), self.options.request_bytes);
-        let unpacked = tokio::task::spawn_blocking(move || unpack(&name, entries, most, fresh_from)).await;
+        let options = self.options.clone();
+        let unpacked = tokio::task::spawn_blocking(move || unpack(&options, entries, fresh_from)).await;
         let (batch, letters, unreadable) = passed_on(unpacked)?;
         if !self.keep(letters).await {
             return None;

@@ -9,8 +9,11 @@
 //! 3. A destination that is away or answers nonsense costs a wait: 0.5 to 30 s with jitter, never less than it asked
 //!    for; one that has to be set right first is probed once a minute. How many requests it gets at a time adapts to it
 //!    ([`super::limit`]).
-//! 4. With `when_behind: skip`, what lies more than `max_lag_bytes` behind the queue's end is given up and counted.
-//! 5. A panic in a sink costs the batches under way a new start from the cursor, in doubt, and nobody else anything.
+//! 4. A record that the destination cannot cope with (by its own word about that one) is tried alone while all else goes
+//!    on, within `window_bytes`; after five tries and two minutes in which it took others, it is a dead letter. While
+//!    it takes no others, nothing is given up: it is the destination that has to be set right.
+//! 5. With `when_behind: skip`, what lies more than `max_lag_bytes` behind the queue's end is given up and counted.
+//! 6. A panic in a sink costs the batches under way a new start from the cursor, in doubt, and nobody else anything.
 //!
 //! # Memory
 //! Decoded batches under way: `window_bytes`, or one request where that is larger; beside it the payloads of the batch
@@ -27,6 +30,7 @@ mod turns;
 mod unpack;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use sonde_daemon::backoff::LONGEST_ASKED;
@@ -54,6 +58,8 @@ pub struct LaneOptions {
     pub skip_beyond: Option<u64>,
     /// Largest request after decompression, bytes, as for the store's delivery.
     pub request_bytes: usize,
+    /// `k8s.cluster.name` of records that came without one; empty = none.
+    pub cluster: String,
     /// Decoded bytes that are gathered into a batch.
     pub batch_bytes: u64,
     /// Decoded bytes of all batches under way.
@@ -126,6 +132,7 @@ pub fn start<S: Sink>(
     let shared = Arc::new(Shared {
         sink,
         limit: Limit::new(options.in_flight),
+        stuck: AtomicUsize::new(0),
         gate: Gate::new(options.timing.probe_every),
         shelf: Arc::new(shelf),
         numbers: Arc::clone(&numbers),

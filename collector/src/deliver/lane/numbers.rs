@@ -1,7 +1,7 @@
 //! A sink's numbers: what is shown of a lane.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use sonde_daemon::client::gate::Change;
@@ -33,6 +33,11 @@ impl Numbers {
     /// The answer that holds us, if one does.
     pub fn blocked(&self) -> Option<String> {
         self.blocked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Records that the destination took or had.
+    pub(super) fn taken(&self) -> u64 {
+        self.delivered.load(Ordering::Relaxed) + self.duplicate.load(Ordering::Relaxed)
     }
 
     /// Counts a try that failed.

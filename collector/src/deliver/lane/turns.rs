@@ -121,10 +121,12 @@ impl<S: Sink> Turns<S> {
     /// which their first copies are: of two at once, the destination might keep both, each in an index of its own.
     fn has_room(&self) -> bool {
         let options = &self.shared.options;
+        // Batches that wait for a record that the sink cannot cope with leave the way to the others.
+        let running = self.running.len().saturating_sub(self.shared.stuck.load(Ordering::Relaxed));
         self.running.is_empty()
             || !self.gathered.iter().any(|entry| entry.frame.resend)
-                && self.running.len() < options.in_flight as usize
-                && self.running.len() as f64 <= self.shared.limit.allowed()
+                && running < options.in_flight as usize
+                && running as f64 <= self.shared.limit.allowed()
                 && self.window_bytes + self.gathered_bytes <= options.window_bytes
     }
 

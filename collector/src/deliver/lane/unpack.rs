@@ -1,13 +1,15 @@
 //! Frames as a batch.
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use sonde_wire::view::LogsRequest;
 
+use super::LaneOptions;
 use crate::deliver::batch::{Batch, Unit};
-use crate::deliver::dead_letter;
 use crate::deliver::decode::{self, Decoder};
+use crate::deliver::{cluster, dead_letter};
 use crate::queue::{Entry, Position, Signal};
 
 /// After this time in the queue, a frame may have come to another collector as well and gone out from there.
@@ -15,11 +17,11 @@ const OLD: Duration = Duration::from_secs(30);
 
 /// Frames as a batch, dead letters for those that cannot be read, and how many records were in those.
 pub(super) fn unpack(
-    name: &str,
+    options: &LaneOptions,
     entries: Vec<Entry>,
-    most: usize,
     fresh_from: Position,
 ) -> (Batch, Vec<u8>, u64) {
+    let (name, most) = (options.name.as_str(), options.request_bytes);
     let (mut units, mut doubts, mut letters, mut unreadable) = (Vec::new(), Vec::new(), Vec::new(), 0);
     let (mut decoder, mut first) = (Decoder::default(), 0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -35,11 +37,11 @@ pub(super) fn unpack(
                 let records = records as usize;
                 let waited = now.saturating_sub(Duration::from_nanos(frame.received_unix_nano));
                 doubts.push(frame.resend || entry.position < fresh_from || waited > OLD);
-                // What is not compressed is not copied.
-                let bytes = if bytes.as_ptr() == frame.payload.as_ptr() {
-                    frame.payload.clone()
-                } else {
-                    Bytes::copy_from_slice(bytes)
+                let bytes = match cluster::fill(bytes, &options.cluster) {
+                    Cow::Owned(filled) => filled.into(),
+                    // What is not compressed is not copied.
+                    Cow::Borrowed(bytes) if bytes.as_ptr() == frame.payload.as_ptr() => frame.payload.clone(),
+                    Cow::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
                 };
                 let received_unix_nano = frame.received_unix_nano;
                 units.push(Unit { position: entry.position, received_unix_nano, bytes, first, records });

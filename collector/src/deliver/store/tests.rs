@@ -45,7 +45,7 @@ async fn until(store: &Store, records: u64) {
 async fn what_is_in_the_queue_comes_into_the_store_once_and_across_restarts() {
     let dir = tempfile::tempdir().unwrap();
     let letters = dir.path().join("dead-letter");
-    let deliver = StoreOptions { sink: "store".to_owned(), request_bytes: 1 << 20 };
+    let deliver = StoreOptions { sink: "store".to_owned(), request_bytes: 1 << 20, cluster: String::new() };
     for round in 0..3_u64 {
         let queue = Queue::open(&dir.path().join("queue"), QueueOptions::default(), Arc::new(RealFilesystem))
             .unwrap();
@@ -94,7 +94,7 @@ async fn what_was_acknowledged_under_a_larger_limit_is_delivered_under_a_smaller
     let lines: Vec<Line> = (0..10).map(|n| Line::new(n + 1, 1, n, "line")).collect();
     queue.append(frame(request(&lines))).await.unwrap();
     let letters = dir.path().join("dead-letter");
-    let deliver = StoreOptions { sink: "store".to_owned(), request_bytes: 100 };
+    let deliver = StoreOptions { sink: "store".to_owned(), request_bytes: 100, cluster: String::new() };
     let (_stop, stops) = watch::channel(false);
     let shelf = DeadLetters::open(&letters, 1 << 20).unwrap().shelf("store");
     let delivery = start(&queue, writer, deliver, shelf, stops, heartbeat()).unwrap();

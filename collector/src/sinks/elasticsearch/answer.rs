@@ -15,7 +15,8 @@
 //! |---|---|
 //! | 200, 201 | stored; with `failure_store: used` it is among the failures and not in the stream: refused |
 //! | 409, a version conflict | a document with our id is there: duplicate |
-//! | 409 else, 408, 429, 5xx | retry the item; but for 429 it may have been stored |
+//! | 409 else, 408, 429, 502, 503, 504 | retry the item; but for 429 it may have been stored |
+//! | 500 and other 5xx | it may have been stored; retry the item, for some time where others are taken |
 //! | 401, 403, 404, 405; 400 that is not about the document | hold |
 //! | 400, 413, any other | refused for good |
 //!
@@ -82,6 +83,8 @@ pub enum Item {
     Exists,
     /// Not stored now.
     Retry(Trouble, Maybe),
+    /// The server cannot cope with it, and may have stored it all the same.
+    Fault(Trouble),
     /// Never: code and reason.
     Refused(String, String),
 }
@@ -181,7 +184,8 @@ fn item(body: Body) -> Item {
         200 | 201 => Item::Stored(body.index),
         409 if error.kind.is_empty() || error.kind == "version_conflict_engine_exception" => Item::Exists,
         429 => Item::Retry(Trouble::retry(code, error.text()), Maybe::NotDone),
-        408 | 409 | 500..=599 => Item::Retry(Trouble::retry(code, error.text()), Maybe::Done),
+        408 | 409 | 502 | 503 | 504 => Item::Retry(Trouble::retry(code, error.text()), Maybe::Done),
+        500..=599 => Item::Fault(Trouble::retry(code, error.text())),
         401 | 403 | 404 | 405 => Item::Retry(Trouble::hold(code, error.text()), Maybe::NotDone),
         400 if !is_about_the_document(&error.kind) => {
             Item::Retry(Trouble::hold(code, error.text()), Maybe::NotDone)

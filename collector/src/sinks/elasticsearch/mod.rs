@@ -195,7 +195,7 @@ impl Sink for Elasticsearch {
                     piece = Piece { bytes: bulk.bytes / 2, documents: bulk.records.len() / 2 };
                 }
                 // Some of them have to come again; the others need not wait for that.
-                Err(trouble) if batch.open() < open => {
+                Err(trouble) if batch.open() < open || batch.are_put_off(&bulk.records) => {
                     troubled.get_or_insert(trouble);
                     from = last + 1;
                 }
@@ -226,6 +226,11 @@ fn settle(bulk: &Bulk, items: answer::Items, known: &[Backing], batch: &mut Batc
                 if maybe == Maybe::Done {
                     batch.doubt(record);
                 }
+                trouble.get_or_insert(why);
+            }
+            Some(Item::Fault(why)) => {
+                batch.doubt(record);
+                batch.put_off(record, why.code.clone(), why.message.clone());
                 trouble.get_or_insert(why);
             }
             None => {

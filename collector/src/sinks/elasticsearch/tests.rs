@@ -227,6 +227,9 @@ impl Server {
         if text.contains("poison") {
             return fail(400, "mapper_parsing_exception");
         }
+        if text.contains("sick") {
+            return fail(500, "null_pointer_exception");
+        }
         if text.contains("failing") {
             return json!({"create": {"_id": id, "_index": ".fs-x", "status": 201, "failure_store": "used"}});
         }
@@ -316,6 +319,7 @@ fn options() -> LaneOptions {
         name: "es".to_owned(),
         skip_beyond: None,
         request_bytes: 1 << 20,
+        cluster: String::new(),
         batch_bytes: 8 << 10,
         window_bytes: 64 << 10,
         in_flight: 4,
@@ -417,6 +421,39 @@ async fn whatever_the_server_answers_each_record_ends_once_in_the_stream_or_amon
         assert!(wrongs.len() >= 10, "all that can go wrong went wrong: {wrongs:?}");
         assert!(server.lock().unwrap().indices.len() > 3, "the stream was rolled over");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_item_that_is_answered_500_for_ever_is_a_dead_letter_with_the_reason_and_holds_up_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Arc::new(StdMutex::new(Server { random: 1, ..Server::default() }));
+    let port = serve(Arc::clone(&server)).await;
+    let letters = dir.path().join("dead-letter");
+    let queue_options = QueueOptions { min_free: MinFree::Bytes(0), ..QueueOptions::default() };
+    let queue = Queue::open(&dir.path().join("queue"), queue_options, Arc::new(RealFilesystem)).unwrap();
+    let (_stop, stops) = watch::channel(false);
+    let shelf = DeadLetters::open(&letters, 1 << 20).unwrap().shelf("es");
+    let es = Elasticsearch::build(&sink(port), dir.path()).unwrap();
+    let heartbeat = Health::new().heartbeat("es", Duration::from_secs(1));
+    let lane = lane::start(&queue, es, options(), shelf, stops, heartbeat);
+    let text = |n: u64| if n % 10 == 3 { format!("sick {n}") } else { format!("good {n}") };
+    for first in (0..200).step_by(20) {
+        let lines: Vec<Line> =
+            (first..first + 20).map(|n| Line::new(1_700_000_000_000_000_000 + n, 1, n, &text(n))).collect();
+        queue.append(frame(&lines, false)).await.unwrap();
+    }
+    let end = queue.status().end;
+    let mut settled = lane.settled();
+    tokio::time::timeout(Duration::from_secs(60), settled.wait_for(|settled| *settled >= end))
+        .await
+        .unwrap()
+        .unwrap();
+    let (mut sick, mut good): (Vec<String>, Vec<String>) =
+        (0..200).map(text).partition(|text| text.starts_with("sick"));
+    sick.sort();
+    good.sort();
+    assert_eq!(outcome(&server, letters.join("es")), (good, sick));
+    assert_eq!(lane.numbers().blocked(), None);
 }
 
 #[tokio::test]

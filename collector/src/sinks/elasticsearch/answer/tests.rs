@@ -72,7 +72,6 @@ fn an_item_has_its_class_whatever_the_answer_says_of_errors() {
         (409, "snapshot_in_progress_exception", Class::Retry, Maybe::Done),
         (429, "es_rejected_execution_exception", Class::Retry, Maybe::NotDone),
         (429, "cluster_block_exception", Class::Retry, Maybe::NotDone),
-        (500, "null_pointer_exception", Class::Retry, Maybe::Done),
         (503, "unavailable_shards_exception", Class::Retry, Maybe::Done),
         (403, "cluster_block_exception", Class::Hold, Maybe::NotDone),
         (404, "index_not_found_exception", Class::Hold, Maybe::NotDone),
@@ -85,6 +84,10 @@ fn an_item_has_its_class_whatever_the_answer_says_of_errors() {
             }
             other => panic!("{status} {kind}: {other:?}"),
         }
+    }
+    for (status, kind) in [(500, "null_pointer_exception"), (501, "x"), (507, "x")] {
+        let Item::Fault(trouble) = of(status, kind, "") else { panic!("{status}") };
+        assert_eq!((trouble.class, trouble.code), (Class::Retry, status.to_string()));
     }
     for (status, kind) in [
         (400, "mapper_parsing_exception"),
