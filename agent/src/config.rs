@@ -2,13 +2,16 @@
 //!
 //! The file format, `${NAME}` expansion and the reporting of problems are `sonde_daemon::config`'s.
 
+mod logs;
 mod validate;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize};
 use sonde_daemon::units::{Interval, Size};
+
+pub use logs::{Limits, LogRule, Logs, MultilineRule, Parse, ReadExisting, RedactRule};
 
 /// Everything that can be set, section by section.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -128,89 +131,6 @@ pub enum PodSource {
     Api,
     /// Log paths alone.
     Paths,
-}
-
-/// Container logs.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Logs {
-    /// Whether container logs are read at all.
-    pub enabled: bool,
-    /// Containers to read; empty = all.
-    pub include: Vec<LogRule>,
-    /// Containers to leave out, after `include`.
-    pub exclude: Vec<LogRule>,
-    /// What of the files found at the first start is read.
-    pub read_existing: ReadExisting,
-    /// Longer lines are cut there, marked and counted.
-    pub max_line: Size,
-    /// Rules that join several lines into one record.
-    pub multiline: Vec<MultilineRule>,
-    /// Whether level, trace id and span id are taken out of bodies.
-    pub parse: Parse,
-    /// Bytes a second.
-    pub limits: Limits,
-    /// Bytes of deleted files that may be held open until they are shipped.
-    pub pinned_deleted: Size,
-}
-
-/// A container by `*` globs; a field that is not given matches everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LogRule {
-    /// Namespace.
-    pub namespace: String,
-    /// Pod name.
-    pub pod: String,
-    /// Container name.
-    pub container: String,
-}
-
-/// A rule that joins several lines into one record.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct MultilineRule {
-    /// Namespace glob.
-    pub namespace: String,
-    /// Pod name glob.
-    pub pod: String,
-    /// Container name glob.
-    pub container: String,
-    /// Regular expression that the first line of a record matches.
-    pub start: String,
-    /// A named rule: `java`, `python`, `go`, …
-    pub preset: String,
-}
-
-/// What of the files found at the first start is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadExisting {
-    /// All of it.
-    All,
-    /// From the end of each file.
-    None,
-    /// Records whose runtime stamp is at most this old.
-    Within(Interval),
-}
-
-/// Whether fields are taken out of bodies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Parse {
-    /// JSON and logfmt bodies.
-    Auto,
-    /// Never.
-    Off,
-}
-
-/// Bytes a second; 0 = none.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// For each container.
-    pub per_container: Size,
-    /// For each namespace on this node.
-    pub per_namespace: Size,
 }
 
 /// Metrics.
@@ -392,22 +312,6 @@ impl Default for Pods {
     }
 }
 
-impl Default for Logs {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            include: Vec::new(),
-            exclude: Vec::new(),
-            read_existing: ReadExisting::Within(Interval::secs(24 * 3600)),
-            max_line: Size::mib(1),
-            multiline: Vec::new(),
-            parse: Parse::Auto,
-            limits: Limits::default(),
-            pinned_deleted: Size::gib(1),
-        }
-    }
-}
-
 impl Default for Metrics {
     fn default() -> Self {
         Self {
@@ -455,37 +359,5 @@ impl Default for Export {
 impl Default for Batch {
     fn default() -> Self {
         Self { bytes: Size::mib(1), age: Interval::secs(1) }
-    }
-}
-
-impl<'de> Deserialize<'de> for ReadExisting {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged, expecting = "expected true, false, or a duration such as `24h`")]
-        enum Plain {
-            Flag(bool),
-            Text(String),
-        }
-        match Plain::deserialize(from)? {
-            Plain::Flag(true) => Ok(Self::All),
-            Plain::Flag(false) => Ok(Self::None),
-            Plain::Text(text) => match text.as_str() {
-                "true" => Ok(Self::All),
-                "false" => Ok(Self::None),
-                text => text.parse().map(Self::Within).map_err(|_| {
-                    de::Error::custom(format!("`{text}` is not true, false, or a duration such as `24h`"))
-                }),
-            },
-        }
-    }
-}
-
-impl Serialize for ReadExisting {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::All => to.serialize_bool(true),
-            Self::None => to.serialize_bool(false),
-            Self::Within(age) => age.serialize(to),
-        }
     }
 }

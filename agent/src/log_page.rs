@@ -64,12 +64,21 @@ impl Source for LogPage {
         for (outcome, value) in [
             ("acked", records.acked),
             ("rejected", records.rejected),
+            ("shed", records.shed),
             ("truncated", records.truncated),
             ("malformed", records.malformed),
             ("invalid_utf8", now.invalid_utf8_records),
             ("sent", records.sent),
         ] {
             rows.row([("outcome", outcome)], value);
+        }
+        if !now.redacted.is_empty() {
+            let help = "What logs.redact found and replaced, by rule: its number in the list and its preset, or pattern. What is read \
+                        again is counted again.";
+            let mut rows = out.counter("sonde_agent_log_redacted_total", help);
+            for (rule, times) in &now.redacted {
+                rows.row([("rule", rule.as_str())], *times);
+            }
         }
         for (name, help, value) in [
             ("sonde_agent_log_gaps_total", "Rotations that were not seen.", now.gaps),

@@ -9,15 +9,14 @@ use rustls::pki_types::ServerName;
 use sonde_daemon::config::{Problems, Validate};
 use sonde_daemon::units::{Interval, Size};
 
-use super::{Config, Export, Kubelet, Logs, Metrics, MultilineRule, PodSource};
+use super::{Config, Export, Kubelet, Metrics, PodSource};
 use crate::export;
 use sonde_daemon::client::endpoint::Endpoint;
 
+mod logs;
+
 /// Mounted into every pod with a service account: its presence says that we are in one.
 pub const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
-
-/// The named rules of `logs.multiline`.
-const PRESETS: [&str; 8] = ["java", "python", "go", "node", "ruby", "dotnet", "php", "rust"];
 
 /// Headers that every request carries by itself.
 const OUR_HEADERS: [&str; 9] = [
@@ -84,8 +83,6 @@ impl Config {
             ),
             ("host.docker_logs", self.host.docker_logs.is_some(), "no value"),
             ("logs.multiline", !logs.multiline.is_empty(), "`[]`"),
-            ("logs.limits.per_container", logs.limits.per_container.0 > 0, "0"),
-            ("logs.limits.per_namespace", logs.limits.per_namespace.0 > 0, "0"),
             ("canary.interval", self.canary.interval.0 != Duration::ZERO, "0s"),
         ] {
             if set {
@@ -139,39 +136,6 @@ impl Kubelet {
             check_server_name(problems, "kubelet.server_name", &self.server_name);
         }
         at_least(problems, "kubelet.interval", self.interval, Interval::secs(1));
-    }
-}
-
-impl Logs {
-    fn check(&self, problems: &mut Problems) {
-        for (name, rules) in [("include", &self.include), ("exclude", &self.exclude)] {
-            for (at, rule) in rules.iter().enumerate() {
-                let path = format!("logs.{name}[{at}]");
-                check_container(problems, &path, [&rule.namespace, &rule.pod, &rule.container]);
-                if rule.namespace.is_empty() && rule.pod.is_empty() && rule.container.is_empty() {
-                    problems.add(path, "matches everything", "a namespace, a pod or a container");
-                }
-            }
-        }
-        for (at, rule) in self.multiline.iter().enumerate() {
-            rule.check(problems, &format!("logs.multiline[{at}]"));
-        }
-        within(problems, "logs.max_line", self.max_line, Size::kib(1), Size::mib(16));
-    }
-}
-
-impl MultilineRule {
-    fn check(&self, problems: &mut Problems, path: &str) {
-        check_container(problems, path, [&self.namespace, &self.pod, &self.container]);
-        if !self.start.is_empty() {
-            check_pattern(problems, &format!("{path}.start"), &self.start);
-        }
-        if self.start.is_empty() == self.preset.is_empty() {
-            problems.add(path, "has not exactly one of `start` and `preset`", "one of the two");
-        } else if !self.preset.is_empty() && !PRESETS.contains(&self.preset.as_str()) {
-            let what = format!("`{}` is not a preset", self.preset);
-            problems.add(format!("{path}.preset"), what, PRESETS.join(", "));
-        }
     }
 }
 

@@ -13,15 +13,17 @@ use super::filter::Filter;
 use super::fs::{LogFs, Place};
 use super::gz::GzPool;
 use super::ledger::{Ledger, RowKey};
+use super::limits::Limits;
 use super::lineage::{Lineage, LineageId};
 use super::metrics::Records;
 use super::odd::OddNames;
 use super::outbox::Outbox;
+use super::redact::Redactor;
 use super::redo::Redo;
 use super::resource::Node;
 use super::tail::{Aside, FileId, TailFile};
 use super::visit::Visit;
-use crate::config::{Parse, ReadExisting};
+use crate::config::{self, Parse, ReadExisting};
 use crate::pods::PodIndex;
 
 /// Bytes of one visit to a lineage, and of the read buffer.
@@ -51,6 +53,8 @@ pub struct Settings {
     pub parse: Parse,
     /// Bytes of deleted files that may be held open.
     pub pinned_deleted: u64,
+    /// Bytes a second.
+    pub limits: config::Limits,
     /// Whether a new container may wait for its pod to be known.
     pub wait_for_metadata: bool,
 }
@@ -81,6 +85,8 @@ pub struct Core<F: LogFs> {
     pub(super) ready: VecDeque<LineageId>,
     pub(super) timers: BinaryHeap<Reverse<(Instant, LineageId)>>,
     pub(super) outbox: Outbox,
+    pub(super) redactor: Redactor,
+    pub(super) limits: Limits,
     pub(super) ledger: Ledger,
     pub(super) checkpoints: Checkpoints,
     /// States of an earlier process whose files were not found yet.
@@ -119,6 +125,7 @@ impl<F: LogFs> Core<F> {
         fs: F,
         settings: Settings,
         pods: PodIndex,
+        redactor: Redactor,
         outbox: Outbox,
         store: Box<dyn Store>,
         now: Instant,
@@ -138,6 +145,7 @@ impl<F: LogFs> Core<F> {
             restored.entry(lineage).or_default().push((key, file));
         }
         ledger.reconcile(&pending);
+        let limits = Limits::new(&settings.limits, now);
         Ok(Self {
             fs,
             settings,
@@ -151,6 +159,8 @@ impl<F: LogFs> Core<F> {
             ready: VecDeque::new(),
             timers: BinaryHeap::new(),
             outbox,
+            redactor,
+            limits,
             ledger,
             checkpoints,
             restored,
@@ -198,6 +208,7 @@ impl<F: LogFs> Core<F> {
         self.outbox.seal_due(now.mono);
         if now.mono >= self.next_flush {
             self.limit_pinned(now);
+            self.limits.say(now.mono);
             self.close_drained();
             self.sweep(now.mono);
             self.flush(now.mono);

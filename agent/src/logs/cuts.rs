@@ -8,9 +8,7 @@ use super::fs::LogFs;
 use super::join::{Joined, MAX_WAIT};
 use super::ledger::Account;
 use super::lineage::{FIRST_LOOK, LAST_LOOK, LineageId};
-use super::record::Context;
 use super::tail::FileId;
-use crate::config::Parse;
 
 impl<F: LogFs> Core<F> {
     /// Ends what the clock ends: the cuts are on disk before their records are sent, one write for as many as requests
@@ -97,11 +95,20 @@ impl<F: LogFs> Core<F> {
         let Some(first) = joined.extents.first() else { return };
         let hash = self.files.get(&first.file).and_then(|file| file.identity).map(|identity| identity.hash);
         let (Some(set), Some(hash)) = (self.attributes_of(id), hash) else { return };
+        let mut gate = self.gate(id, now);
+        let may_have_been_sent = self.may_have_been_sent(&joined.extents);
+        let is_sent = gate.admits(joined.bytes() as u64, Some(joined.time_unix_nano), may_have_been_sent);
+        self.leave_gate(id, gate);
+        if !is_sent {
+            for extent in &joined.extents {
+                self.settle(extent.file, extent.start, extent.end, Account::Shed);
+            }
+            return;
+        }
         // Sealed if it is full; the room was counted before, so what does not fit is one record.
         self.outbox.accepts(&set);
         self.outbox.open(&set);
-        let context =
-            Context { observed_nanos: now.wall_nanos, parse: self.settings.parse == Parse::Auto, hash };
+        let context = self.context(id, hash, now);
         match self.emit_extents(context, &joined.extents, false, None, now) {
             Ok(()) => {
                 if let Some(lineage) = self.lineages.get(&id) {

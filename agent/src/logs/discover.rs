@@ -11,6 +11,7 @@ use super::core::{Core, Now};
 use super::fs::{LogFs, Place, Stat};
 use super::join::Joiner;
 use super::ledger::RowKey;
+use super::limits::Quota;
 use super::lineage::{FIRST_LOOK, Lineage, LineageId};
 use super::odd::{self, Oddity};
 use super::pod_path::{self, PodDir};
@@ -325,6 +326,7 @@ impl<F: LogFs> Core<F> {
         };
         self.ledger.set_alive(&row, true, now);
         let excluded = !self.settings.filter.admits(&pod, container);
+        let redact = self.redactor.rules_for(&pod, container);
         let lineage = Lineage {
             pod_dir: pod_dir.clone(),
             pod,
@@ -334,6 +336,8 @@ impl<F: LogFs> Core<F> {
             joiner: Joiner::default(),
             row,
             excluded,
+            quota: Quota::default(),
+            redact,
             attributes: None,
             hold_until: None,
             due: None,

@@ -1,14 +1,20 @@
 //! From a whole line to a record in the open request.
 
+use sonde_wire::uid::FileHash;
+
 use super::core::{Core, Now};
 use super::cri::CriLine;
 use super::fs::LogFs;
 use super::join::{Extent, Joined};
 use super::ledger::{Account, Excluded, Lost};
+use super::limits::Gate;
+use super::lineage::LineageId;
 use super::open::read_file;
 use super::record::{self, Context};
+use super::redact::RuleSet;
 use super::tail::FileId;
 use super::window::Window;
+use crate::config::Parse;
 
 impl<F: LogFs> Core<F> {
     #[allow(clippy::too_many_arguments)]
@@ -26,10 +32,16 @@ impl<F: LogFs> Core<F> {
         now: Now,
     ) {
         if header.is_some_and(|header| header.time_unix_nano < cutoff) {
-            done.set_old(entry);
+            done.settle(entry, Account::Excluded(Excluded::Old));
             return;
         }
-        let body = record::body(bytes, max_line, false);
+        let stamp = header.map(|header| header.time_unix_nano);
+        if !done.gate.admits(entry.end - entry.start, stamp, entry.start < resend_below) {
+            done.settle(entry, Account::Shed);
+            return;
+        }
+        let mut body = record::body(bytes, max_line, false);
+        self.redact(context.redact, &mut body);
         let cut = bytes.len().saturating_sub(max_line) as u64;
         self.count(&body, header.is_none());
         done.records += 1;
@@ -52,29 +64,24 @@ impl<F: LogFs> Core<F> {
             .get(&first.file)
             .map(|file| (file.identity.map(|identity| identity.hash), file.cutoff))
         else {
-            done.lost.extend(joined.extents.iter().map(|extent| (*extent, Lost::RotatedUnread)));
+            joined.extents.iter().for_each(|extent| done.settle(*extent, Account::Lost(Lost::RotatedUnread)));
             return;
         };
         if joined.time_unix_nano < cutoff {
-            for extent in &joined.extents {
-                if let Some(file) = self.files.get(&extent.file) {
-                    let row = self.lineages.get(&file.lineage).map(|lineage| lineage.row.clone());
-                    let bytes = self
-                        .files
-                        .get_mut(&extent.file)
-                        .map_or(0, |file| file.settled.insert(extent.start, extent.end));
-                    if let Some(row) = row {
-                        self.ledger.settle(&row, bytes, Account::Excluded(Excluded::Old));
-                    }
-                    self.dirty_files.insert(extent.file);
-                }
-            }
+            joined.extents.iter().for_each(|extent| done.settle(*extent, Account::Excluded(Excluded::Old)));
+            return;
+        }
+        let stamp = Some(joined.time_unix_nano).filter(|stamp| *stamp < u64::MAX);
+        if !done.gate.admits(joined.bytes() as u64, stamp, self.may_have_been_sent(&joined.extents)) {
+            joined.extents.iter().for_each(|extent| done.settle(*extent, Account::Shed));
             return;
         }
         let context = Context { hash: hash.unwrap_or(context.hash), ..context };
         match self.emit_extents(context, &joined.extents, joined.cut, window, now) {
             Ok(()) => done.records += 1,
-            Err(reason) => done.lost.extend(joined.extents.iter().map(|extent| (*extent, reason))),
+            Err(reason) => {
+                joined.extents.iter().for_each(|extent| done.settle(*extent, Account::Lost(reason)));
+            }
         }
     }
 
@@ -128,17 +135,54 @@ impl<F: LogFs> Core<F> {
             Ok(_) => Ok(()),
         };
         if let (Ok(gathered), Ok(())) = (gathered, outcome) {
-            let body = record::body(&joined, self.settings.max_line, gathered.cut > 0 || is_cut);
+            let mut body = record::body(&joined, self.settings.max_line, gathered.cut > 0 || is_cut);
+            self.redact(context.redact, &mut body);
             self.count(&body, gathered.first.is_none());
-            let resend = extents.iter().any(|extent| {
-                self.files.get(&extent.file).is_some_and(|file| extent.start < file.resend_below)
-            });
+            let resend = self.may_have_been_sent(extents);
             let record = record::record(context, gathered.first, &body, first.start);
             self.outbox.push(&record, extents, gathered.cut, resend, now.mono);
         }
         joined.clear();
         (self.joined, self.side) = (joined, side);
         outcome
+    }
+
+    /// What is the same for all records that are read now and begin in a file with this identity.
+    pub(super) fn context(&self, lineage: LineageId, hash: FileHash, now: Now) -> Context {
+        let redact = self.lineages.get(&lineage).map(|lineage| lineage.redact).unwrap_or_default();
+        Context { observed_nanos: now.wall_nanos, parse: self.settings.parse == Parse::Auto, redact, hash }
+    }
+
+    /// The budgets of a lineage's container.
+    pub(super) fn gate(&mut self, lineage: LineageId, now: Now) -> Gate {
+        let Some(lineage) = self.lineages.get(&lineage) else { return Gate::default() };
+        self.limits.enter(&lineage.row, lineage.quota, now.wall_nanos)
+    }
+
+    /// Puts them back.
+    pub(super) fn leave_gate(&mut self, lineage: LineageId, gate: Gate) {
+        self.records.shed += gate.shed_records();
+        if let Some(lineage) = self.lineages.get_mut(&lineage) {
+            lineage.quota = gate.quota();
+            self.limits.leave(&lineage.row, gate);
+        }
+    }
+
+    /// Whether an earlier process may have sent a record with one of these extents.
+    pub(super) fn may_have_been_sent(&self, extents: &[Extent]) -> bool {
+        extents
+            .iter()
+            .any(|extent| self.files.get(&extent.file).is_some_and(|file| extent.start < file.resend_below))
+    }
+
+    /// A body in which nothing is found stays where it is, in the read buffer as a rule.
+    #[inline]
+    fn redact(&mut self, rules: RuleSet, body: &mut record::Body<'_>) {
+        if !rules.is_empty()
+            && let Some(text) = self.redactor.apply(rules, &body.text)
+        {
+            body.text = text.into();
+        }
     }
 
     fn count(&mut self, body: &record::Body<'_>, is_malformed: bool) {

@@ -18,16 +18,16 @@ impl Filter {
 
     /// Whether a container's logs are read.
     pub fn admits(&self, pod: &PodDir, container: &str) -> bool {
-        let matches = |rule: &LogRule| {
-            let fields = [
-                (&rule.namespace, pod.namespace.as_str()),
-                (&rule.pod, &pod.pod),
-                (&rule.container, container),
-            ];
-            fields.iter().all(|(pattern, text)| pattern.is_empty() || glob(pattern, text))
-        };
-        (self.include.is_empty() || self.include.iter().any(matches)) && !self.exclude.iter().any(matches)
+        let is_meant = |rule: &LogRule| matches(rule, pod, container);
+        (self.include.is_empty() || self.include.iter().any(is_meant)) && !self.exclude.iter().any(is_meant)
     }
+}
+
+/// Whether a rule is about a container.
+pub fn matches(rule: &LogRule, pod: &PodDir, container: &str) -> bool {
+    let fields =
+        [(&rule.namespace, pod.namespace.as_str()), (&rule.pod, &pod.pod), (&rule.container, container)];
+    fields.iter().all(|(pattern, text)| pattern.is_empty() || glob(pattern, text))
 }
 
 /// Whether `text` matches `pattern`, in which `*` stands for any run of characters. Linear in practice: a mismatch goes

@@ -48,6 +48,8 @@ pub enum Excluded {
 pub enum Account {
     /// Acknowledged.
     Acked,
+    /// Left out by a limit.
+    Shed,
     /// Lost.
     Lost(Lost),
     /// Left out.
@@ -165,6 +167,7 @@ impl Ledger {
         let row = &mut self.entry(key).row;
         match account {
             Account::Acked => row.acked += bytes,
+            Account::Shed => row.shed[0] += bytes,
             Account::Lost(reason) => row.lost[reason as usize] += bytes,
             Account::Excluded(reason) => row.excluded[reason as usize] += bytes,
         }

@@ -7,7 +7,9 @@ use sonde_wire::attrs::AttrSet;
 
 use super::join::Joiner;
 use super::ledger::RowKey;
+use super::limits::Quota;
 use super::pod_path::PodDir;
+use super::redact::RuleSet;
 use super::tail::FileId;
 
 /// Names a lineage within this process.
@@ -37,6 +39,10 @@ pub struct Lineage {
     pub row: RowKey,
     /// Left out by rule.
     pub excluded: bool,
+    /// What is used of its limit.
+    pub quota: Quota,
+    /// What is taken out of its bodies.
+    pub redact: RuleSet,
     /// Resource attributes and the version of the pod index they were made from.
     pub attributes: Option<(AttrSet, u64)>,
     /// Until when the first batch may wait for metadata.

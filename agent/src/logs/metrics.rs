@@ -18,6 +18,8 @@ pub struct Snapshot {
     pub invalid_utf8_records: u64,
     /// Records of known outcome, by outcome.
     pub records: Records,
+    /// What was taken out of bodies, by rule.
+    pub redacted: Vec<(String, u64)>,
     /// Files that are set aside after an error of our own or a damaged compression.
     pub set_aside: u64,
     /// Files that could not be opened at the last look.
@@ -43,6 +45,8 @@ pub struct Records {
     pub acked: u64,
     /// The receiver refused them for good.
     pub rejected: u64,
+    /// Left out by `logs.limits`.
+    pub shed: u64,
     /// Cut at `max_line`.
     pub truncated: u64,
     /// Not in the runtime's format.

@@ -15,9 +15,9 @@
 //!
 //! The way of a byte: `discover` lists what changed, `pod_path` names it, `reconcile` tells known files from new ones,
 //! `identity` finds what is known of them, `visit` chooses the file, `window` reads and cuts it into lines, `cri` and
-//! `join` make them whole, `emit`, `record`, `fields` and `resource` dress them, `outbox` fills the request; `settle`
+//! `join` make them whole, `emit`, `record`, `redact`, `fields` and `resource` dress them, `outbox` fills the request; `settle`
 //! hears what became of it (`redo` sends what was refused in smaller requests), `ledger` and `persist` write it down.
-//! `cuts` ends what nobody ends, `loss` counts what nobody can read any more.
+//! `limits` says what is shed, `cuts` ends what nobody ends, `loss` counts what nobody can read any more.
 //!
 //! Memory of the whole agent, with the defaults (1 MiB requests, `max_line` 1 MiB, 4 in flight). A request is sealed by
 //! the record that fills it, so it may hold one line more than its size: 2 MiB at most, 1 MiB where lines are short.
@@ -28,6 +28,7 @@
 //! | the read buffer | 128 KiB |
 //! | one line read again (`joined`, and the room to read into) | at most 2 x `max_line` = 2 MiB |
 //! | the open request | 1 to 2 MiB |
+//! | a line in which [`redact`] found something, before and after | at most 2 x 2 x `max_line` = 4 MiB, and 3 MiB a pattern; nothing without rules |
 //! | requests that the exporter has not compressed yet, and spare buffers for the next ones ([`crate::buffers`]; one is made only when none is spare) | together at most `in_flight` = 4 x the same, normally two |
 //! | requests in flight | `in_flight` x their compressed size, about 250 KiB; with `compression: none` these are the line above |
 //! | the compressor: its context, and room for the result | 1 MiB, and as much as the largest request |
@@ -55,6 +56,7 @@ pub mod join;
 pub mod ledger;
 pub mod metrics;
 pub mod pod_path;
+pub mod redact;
 pub mod spans;
 
 mod checkpoint;
@@ -66,6 +68,7 @@ mod filter;
 mod fs;
 mod gz;
 mod identity;
+mod limits;
 mod lineage;
 mod loss;
 mod odd;
@@ -137,6 +140,9 @@ pub enum LogsError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A rule of `logs.redact` cannot be used.
+    #[error(transparent)]
+    Redact(#[from] redact::RedactError),
     /// A thread or a wake-up channel cannot be made.
     #[error("log reader: {0}")]
     Thread(#[source] std::io::Error),

@@ -4,7 +4,9 @@ use super::simulation::World;
 use crate::config::ReadExisting;
 
 mod compressed;
+mod limits;
 mod lines;
+mod privacy;
 mod receiver;
 mod rotation;
 mod starts;

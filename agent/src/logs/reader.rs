@@ -13,6 +13,7 @@ use super::filter::Filter;
 use super::fs::HostFs;
 use super::metrics::LogMetrics;
 use super::outbox::Outbox;
+use super::redact::Redactor;
 use super::resource::Node;
 use super::{FileStatus, LogsDeps, LogsError};
 use crate::batch::Settlement;
@@ -55,12 +56,14 @@ impl Reader {
             max_line: usize::try_from(deps.config.max_line.0).unwrap_or(usize::MAX).max(1),
             parse: deps.config.parse,
             pinned_deleted: deps.config.pinned_deleted.0,
+            limits: deps.config.limits.clone(),
             wait_for_metadata: deps.wait_for_metadata,
         };
         let bytes = usize::try_from(deps.batch.bytes.0).unwrap_or(usize::MAX).max(1);
         let outbox = Outbox::new(bytes, deps.batch.age.0, deps.in_flight, deps.batches);
         let store = Box::new(DiskStore::new(&deps.state_dir));
-        let core = Core::new(fs, settings, deps.pods, outbox, store, Instant::now())
+        let redactor = Redactor::new(&deps.config.redact, settings.max_line)?;
+        let core = Core::new(fs, settings, deps.pods, redactor, outbox, store, Instant::now())
             .map_err(|source| state_error(&deps.state_dir.join("positions"), source))?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|error| LogsError::Thread(error.into()))?;

@@ -9,6 +9,7 @@ use sonde_wire::uid::{FileHash, RecordUid};
 use super::cri::{self, CriLine, MAX_HEADER};
 use super::fields::{self, Fields};
 use super::join::Extent;
+use super::redact::RuleSet;
 
 const CHUNK: usize = 64 << 10;
 
@@ -56,6 +57,8 @@ pub struct Context {
     pub observed_nanos: u64,
     /// Whether fields are taken out of bodies.
     pub parse: bool,
+    /// What is taken out of bodies.
+    pub redact: RuleSet,
     /// Identity of the file in which the record starts.
     pub hash: FileHash,
 }

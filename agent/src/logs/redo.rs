@@ -14,9 +14,7 @@ use super::ledger::{Account, Lost};
 use super::lineage::LineageId;
 use super::open::read_file;
 use super::outbox::Range;
-use super::record::Context;
 use super::tail::FileId;
-use crate::config::Parse;
 
 /// Records of a refused batch, to be sent again in smaller ones.
 pub struct Redo {
@@ -161,8 +159,7 @@ impl<F: LogFs> Core<F> {
         if let Some(set) = self.attributes_of(lineage) {
             self.outbox.open(&set);
         }
-        let context =
-            Context { observed_nanos: now.wall_nanos, parse: self.settings.parse == Parse::Auto, hash };
+        let context = self.context(lineage, hash, now);
         match self.emit_extents(context, extents, false, None, now) {
             Ok(()) => self.outbox.mark_resend(),
             Err(reason) => {

@@ -1,12 +1,15 @@
 //! The core on a simulated node: random appends, rotations, compressions, restarts, lost acknowledgements and refusals.
 //! After each step the ledger's sum is counted a second way; at the end every line arrived, and once per uid.
 
+use std::collections::HashMap;
+
 use proptest::prelude::*;
 
 use crate::batch::Outcome;
 use crate::config::ReadExisting;
 
 mod disk;
+mod limits;
 mod world;
 
 pub(super) use disk::Disk;
@@ -20,6 +23,9 @@ struct Writer {
     rotations: u64,
     lines: [Vec<String>; 2],
     open: [Option<String>; 2],
+    /// Bytes of the entries of each line, and of the unfinished ones.
+    bytes: HashMap<String, u64>,
+    open_bytes: [u64; 2],
     /// Entries of the live file: stream, whether partial, length.
     live: Vec<(bool, bool, usize)>,
     /// Lines of the live file by stream, from here on.
@@ -38,6 +44,8 @@ impl Writer {
             rotations: 0,
             lines: Default::default(),
             open: Default::default(),
+            bytes: HashMap::new(),
+            open_bytes: [0; 2],
             live: Vec::new(),
             live_from: [0; 2],
             cut: Vec::new(),
@@ -59,6 +67,10 @@ impl Writer {
         disk.append(&format!("{}/0.log", self.dir), entry.as_bytes());
         self.live.push((stderr, partial, len));
         let line = self.open[index].take().unwrap_or_default() + &text;
+        self.open_bytes[index] += entry.len() as u64;
+        if !partial {
+            self.bytes.insert(line.clone(), std::mem::take(&mut self.open_bytes[index]));
+        }
         if partial { self.open[index] = Some(line) } else { self.lines[index].push(line) }
     }
 

@@ -29,6 +29,7 @@ impl<F: LogFs> Core<F> {
             gaps: self.gaps,
             invalid_utf8_records: self.invalid_utf8,
             records: Records { sent: self.outbox.sent(), ..self.records },
+            redacted: self.redactor.times(),
             set_aside: self.set_aside,
             unreadable: self.unreadable.len() as u64,
             files: self.files.len() as u64,

@@ -9,12 +9,11 @@ use super::core::{Core, Now, QUANTUM};
 use super::cri::{self, Clock, MAX_HEADER};
 use super::fs::LogFs;
 use super::join::{Extent, Joined, Step, most_extents};
-use super::ledger::{Account, Excluded, Lost};
+use super::ledger::{Account, Lost};
+use super::limits::Gate;
 use super::lineage::LineageId;
 use super::open::read_file;
-use super::record::Context;
 use super::tail::{CHECK_BYTES, FileId, Handle, TailFile};
-use crate::config::Parse;
 
 /// What a window leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,16 +30,23 @@ pub(super) enum Progress {
 pub(super) struct Window {
     position: u64,
     pub(super) records: u64,
-    old: Vec<(u64, u64)>,
-    pub(super) lost: Vec<(Extent, Lost)>,
+    /// What is not sent, and why.
+    settled: Vec<(Extent, Account)>,
+    pub(super) gate: Gate,
     blocked: bool,
 }
 
 impl Window {
-    pub(super) fn set_old(&mut self, entry: Extent) {
-        match self.old.last_mut() {
-            Some(last) if last.1 == entry.start => last.1 = entry.end,
-            _ => self.old.push((entry.start, entry.end)),
+    fn new(position: u64, gate: Gate) -> Self {
+        Self { position, records: 0, settled: Vec::new(), gate, blocked: false }
+    }
+
+    pub(super) fn settle(&mut self, entry: Extent, account: Account) {
+        match self.settled.last_mut() {
+            Some((last, of)) if last.file == entry.file && last.end == entry.start && *of == account => {
+                last.end = entry.end;
+            }
+            _ => self.settled.push((entry, account)),
         }
     }
 }
@@ -131,18 +137,19 @@ impl<F: LogFs> Core<F> {
         }
         let is_full = window.len() == QUANTUM + CHECK_BYTES || window.len() - back >= QUANTUM;
         let done = self.parse_lines(lineage, id, hash, window, base, now);
-        let progressed = done.position > start;
-        self.commit(lineage, id, &done);
+        let (position, blocked) = (done.position, done.blocked);
+        let progressed = position > start;
+        self.commit(lineage, id, done);
         if progressed && let Some(file) = self.files.get_mut(&id) {
             file.scanned = file.read;
-            let consumed = usize::try_from(done.position.saturating_sub(base)).unwrap_or(usize::MAX);
-            let keep = CHECK_BYTES.min(usize::try_from(done.position).unwrap_or(CHECK_BYTES));
+            let consumed = usize::try_from(position.saturating_sub(base)).unwrap_or(usize::MAX);
+            let keep = CHECK_BYTES.min(usize::try_from(position).unwrap_or(CHECK_BYTES));
             file.check = window
                 .get(consumed.saturating_sub(keep)..consumed)
                 .filter(|kept| kept.len() == keep)
                 .map(crc32fast::hash);
         }
-        let progress = if done.blocked {
+        let progress = if blocked {
             Progress::Blocked
         } else if progressed {
             Progress::Read
@@ -168,17 +175,16 @@ impl<F: LogFs> Core<F> {
         base: u64,
         now: Now,
     ) -> Window {
-        let context =
-            Context { observed_nanos: now.wall_nanos, parse: self.settings.parse == Parse::Auto, hash };
+        let context = self.context(lineage, hash, now);
         let (Some(file), Some(set)) = (self.files.get(&id), self.attributes_of(lineage)) else {
-            return Window { position: 0, records: 0, old: Vec::new(), lost: Vec::new(), blocked: false };
+            return Window::new(0, Gate::default());
         };
-        let mut done =
-            Window { position: file.read, records: 0, old: Vec::new(), lost: Vec::new(), blocked: false };
-        let (cutoff, resend_below, max_line) = (file.cutoff, file.resend_below, self.settings.max_line);
+        let (read, cutoff, resend_below) = (file.read, file.cutoff, file.resend_below);
+        let max_line = self.settings.max_line;
         let most_extents = most_extents(max_line);
         let cuts = file.cuts.clone();
-        let mut skip = file.settled.next_after(file.read).unwrap_or((u64::MAX, u64::MAX));
+        let mut skip = file.settled.next_after(read).unwrap_or((u64::MAX, u64::MAX));
+        let mut done = Window::new(read, self.gate(lineage, now));
         let end = base + window.len() as u64;
         self.outbox.open(&set);
         let mut clock = Clock::default();
@@ -291,15 +297,13 @@ impl<F: LogFs> Core<F> {
         self.outbox.open(&set);
         let (line_end, end) = (base + len as u64, base + step as u64);
         let cuts = file.cuts.clone();
-        let context =
-            Context { observed_nanos: now.wall_nanos, parse: self.settings.parse == Parse::Auto, hash };
+        let context = self.context(lineage, hash, now);
         let mut head = [0u8; MAX_HEADER];
         let head_len = read_file::<F>(&self.files, &mut self.gz, id, &mut head, start)?;
         let head_len = head_len.min(usize::try_from(line_end - start).unwrap_or(head_len));
         let header = cri::parse(&head[..head_len]);
         let entry = Extent { file: id, start, end };
-        let mut done =
-            Window { position: end, records: 0, old: Vec::new(), lost: Vec::new(), blocked: false };
+        let mut done = Window::new(end, self.gate(lineage, now));
         let joined = match (header, self.lineages.get_mut(&lineage)) {
             (Some(header), Some(lineage)) => match lineage.joiner.push(
                 header.stream,
@@ -328,7 +332,7 @@ impl<F: LogFs> Core<F> {
         if let Some(joined) = joined {
             self.emit_joined(context, &joined, None, &mut done, now);
         }
-        self.commit(lineage, id, &done);
+        self.commit(lineage, id, done);
         if let Some(file) = self.files.get_mut(&id) {
             file.scanned = end;
             file.check = None;
@@ -337,7 +341,7 @@ impl<F: LogFs> Core<F> {
     }
 
     /// Moves the read position over what was parsed.
-    fn commit(&mut self, lineage: LineageId, id: FileId, done: &Window) {
+    fn commit(&mut self, lineage: LineageId, id: FileId, done: Window) {
         if let Some(file) = self.files.get_mut(&id) {
             file.read = file.read.max(done.position);
             self.dirty_files.insert(id);
@@ -345,11 +349,9 @@ impl<F: LogFs> Core<F> {
         if let Some(lineage) = self.lineages.get(&lineage) {
             self.ledger.count_records(&lineage.row, done.records);
         }
-        for (start, end) in &done.old {
-            self.settle(id, *start, *end, Account::Excluded(Excluded::Old));
-        }
-        for (extent, reason) in &done.lost {
-            self.settle(extent.file, extent.start, extent.end, Account::Lost(*reason));
+        self.leave_gate(lineage, done.gate);
+        for (extent, account) in &done.settled {
+            self.settle(extent.file, extent.start, extent.end, *account);
         }
     }
 

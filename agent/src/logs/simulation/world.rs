@@ -10,11 +10,12 @@ use tokio::sync::mpsc;
 
 use super::disk::{Disk, MemStore};
 use crate::batch::{Batch, Outcome, Settlement};
-use crate::config::{Parse, ReadExisting};
+use crate::config::{Logs, ReadExisting};
 use crate::logs::core::{Core, Now, Settings, row_of};
 use crate::logs::filter::Filter;
 use crate::logs::ledger::RowKey;
 use crate::logs::outbox::Outbox;
+use crate::logs::redact::Redactor;
 use crate::logs::resource::Node;
 use crate::pods::PodIndex;
 
@@ -77,20 +78,11 @@ pub(in crate::logs) struct World {
     pub(in crate::logs) order: Vec<String>,
     pub(in crate::logs) resent_unmarked: usize,
     pub(in crate::logs) now: Now,
-    read_existing: ReadExisting,
+    /// What the next start is made with.
+    pub(in crate::logs) config: Logs,
+    pub(in crate::logs) pods: PodIndex,
+    pub(in crate::logs) wait_for_metadata: bool,
     slots: usize,
-}
-
-fn settings(read_existing: ReadExisting) -> Settings {
-    Settings {
-        node: Node { cluster: String::new(), name: "n1".into(), labels: vec![] },
-        filter: Filter::default(),
-        read_existing,
-        max_line: 4096,
-        parse: Parse::Auto,
-        pinned_deleted: 1 << 30,
-        wait_for_metadata: false,
-    }
 }
 
 impl World {
@@ -99,9 +91,14 @@ impl World {
     }
 
     pub(in crate::logs) fn with_slots(read_existing: ReadExisting, slots: usize) -> Self {
+        Self::with(Logs { read_existing, ..Logs::default() }, slots)
+    }
+
+    /// With these rules; the limit of a line is the simulation's.
+    pub(in crate::logs) fn with(config: Logs, slots: usize) -> Self {
         let now = Now { mono: Instant::now(), wall_nanos: 1_795_192_501_000_000_000 };
-        let (disk, store) = (Disk::default(), MemStore::default());
-        let (core, batches) = Self::boot(&disk, &store, read_existing, slots, now);
+        let (disk, store, pods) = (Disk::default(), MemStore::default(), PodIndex::default());
+        let (core, batches) = Self::boot(&disk, &store, &config, &pods, false, slots, now);
         Self {
             disk,
             store,
@@ -112,7 +109,9 @@ impl World {
             order: vec![],
             resent_unmarked: 0,
             now,
-            read_existing,
+            config,
+            pods,
+            wait_for_metadata: false,
             slots,
         }
     }
@@ -120,16 +119,29 @@ impl World {
     fn boot(
         disk: &Disk,
         store: &MemStore,
-        read_existing: ReadExisting,
+        config: &Logs,
+        pods: &PodIndex,
+        wait_for_metadata: bool,
         slots: usize,
         now: Now,
     ) -> (Core<Disk>, mpsc::Receiver<Batch>) {
+        let settings = Settings {
+            node: Node { cluster: String::new(), name: "n1".into(), labels: vec![] },
+            filter: Filter::new(&config.include, &config.exclude),
+            read_existing: config.read_existing,
+            max_line: 4096,
+            parse: config.parse,
+            pinned_deleted: config.pinned_deleted.0,
+            limits: config.limits.clone(),
+            wait_for_metadata,
+        };
         let (sender, batches) = mpsc::channel(slots);
         let outbox = Outbox::new(1500, Duration::from_secs(1), slots, sender);
         let core = Core::new(
             disk.clone(),
-            settings(read_existing),
-            PodIndex::default(),
+            settings,
+            pods.clone(),
+            Redactor::new(&config.redact, 4096).unwrap(),
             outbox,
             Box::new(store.clone()),
             now.mono,
@@ -140,7 +152,15 @@ impl World {
 
     /// Kill -9 and a new start.
     pub(in crate::logs) fn restart(&mut self) {
-        let (core, batches) = Self::boot(&self.disk, &self.store, self.read_existing, self.slots, self.now);
+        let (core, batches) = Self::boot(
+            &self.disk,
+            &self.store,
+            &self.config,
+            &self.pods,
+            self.wait_for_metadata,
+            self.slots,
+            self.now,
+        );
         (self.core, self.batches) = (core, batches);
         self.unsettled.clear();
     }

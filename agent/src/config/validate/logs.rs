@@ -1,0 +1,66 @@
+//! The `logs` section.
+
+use sonde_daemon::config::Problems;
+use sonde_daemon::units::Size;
+
+use super::{check_container, check_pattern, within};
+use crate::config::{Logs, MultilineRule};
+use crate::logs::redact;
+
+/// The named rules of `logs.multiline`.
+const PRESETS: [&str; 8] = ["java", "python", "go", "node", "ruby", "dotnet", "php", "rust"];
+
+impl Logs {
+    pub(super) fn check(&self, problems: &mut Problems) {
+        for (name, rules) in [("include", &self.include), ("exclude", &self.exclude)] {
+            for (at, rule) in rules.iter().enumerate() {
+                let path = format!("logs.{name}[{at}]");
+                check_container(problems, &path, [&rule.namespace, &rule.pod, &rule.container]);
+                if rule.namespace.is_empty() && rule.pod.is_empty() && rule.container.is_empty() {
+                    problems.add(path, "matches everything", "a namespace, a pod or a container");
+                }
+            }
+        }
+        for (at, rule) in self.multiline.iter().enumerate() {
+            rule.check(problems, &format!("logs.multiline[{at}]"));
+        }
+        self.check_redact(problems);
+        let limits =
+            [("per_container", self.limits.per_container), ("per_namespace", self.limits.per_namespace)];
+        for (name, limit) in limits {
+            if limit.0 > 0 && limit < Size::kib(1) {
+                problems.add(
+                    format!("logs.limits.{name}"),
+                    format!("{limit} is too little"),
+                    "0, or 1KiB or more",
+                );
+            }
+        }
+        within(problems, "logs.max_line", self.max_line, Size::kib(1), Size::mib(16));
+    }
+
+    fn check_redact(&self, problems: &mut Problems) {
+        for (at, rule) in self.redact.iter().enumerate() {
+            let path = format!("logs.redact[{at}]");
+            check_container(problems, &path, [&rule.namespace, &rule.pod, &rule.container]);
+        }
+        for problem in redact::problems(&self.redact) {
+            problems.add(format!("logs.redact{}", problem.key), problem.what, problem.expected);
+        }
+    }
+}
+
+impl MultilineRule {
+    fn check(&self, problems: &mut Problems, path: &str) {
+        check_container(problems, path, [&self.namespace, &self.pod, &self.container]);
+        if !self.start.is_empty() {
+            check_pattern(problems, &format!("{path}.start"), &self.start);
+        }
+        if self.start.is_empty() == self.preset.is_empty() {
+            problems.add(path, "has not exactly one of `start` and `preset`", "one of the two");
+        } else if !self.preset.is_empty() && !PRESETS.contains(&self.preset.as_str()) {
+            let what = format!("`{}` is not a preset", self.preset);
+            problems.add(format!("{path}.preset"), what, PRESETS.join(", "));
+        }
+    }
+}

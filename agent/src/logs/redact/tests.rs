@@ -1,0 +1,257 @@
+use proptest::prelude::*;
+
+use super::presets::NAMES;
+use super::*;
+
+fn rule(preset: &str) -> RedactRule {
+    RedactRule { preset: preset.to_owned(), ..RedactRule::default() }
+}
+
+fn pattern(pattern: &str) -> RedactRule {
+    RedactRule { pattern: pattern.to_owned(), ..RedactRule::default() }
+}
+
+fn redactor(rules: &[RedactRule]) -> Redactor {
+    Redactor::new(rules, 1 << 20).unwrap()
+}
+
+fn all() -> RuleSet {
+    RuleSet(u32::MAX)
+}
+
+/// The body as it is sent.
+fn sent(rules: &[RedactRule], body: &str) -> String {
+    redactor(rules).apply(all(), body).unwrap_or_else(|| body.to_owned())
+}
+
+#[test]
+fn addresses_are_replaced_and_what_only_looks_like_one_is_not() {
+    for (body, want) in [
+        ("user=ann.b+x@mail.example.org logged in", "user=[redacted] logged in"),
+        ("<a@b.co>,<c_d@e-f.museum>", "<[redacted]>,<[redacted]>"),
+        ("{\"to\":\"a@b.co\"}", "{\"to\":\"[redacted]\"}"),
+        ("GET /@scope/pkg@1.2.3 200", "GET /@scope/pkg@1.2.3 200"),
+        ("git@host:repo, a@b, @c.de", "git@host:repo, a@b, @c.de"),
+    ] {
+        assert_eq!(sent(&[rule("email")], body), want);
+    }
+}
+
+#[test]
+fn card_numbers_are_replaced_in_every_layout_and_other_numbers_are_not() {
+    for body in [
+        "4111111111111111",
+        "4111 1111 1111 1111",
+        "5500-0000-0000-0004",
+        "378282246310005",
+        "3782 822463 10005",
+        "30569309025904",
+        "3056 930902 5904",
+        "6011111111111117",
+        "3530111333300000",
+        "2223003122003222",
+    ] {
+        assert_eq!(sent(&[rule("card")], &format!("card {body} of 7")), "card [redacted] of 7", "{body}");
+        assert_eq!(
+            sent(&[rule("card")], &format!("{{\"n\":\"{body}\"}}")),
+            "{\"n\":\"[redacted]\"}",
+            "{body}"
+        );
+    }
+    assert_eq!(sent(&[rule("card")], "4111 1111 1111 1111 123"), "[redacted] 123");
+    for body in [
+        "4111111111111112",
+        "1795192501000000000",
+        "1795192501000",
+        "0.4111111111111111",
+        "94111111111111111",
+        "4111 1111-1111 1111",
+        "4111  1111 1111 1111",
+        "4111 1111 1111 111",
+        "0000000000000000",
+    ] {
+        assert_eq!(sent(&[rule("card")], body), body);
+    }
+}
+
+#[test]
+fn bearer_tokens_are_replaced_whatever_carries_them() {
+    for (body, want) in [
+        ("Authorization: Bearer abc.DEF-123~x/y+z==", "Authorization: Bearer [redacted]"),
+        ("{\"authorization\":\"Basic dXNlcjpwYXNz\"}", "{\"authorization\":\"Basic [redacted]\"}"),
+        (
+            "h={\\\"Authorization\\\":\\\"Bearer abcdefgh\\\"}",
+            "h={\\\"Authorization\\\":\\\"Bearer [redacted]\\\"}",
+        ),
+        ("curl -H 'BEARER 0123456789abcdef' x", "curl -H 'BEARER [redacted]' x"),
+        ("?auth=bearer%20abcdefgh&x=1", "?auth=bearer%20[redacted]&x=1"),
+        ("jwt eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln end", "jwt [redacted] end"),
+        ("the bearer of this", "the bearer of this"),
+    ] {
+        assert_eq!(sent(&[rule("bearer")], body), want);
+    }
+}
+
+#[test]
+fn keys_and_passwords_are_replaced_whatever_carries_them() {
+    for (body, want) in [
+        ("db_password=hunter2 next=1", "db_password=[redacted] next=1"),
+        ("{\"password\":\"a \\\"b\\\" c\",\"x\":1}", "{\"password\":\"[redacted]\",\"x\":1}"),
+        ("{\\\"api_key\\\":\\\"k1\\\",\\\"x\\\":1}", "{\\\"api_key\\\":\\\"[redacted]\\\",\\\"x\\\":1}"),
+        ("ApiKey: 'a b' x", "ApiKey: '[redacted]' x"),
+        ("?access_token=abc&x=1", "?access_token=[redacted]&x=1"),
+        ("AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMI/K7MDENG", "AWS_SECRET_ACCESS_KEY=[redacted]"),
+        ("id AKIAIOSFODNN7EXAMPLE x", "id [redacted] x"),
+        ("postgres://app:s3cret@db:5432/x", "postgres://app:[redacted]@db:5432/x"),
+        ("a -----BEGIN RSA PRIVATE KEY-----\\nMIIE\\n-----END RSA PRIVATE KEY----- b", "a [redacted] b"),
+        ("a -----BEGIN PRIVATE KEY----- MIIE", "a [redacted]"),
+        ("-----BEGIN PUBLIC KEY----- MIIE", "-----BEGIN PUBLIC KEY----- MIIE"),
+        ("tokens: 17, password policy", "tokens: 17, password policy"),
+    ] {
+        assert_eq!(sent(&[rule("key")], body), want);
+    }
+}
+
+#[test]
+fn of_a_pattern_with_a_group_the_group_is_replaced_and_of_another_the_whole() {
+    let by_group = RedactRule { replace: "***".to_owned(), ..pattern(r"ssn=(\d+)|pin (\d+)") };
+    assert_eq!(sent(std::slice::from_ref(&by_group), "ssn=17 pin 4 x"), "ssn=*** pin *** x");
+    assert_eq!(sent(&[pattern(r"(?i)SSN=\d+")], "ssn=17 x"), "[redacted] x");
+    assert_eq!(sent(&[pattern(r"é+")], "caféé!"), "caf[redacted]!");
+}
+
+#[test]
+fn rules_apply_to_their_containers_alone_and_count_by_rule() {
+    let mut rules = [rule("email"), rule("card")];
+    rules[0].namespace = "shop".into();
+    rules[1].container = "pay*".into();
+    let mut redactor = redactor(&rules);
+    let pod = |namespace: &str| PodDir { namespace: namespace.into(), pod: "p".into(), uid: "u".into() };
+    let body = "a@b.co c@d.ee 4111111111111111";
+    let mut of = |namespace, container| {
+        let set = redactor.rules_for(&pod(namespace), container);
+        redactor.apply(set, body)
+    };
+    assert_eq!(of("other", "app"), None);
+    assert_eq!(of("shop", "app").as_deref(), Some("[redacted] [redacted] 4111111111111111"));
+    assert_eq!(of("other", "payment").as_deref(), Some("a@b.co c@d.ee [redacted]"));
+    assert_eq!(redactor.times(), [("0:email".to_owned(), 2), ("1:card".to_owned(), 1)]);
+}
+
+#[test]
+fn a_body_of_nothing_but_secrets_is_replaced_as_a_whole_and_costs_bounded_work() {
+    let many = "a@b.co ".repeat(100_000);
+    assert_eq!(sent(&[rule("email")], &many), "[redacted]");
+    // Each place takes a search to the end of the line with this one.
+    let slow = RedactRule { replace: "***".into(), ..pattern("[a-z][^A-Z]*[A-Z]|[a-z]") };
+    assert_eq!(sent(&[slow], &"a".repeat(200_000)), "***");
+    let mut small = Redactor::new(&[RedactRule { replace: "x".repeat(64), ..pattern("a") }], 100).unwrap();
+    assert_eq!(small.apply(all(), &"a".repeat(50)), Some("x".repeat(64)));
+}
+
+#[test]
+fn a_replacement_that_makes_a_new_place_with_its_neighbours_ends_with_the_whole_body() {
+    // `ab` -> `-`, and `-b` is found again, for as long as there are more of them than passes.
+    let rules = [RedactRule { replace: "c".into(), ..pattern("cb|ab") }];
+    assert_eq!(sent(&rules, "abb!"), "c!");
+    assert_eq!(sent(&rules, &format!("a{}!", "b".repeat(20))), "c");
+}
+
+#[test]
+fn a_rule_that_cannot_keep_the_promise_is_refused() {
+    let with = |replace: &str, rule: RedactRule| RedactRule { replace: replace.into(), ..rule };
+    for (rules, key) in [
+        (vec![RedactRule::default()], "[0]"),
+        (vec![RedactRule { preset: "email".into(), ..pattern("x") }], "[0]"),
+        (vec![rule("email"), rule("phone")], "[1].preset"),
+        (vec![pattern("(")], "[0].pattern"),
+        (vec![pattern("x*")], "[0].pattern"),
+        (vec![pattern(r"\w{1000}{1000}")], "[0].pattern"),
+        (vec![with("", rule("email"))], "[0].replace"),
+        (vec![with("a \"b\"", rule("email"))], "[0].replace"),
+        (vec![with("xx", pattern("x"))], "[0].replace"),
+        (vec![rule("email"), pattern("redacted")], "[0].replace"),
+        (vec![rule("card"); 33], ""),
+    ] {
+        let found = problems(&rules);
+        assert_eq!(found.first().map(|problem| problem.key.as_str()), Some(key), "{rules:?}: {found:?}");
+        assert!(Redactor::new(&rules, 100).is_err());
+    }
+    assert_eq!(problems(&NAMES.map(rule)), []);
+}
+
+/// Texts that are full of what the presets look for, and of their pieces.
+fn hostile() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        Just("a@b.co"),
+        Just("@"),
+        Just("."),
+        Just("co"),
+        Just("[redacted]"),
+        Just("4111111111111111"),
+        Just("4111 1111 "),
+        Just("1111"),
+        Just("-"),
+        Just(" "),
+        Just("378282246310005"),
+        Just("password"),
+        Just("\"token\":\""),
+        Just("="),
+        Just(":"),
+        Just("\""),
+        Just("\\"),
+        Just("'"),
+        Just("Authorization: "),
+        Just("Bearer "),
+        Just("abcdefgh"),
+        Just("eyJabcde.eyJfghij."),
+        Just("AKIAIOSFODNN7EXAMPLE"),
+        Just("-----BEGIN PRIVATE KEY-----"),
+        Just("-----END PRIVATE KEY-----"),
+        Just("://u:"),
+        Just("é"),
+        Just("\u{0}"),
+    ];
+    proptest::collection::vec(prop_oneof![6 => piece.prop_map(str::to_owned), 1 => ".{0,6}"], 0..24)
+        .prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #[test]
+    fn what_is_sent_holds_nothing_that_a_rule_finds_and_a_second_time_changes_nothing(body in hostile(), which in 1u32..16) {
+        let rules = NAMES.map(rule);
+        let mut redactor = redactor(&rules);
+        let set = RuleSet(which);
+        let sent = redactor.apply(set, &body).unwrap_or_else(|| body.clone());
+        prop_assert_eq!(redactor.apply(set, &sent), None);
+        for (at, rule) in redactor.rules.iter().enumerate().filter(|(at, _)| set.has(*at)) {
+            let mut from = 0;
+            while let Some(place) = rule.finder.find(&sent, from) {
+                prop_assert_eq!(&sent[place.secret], "[redacted]", "{} in {}", NAMES[at], sent);
+                from = place.whole.end;
+            }
+        }
+    }
+
+    /// The card finder beside a plain definition of it.
+    #[test]
+    fn a_number_is_a_cards_exactly_if_its_digits_say_so(digits in "(4|5[1-5]|37|36|6011|62|9)[0-9]{10,17}") {
+        let sum: u32 = digits.bytes().rev().enumerate().map(|(nth, digit)| {
+            let digit = u32::from(digit - b'0') * if nth % 2 == 1 { 2 } else { 1 };
+            digit / 10 + digit % 10
+        }).sum();
+        let len = digits.len();
+        let is_brand = match &digits[..2] {
+            "37" => len == 15,
+            "36" => len == 14,
+            "60" => (16..=19).contains(&len) && digits.starts_with("6011"),
+            "62" => (16..=19).contains(&len),
+            two if two.starts_with('4') => matches!(len, 16 | 19),
+            two if two.starts_with('5') => len == 16,
+            _ => false,
+        };
+        let found = sent(&[rule("card")], &digits) == "[redacted]";
+        prop_assert_eq!(found, is_brand && sum.is_multiple_of(10), "{}", digits);
+    }
+}

@@ -1,0 +1,70 @@
+//! Limits on the simulated node: what is stored and what is shed are all there is, and no line is both, whenever the process
+//! dies.
+
+use proptest::prelude::*;
+use sonde_daemon::units::Size;
+
+use super::{Step, World, Writer, steps};
+use crate::batch::Outcome;
+use crate::config::{Limits, Logs, ReadExisting};
+
+fn run(steps: Vec<Step>, limits: Limits) {
+    let mut world = World::with(Logs { read_existing: ReadExisting::All, limits, ..Logs::default() }, 4);
+    let mut writers: Vec<Writer> = (0..3).map(Writer::new).collect();
+    for step in steps {
+        match step {
+            Step::Write { container, stderr, fragments, len } => {
+                for _ in 0..fragments {
+                    writers[container].write(&world.disk, stderr, true, len);
+                    writers[container].write(&world.disk, !stderr, false, 3);
+                }
+                writers[container].write(&world.disk, stderr, false, len);
+            }
+            Step::Rotate { container, compress } => writers[container].rotate(&world.disk, compress),
+            Step::Truncate { .. } => {}
+            Step::Turn { millis } => world.turn(millis),
+            Step::Accept { which, answered } => {
+                if !world.unsettled.is_empty() {
+                    world.accept(which % world.unsettled.len(), answered);
+                }
+            }
+            Step::Refuse { which } => {
+                if let Some(at) = which.checked_rem(world.unsettled.len())
+                    && world.unsettled[at].records > 1
+                {
+                    world.settle(at, Outcome::Refused { code: "413".into() });
+                }
+            }
+            Step::Restart => world.restart(),
+            Step::Full { full } => *world.store.full.lock().unwrap() = full,
+        }
+    }
+    *world.store.full.lock().unwrap() = false;
+    world.drain();
+    assert_eq!(world.lost(), 0);
+    for writer in &writers {
+        let mut bytes = (0, 0);
+        let lines = writer.lines.iter().flatten();
+        let bodies = [world.bodies(&writer.pod, "stdout"), world.bodies(&writer.pod, "stderr")].concat();
+        for line in lines {
+            let times = bodies.iter().filter(|body| *body == line).count();
+            assert!(times <= 1, "stored {times} times");
+            if times == 1 { bytes.0 += writer.bytes[line] } else { bytes.1 += writer.bytes[line] }
+        }
+        let row = world.core.ledger.rows().find(|(key, _)| key.pod == writer.pod).map(|(_, row)| *row);
+        let row = row.unwrap_or_default();
+        assert_eq!((row.acked, row.shed[0], row.pending()), (bytes.0, bytes.1, 0), "{}", writer.pod);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #[test]
+    fn what_a_limit_sheds_was_never_stored_and_what_was_stored_is_never_shed(
+        steps in steps(),
+        per_container in prop_oneof![Just(0u64), 30u64..200],
+        per_namespace in prop_oneof![Just(0u64), 60u64..400],
+    ) {
+        run(steps, Limits { per_container: Size(per_container), per_namespace: Size(per_namespace) });
+    }
+}
