@@ -365,3 +365,64 @@ fn the_second_collector_on_a_directory_names_the_first_and_a_bad_file_exits_2() 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
+
+/// Letters by chance: three quarters of their size when they are compressed.
+fn letters(length: usize) -> Vec<u8> {
+    let mut request = valid(length);
+    let start = request.len() - length;
+    for (byte, noise) in request[start..].iter_mut().zip(noise(length)) {
+        *byte = b'0' + (noise & 0x3f);
+    }
+    request
+}
+
+#[test]
+fn under_a_load_of_large_compressed_requests_the_sum_of_memory_holds_and_the_rest_is_asked_to_come_again() {
+    const IN_FLIGHT: u64 = 32 << 20;
+    const SENDERS: usize = 24;
+    let dir = tempfile::tempdir().unwrap();
+    // A sink that takes nothing: what is accepted has to be on disk.
+    let limits = format!(
+        "limits: {{request: 16MiB, in_flight: {IN_FLIGHT}B}}\n\
+         sinks: [{{name: es, type: elasticsearch, endpoints: [\"http://127.0.0.1:9\"]}}]"
+    );
+    let collector = Collector::start(dir.path(), &limits);
+    let baseline = collector.memory("VmRSS:");
+    let plain = letters(8 << 20);
+    let bodies = [("gzip", gzip(&plain)), ("zstd", zstd_sized(&plain))];
+    let (taken, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for sender in 0..SENDERS {
+            let (collector, bodies, taken, refused) = (&collector, &bodies, &taken, &refused);
+            scope.spawn(move || {
+                for _ in 0..6 {
+                    let (encoding, body) = &bodies[sender % 2];
+                    let headers =
+                        [("content-type", "application/x-protobuf"), ("content-encoding", *encoding)];
+                    match http(&collector.http, &headers, body) {
+                        200 => taken.fetch_add(1, Ordering::Relaxed),
+                        429 | 503 => refused.fetch_add(1, Ordering::Relaxed),
+                        other => panic!("{other}"),
+                    };
+                    let page = collector.get("/metrics").1;
+                    let used =
+                        page.lines().find_map(|line| line.strip_prefix("sonde_collector_in_flight_bytes "));
+                    let used: u64 = used.unwrap().parse().unwrap();
+                    assert!(used <= IN_FLIGHT, "{used}");
+                }
+            });
+        }
+    });
+    let peak = collector.memory("VmHWM:");
+    let (taken, refused) = (taken.into_inner(), refused.into_inner());
+    println!("taken {taken}, refused {refused}; baseline {baseline} KiB, peak {peak} KiB");
+    assert!(taken > 0 && refused > 0, "{taken} {refused}");
+    // Beside the requests: two decoders, and a lane's 32 MiB of decoded requests, 4 MiB gathered, one unpacked.
+    let sum = (IN_FLIGHT >> 10) + ((2 * 9 + 32 + 4 + 16) << 10);
+    assert!(
+        peak <= baseline + sum + ALLOWANCE_KIB,
+        "peak {peak} KiB, baseline {baseline} KiB, sum {sum} KiB"
+    );
+    assert!(collector.get("/metrics").1.contains("sonde_collector_in_flight_bytes 0"));
+    assert_eq!(collector.stop(), Some(0));
+}

@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use sonde_daemon::health::Health;
+use sonde_wire::view::LogsRequest;
 
 use super::*;
 use crate::deliver::batch::{Batch, State};
@@ -367,6 +368,44 @@ impl Sink for Picky {
         }
         if batch.open() == 0 { Ok(()) } else { Err(Trouble::retry("500", "null_pointer_exception")) }
     }
+}
+
+/// Takes everything, and notes the clusters of all resources.
+struct Reading(Arc<Mutex<Vec<String>>>);
+
+impl Sink for Reading {
+    async fn deliver(&self, batch: &mut Batch) -> Result<(), Trouble> {
+        for unit in batch.units().iter() {
+            for resource in LogsRequest::trusted(&unit.bytes).resources() {
+                let cluster = resource.attributes().get("k8s.cluster.name");
+                self.0.lock().unwrap().push(format!("{cluster:?}"));
+            }
+        }
+        (0..batch.states().len()).for_each(|record| batch.delivered(record));
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_came_without_a_cluster_go_out_under_the_collectors() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::new(dir.path(), 64 << 20);
+    let clusters = Arc::new(Mutex::new(Vec::new()));
+    let cluster = "east".to_owned();
+    let _lane = world.start(Reading(Arc::clone(&clusters)), LaneOptions { cluster, ..options("next") });
+    let plain = frame(0);
+    let gzip = {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut encoder, &plain.payload).unwrap();
+        Frame { codec: Codec::Gzip, payload: encoder.finish().unwrap().into(), ..plain.clone() }
+    };
+    for frame in [plain, gzip] {
+        world.queue.append(frame).await.unwrap();
+    }
+    until("both frames", || world.lag("next") == 0).await;
+    let clusters = clusters.lock().unwrap();
+    assert_eq!(clusters.len() as u64, 2 * RECORDS);
+    assert!(clusters.iter().all(|cluster| cluster == "Some(Str(\"east\"))"), "{clusters:?}");
 }
 
 fn counts(lane: &Lane) -> (u64, u64) {

@@ -45,7 +45,9 @@ async fn until(store: &Store, records: u64) {
 async fn what_is_in_the_queue_comes_into_the_store_once_and_across_restarts() {
     let dir = tempfile::tempdir().unwrap();
     let letters = dir.path().join("dead-letter");
-    let deliver = StoreOptions { sink: "store".to_owned(), request_bytes: 1 << 20, cluster: String::new() };
+    let deliver =
+        StoreOptions { sink: "store".to_owned(), request_bytes: 1 << 20, cluster: "east".to_owned() };
+    let names = [Some("east".to_owned()), None, None, None, None];
     for round in 0..3_u64 {
         let queue = Queue::open(&dir.path().join("queue"), QueueOptions::default(), Arc::new(RealFilesystem))
             .unwrap();
@@ -62,6 +64,8 @@ async fn what_is_in_the_queue_comes_into_the_store_once_and_across_restarts() {
         }
         queue.append(frame(b"\xff not a request".to_vec())).await.unwrap();
         until(&store, (round + 1) * 200).await;
+        let east = Filter { names: names.clone(), ..Filter::default() };
+        assert_eq!(store.count(east, || true).unwrap().records, (round + 1) * 200, "under our cluster");
         while delivery.numbers().dead_letters.load(Ordering::Relaxed) < 10 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
