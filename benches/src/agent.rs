@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -30,36 +30,94 @@ pub struct Cost {
     pub peak: u64,
 }
 
+/// An agent that runs; killed when it is dropped.
+pub struct Running {
+    child: Child,
+    dir: tempfile::TempDir,
+    http: u16,
+    start: Instant,
+}
+
+impl Running {
+    /// Starts `binary` over a directory of logs to the receiver on `port`, with a fresh state directory below `scratch`.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(
+        binary: &Path,
+        pod_logs: &Path,
+        way: Way,
+        port: u16,
+        scratch: &Path,
+    ) -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir_in(scratch)?;
+        let http = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let config = dir.path().join("agent.yaml");
+        std::fs::write(
+            &config,
+            format!(
+                "node: {{name: bench}}\nhost: {{pod_logs: {}}}\nstate_dir: {}\nlisten: 127.0.0.1:{http}\n\
+                 kubelet: {{url: \"\"}}\nlogs: {{read_existing: true}}\nmetrics: {{push: false}}\n\
+                 export: {{endpoint: \"http://127.0.0.1:{port}\", protocol: {}, compression: {}}}\n",
+                pod_logs.display(),
+                dir.path().join("state").display(),
+                way.protocol,
+                way.compression
+            ),
+        )?;
+        let start = Instant::now();
+        let log = std::fs::File::create(dir.path().join("log"))?;
+        let child =
+            Command::new(binary).arg("--config").arg(&config).stdin(Stdio::null()).stderr(log).spawn()?;
+        Ok(Self { child, dir, http, start })
+    }
+
+    /// Bytes that are acknowledged.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn acked(&self) -> anyhow::Result<u64> {
+        acked(self.http)
+    }
+
+    /// Kills it, and says what it cost.
+    ///
+    /// # Errors
+    /// It has ended by itself.
+    pub fn end(&mut self) -> anyhow::Result<Cost> {
+        if !self.is_alive() {
+            bail!("the agent has ended: {}", self.log());
+        }
+        let cost = cost(self.child.id(), self.start.elapsed());
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        cost
+    }
+
+    fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// Runs `binary` over `corpus` to the receiver on `port`, with a fresh state directory below `scratch`.
 ///
 /// # Errors
 /// The agent ends early, or does not finish within five minutes.
 pub fn run(binary: &Path, corpus: &Corpus, way: Way, port: u16, scratch: &Path) -> anyhow::Result<Cost> {
-    let dir = tempfile::tempdir_in(scratch)?;
-    let http = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let config = dir.path().join("agent.yaml");
-    std::fs::write(
-        &config,
-        format!(
-            "node: {{name: bench}}\nhost: {{pod_logs: {}}}\nstate_dir: {}\nlisten: 127.0.0.1:{http}\n\
-             kubelet: {{url: \"\"}}\nlogs: {{read_existing: true}}\nmetrics: {{push: false}}\n\
-             export: {{endpoint: \"http://127.0.0.1:{port}\", protocol: {}, compression: {}}}\n",
-            corpus.pod_logs.display(),
-            dir.path().join("state").display(),
-            way.protocol,
-            way.compression
-        ),
-    )?;
-    let start = Instant::now();
-    let log = std::fs::File::create(dir.path().join("log"))?;
-    let mut child =
-        Command::new(binary).arg("--config").arg(&config).stdin(Stdio::null()).stderr(log).spawn()?;
-    let result = until_acked(http, corpus.bytes, start, || matches!(child.try_wait(), Ok(None)));
-    let cost = cost(child.id(), start.elapsed());
-    let _ = child.kill();
-    let _ = child.wait();
-    result.with_context(|| std::fs::read_to_string(dir.path().join("log")).unwrap_or_default())?;
-    cost
+    let mut agent = Running::start(binary, &corpus.pod_logs, way, port, scratch)?;
+    until_acked(agent.http, corpus.bytes, agent.start, || agent.is_alive()).with_context(|| agent.log())?;
+    agent.end()
 }
 
 fn until_acked(port: u16, bytes: u64, start: Instant, mut alive: impl FnMut() -> bool) -> anyhow::Result<()> {

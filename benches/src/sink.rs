@@ -22,20 +22,35 @@ pub struct Received {
     pub bytes: AtomicU64,
 }
 
+/// Looks at a whole body as it came.
+pub type Watch = Arc<dyn Fn(&[u8]) + Send + Sync>;
+
 /// Serves on a port of 127.0.0.1 until the runtime ends.
 ///
 /// # Errors
 /// No port.
 pub async fn serve() -> anyhow::Result<(SocketAddr, Arc<Received>)> {
+    serve_to(None).await
+}
+
+/// The same, and shows each body.
+///
+/// # Errors
+/// No port.
+pub async fn serve_and_watch(watch: Watch) -> anyhow::Result<(SocketAddr, Arc<Received>)> {
+    serve_to(Some(watch)).await
+}
+
+async fn serve_to(watch: Option<Watch>) -> anyhow::Result<(SocketAddr, Arc<Received>)> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let received = Arc::new(Received::default());
     let counters = received.clone();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let counters = counters.clone();
+            let (counters, watch) = (counters.clone(), watch.clone());
             tokio::spawn(async move {
-                let service = service_fn(move |request| take(request, counters.clone()));
+                let service = service_fn(move |request| take(request, counters.clone(), watch.clone()));
                 let mut server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
                 server
                     .http2()
@@ -51,16 +66,27 @@ pub async fn serve() -> anyhow::Result<(SocketAddr, Arc<Received>)> {
 
 type Answer = Response<http_body_util::combinators::BoxBody<Bytes, Infallible>>;
 
-async fn take(request: Request<Incoming>, received: Arc<Received>) -> Result<Answer, hyper::Error> {
+async fn take(
+    request: Request<Incoming>,
+    received: Arc<Received>,
+    watch: Option<Watch>,
+) -> Result<Answer, hyper::Error> {
     let grpc = request
         .headers()
         .get("content-type")
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
     let mut body = request.into_body();
+    let mut whole = Vec::new();
     while let Some(frame) = body.frame().await {
         if let Some(data) = frame?.data_ref() {
             received.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+            if watch.is_some() {
+                whole.extend_from_slice(data);
+            }
         }
+    }
+    if let Some(watch) = watch {
+        watch(&whole);
     }
     received.requests.fetch_add(1, Ordering::Relaxed);
     let mut frames: Vec<Result<Frame<Bytes>, Infallible>> = Vec::new();

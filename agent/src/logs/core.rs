@@ -294,7 +294,6 @@ impl<F: LogFs> Core<F> {
     pub(super) fn wake(&mut self, id: LineageId) {
         if let Some(lineage) = self.lineages.get_mut(&id)
             && !lineage.queued
-            && !lineage.excluded
         {
             lineage.queued = true;
             lineage.due = None;

@@ -15,6 +15,7 @@ use super::limits::Quota;
 use super::lineage::{FIRST_LOOK, Lineage, LineageId};
 use super::odd::{self, Oddity};
 use super::pod_path::{self, PodDir};
+use crate::config::Parse;
 
 /// A pod's directory.
 pub struct PodEntry {
@@ -325,7 +326,7 @@ impl<F: LogFs> Core<F> {
             container: container.to_string(),
         };
         self.ledger.set_alive(&row, true, now);
-        let excluded = !self.settings.filter.admits(&pod, container);
+        let ruled_out = !self.settings.filter.admits(&pod, container);
         let redact = self.redactor.rules_for(&pod, container);
         let lineage = Lineage {
             pod_dir: pod_dir.clone(),
@@ -335,7 +336,9 @@ impl<F: LogFs> Core<F> {
             files: Vec::new(),
             joiner: Joiner::default(),
             row,
-            excluded,
+            ruled_out,
+            excluded: ruled_out,
+            parse: self.settings.parse == Parse::Auto,
             quota: Quota::default(),
             redact,
             attributes: None,

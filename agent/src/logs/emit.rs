@@ -14,7 +14,6 @@ use super::record::{self, Context};
 use super::redact::RuleSet;
 use super::tail::FileId;
 use super::window::Window;
-use crate::config::Parse;
 
 impl<F: LogFs> Core<F> {
     #[allow(clippy::too_many_arguments)]
@@ -149,8 +148,9 @@ impl<F: LogFs> Core<F> {
 
     /// What is the same for all records that are read now and begin in a file with this identity.
     pub(super) fn context(&self, lineage: LineageId, hash: FileHash, now: Now) -> Context {
-        let redact = self.lineages.get(&lineage).map(|lineage| lineage.redact).unwrap_or_default();
-        Context { observed_nanos: now.wall_nanos, parse: self.settings.parse == Parse::Auto, redact, hash }
+        let of = self.lineages.get(&lineage).map(|lineage| (lineage.parse, lineage.redact));
+        let (parse, redact) = of.unwrap_or_default();
+        Context { observed_nanos: now.wall_nanos, parse, redact, hash }
     }
 
     /// The budgets of a lineage's container.

@@ -41,6 +41,7 @@ impl<F: LogFs> Core<F> {
         }
         let Some(file) = self.files.get(&id) else { return Ok(false) };
         let Some(lineage) = self.lineages.get(&file.lineage) else { return Ok(false) };
+        let of = file.lineage;
         let (pod_dir, container, restart) =
             (lineage.pod_dir.clone(), lineage.container.clone(), lineage.restart);
         let pod_uid = lineage.pod.uid.clone();
@@ -74,6 +75,9 @@ impl<F: LogFs> Core<F> {
         self.note_stated(id, size, now);
         if !self.discovered {
             self.start_existing(id, size, now)?;
+        }
+        if self.is_excluded(of) {
+            self.leave_out(of, id, false, now)?;
         }
         self.dirty_files.insert(id);
         Ok(true)
@@ -169,6 +173,7 @@ impl<F: LogFs> Core<F> {
             state.seen > 0 && self.stated_end(id).map(u64::from) == Some(state.seen & u64::from(u32::MAX));
         if let Some(file) = self.files.get_mut(&id) {
             file.ended = is_as_stated;
+            file.rule_from = state.seen;
         }
         self.dirty_files.insert(id);
         self.note_stated(id, size, now);
@@ -249,7 +254,11 @@ impl<F: LogFs> Core<F> {
 
     /// Counts what is new of a file by its size. Of a compressed file nothing is counted before it is decoded.
     pub(super) fn note_stated(&mut self, id: FileId, size: u64, now: Now) {
-        if self.files.get(&id).is_some_and(|file| !matches!(file.handle, Some(Handle::Gz(_)))) {
+        let is_counted = |file: &super::tail::TailFile<F::File>| {
+            // What is left out is counted as it is settled.
+            !matches!(file.handle, Some(Handle::Gz(_))) && !self.is_excluded(file.lineage)
+        };
+        if self.files.get(&id).is_some_and(is_counted) {
             self.note_size(id, size, now);
         }
     }

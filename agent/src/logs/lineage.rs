@@ -37,8 +37,12 @@ pub struct Lineage {
     pub joiner: Joiner,
     /// Ledger row.
     pub row: RowKey,
-    /// Left out by rule.
+    /// Left out by `logs.include` or `logs.exclude`.
+    pub ruled_out: bool,
+    /// Left out, by rule or by its pod's word.
     pub excluded: bool,
+    /// Whether fields are taken out of its bodies.
+    pub parse: bool,
     /// What is used of its limit.
     pub quota: Quota,
     /// What is taken out of its bodies.

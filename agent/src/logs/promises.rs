@@ -9,6 +9,7 @@ mod lines;
 mod privacy;
 mod receiver;
 mod rotation;
+mod rules;
 mod starts;
 mod truncation;
 

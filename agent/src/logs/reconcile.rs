@@ -10,7 +10,6 @@ use super::core::{Core, Now};
 use super::discover::Listed;
 use super::fs::LogFs;
 use super::identity::fit;
-use super::ledger::{Account, Excluded};
 use super::lineage::{FIRST_LOOK, LineageId};
 use super::pod_path;
 use super::tail::{Aside, FileId, Handle, TailFile};
@@ -25,7 +24,6 @@ impl<F: LogFs> Core<F> {
     ) {
         let Some(lineage) = self.lineages.get(&id) else { return };
         let known = lineage.files.clone();
-        let excluded = lineage.excluded;
         let mut named: Vec<FileId> = Vec::new();
         let mut changed = false;
         // By inode first: a rename is the common change.
@@ -50,35 +48,23 @@ impl<F: LogFs> Core<F> {
         }
         // Those without a name come before whatever is new.
         for file in known {
-            if named.contains(&file) {
-                if excluded && let Some(size) = self.excluded_size(file) {
-                    self.settle_excluded(file, size, now);
-                }
-            } else if let Some(known) = self.files.get_mut(&file) {
+            if !named.contains(&file)
+                && let Some(known) = self.files.get_mut(&file)
+            {
                 changed |= known.is_named();
                 (known.plain, known.gz) = (None, None);
-                if excluded {
-                    self.remove_file(file);
-                }
             }
         }
         // The live file last: the state of an unfinished first line is an older file's before it is this one's.
         let rotated = listing.iter().filter(|(suffix, _)| suffix.is_some());
         for (suffix, listed) in rotated.chain(listing.iter().filter(|(suffix, _)| suffix.is_none())) {
-            let Some(stat) = listed.plain.or(listed.gz) else { continue };
+            if listed.plain.or(listed.gz).is_none() {
+                continue;
+            }
             changed = true;
             let gz_only = listed.plain.is_none();
             let plain_node = listed.plain.map(|stat| stat.node);
             let gz_node = listed.gz.map(|stat| stat.node);
-            if excluded {
-                let file = self.insert(id, suffix.clone(), plain_node, gz_node, now);
-                if let Some(file) = self.files.get_mut(&file) {
-                    file.aside = Some(Aside::Rule);
-                }
-                named.push(file);
-                self.settle_excluded(file, stat.size, now);
-                continue;
-            }
             let compressed_from =
                 if gz_only { self.find_compressed(id, &named, suffix.as_deref(), now) } else { None };
             if let Some(found) = compressed_from {
@@ -252,16 +238,5 @@ impl<F: LogFs> Core<F> {
             at -= 1;
         }
         at
-    }
-
-    fn excluded_size(&mut self, id: FileId) -> Option<u64> {
-        let file = self.files.get(&id)?;
-        let path = self.lineages.get(&file.lineage)?.path(&file.name);
-        self.fs.stat(&path).ok().map(|stat| stat.size)
-    }
-
-    fn settle_excluded(&mut self, id: FileId, size: u64, now: Now) {
-        self.note_size(id, size, now);
-        self.settle(id, 0, size, Account::Excluded(Excluded::Rule));
     }
 }

@@ -13,7 +13,7 @@ mod limits;
 mod world;
 
 pub(super) use disk::Disk;
-pub(super) use world::{World, decode};
+pub(super) use world::{World, decode, severities};
 
 /// The container's side: what it writes, and the lines it means.
 struct Writer {

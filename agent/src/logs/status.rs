@@ -49,9 +49,9 @@ impl<F: LogFs> Core<F> {
             .filter_map(|file| {
                 let lineage = self.lineages.get(&file.lineage)?;
                 let state = match file.aside {
-                    Some(Aside::Rule) => "excluded",
                     Some(Aside::Panic) => "set_aside",
                     Some(Aside::Gone) => "deleted",
+                    None if lineage.excluded => "excluded",
                     None if file.identity.is_none() => "unidentified",
                     None if !file.is_named() => "deleted",
                     None if !file.is_drained() => "reading",

@@ -51,6 +51,8 @@ pub struct TailFile<F> {
     pub cutoff: u64,
     /// Bytes below may have been sent by an earlier process.
     pub resend_below: u64,
+    /// Of a container that is left out: from here on. Bytes below were read before that.
+    pub rule_from: u64,
     /// When it last grew.
     pub grown: Instant,
     /// A later file of the lineage has bytes, since then.
@@ -96,8 +98,6 @@ impl Identity {
 /// Why a file is not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Aside {
-    /// By rule.
-    Rule,
     /// Reading it failed inside us.
     Panic,
     /// Its bytes are no longer there.
@@ -123,6 +123,7 @@ impl<F> TailFile<F> {
             cuts: Vec::new(),
             cutoff: 0,
             resend_below: 0,
+            rule_from: 0,
             grown: now,
             superseded: None,
             behind_since: None,
@@ -135,6 +136,11 @@ impl<F> TailFile<F> {
     /// Whether it has a name in its directory.
     pub fn is_named(&self) -> bool {
         self.plain.is_some() || self.gz.is_some()
+    }
+
+    /// From where on nothing is settled, at `position` or above.
+    pub fn settled_from(&self, position: u64) -> u64 {
+        self.settled.next_after(position).filter(|span| span.0 <= position).map_or(position, |span| span.1)
     }
 
     /// Bytes that are not settled.

@@ -13,6 +13,7 @@ use super::join::MAX_WAIT;
 use super::ledger::Lost;
 use super::lineage::{FIRST_LOOK, LAST_LOOK, LineageId};
 use super::resource;
+use super::rules::Wishes;
 use super::tail::{FileId, Handle, TailFile};
 use super::window::Progress;
 
@@ -105,6 +106,9 @@ impl<F: LogFs> Core<F> {
             meta.as_deref(),
         );
         lineage.attributes = Some((set, version));
+        if let Some(meta) = meta {
+            self.obey(id, Wishes::of(&meta.annotations));
+        }
         None
     }
 
@@ -168,6 +172,9 @@ impl<F: LogFs> Core<F> {
             if !self.identify(id, force, now)? {
                 return Ok(Progress::End);
             }
+        }
+        if self.is_excluded(lineage) {
+            return self.visit_excluded(lineage, id, has_successor, now);
         }
         self.read_window(lineage, id, now)
     }

@@ -68,6 +68,7 @@ impl<F: LogFs> Core<F> {
         buffer.resize(QUANTUM + CHECK_BYTES, 0);
         let read = read_file::<F>(&self.files, &mut self.gz, id, &mut buffer, base);
         // Behind the window: whatever the window shows was written before, so what is parsed is of the known file.
+        let read = read.map(|read| read.min(self.readable_below(lineage, id, base)));
         let outcome = match read.and_then(|read| Ok((read, self.begins_as_before(id)?))) {
             Ok((_, false)) => {
                 self.truncated(lineage, id, now);
@@ -81,14 +82,15 @@ impl<F: LogFs> Core<F> {
         let read = *outcome.as_ref().map(|(_, read)| read).unwrap_or(&0);
         self.buffer = buffer;
         let (progress, _) = outcome?;
-        if progress == Progress::End && is_gz && read < QUANTUM + CHECK_BYTES {
+        let is_whole = read < QUANTUM + CHECK_BYTES && !self.is_excluded(lineage);
+        if progress == Progress::End && is_gz && is_whole {
             self.end_of_gz(id, base + read as u64, now);
         }
         Ok(progress)
     }
 
     /// Moves over what an earlier process settled.
-    fn skip_settled(&mut self, id: FileId) {
+    pub(super) fn skip_settled(&mut self, id: FileId) {
         let Some(file) = self.files.get_mut(&id) else { return };
         while let Some((start, end)) = file.settled.next_after(file.read)
             && start <= file.read

@@ -67,6 +67,13 @@ pub(in crate::logs) fn decode(payload: &[u8]) -> Vec<(String, Got)> {
     records
 }
 
+/// Severity numbers of all records of a request.
+pub(in crate::logs) fn severities(payload: &[u8]) -> Vec<i32> {
+    let request = ExportLogsServiceRequest::decode(payload).unwrap();
+    let scopes = request.resource_logs.into_iter().flat_map(|resource| resource.scope_logs);
+    scopes.flat_map(|scope| scope.log_records).map(|record| record.severity_number).collect()
+}
+
 /// A node, an agent on it, and a receiver.
 pub(in crate::logs) struct World {
     pub(in crate::logs) disk: Disk,
