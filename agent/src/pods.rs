@@ -3,7 +3,7 @@
 pub mod v1;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// A pod as the log and metrics parts see it.
@@ -49,6 +49,26 @@ pub struct ContainerMeta {
     pub image: String,
 }
 
+/// Namespace and name of a persistent volume claim.
+pub type Claim = (String, String);
+
+/// Space and inodes of a volume's file system, as `kubelet_volume_stats_*` have them. Bytes and numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VolumeStats {
+    /// Its size.
+    pub capacity_bytes: u64,
+    /// What may still be written by who is not root.
+    pub available_bytes: u64,
+    /// What is taken.
+    pub used_bytes: u64,
+    /// Inodes.
+    pub inodes: u64,
+    /// Of those free.
+    pub inodes_free: u64,
+    /// Of those taken.
+    pub inodes_used: u64,
+}
+
 /// The pods of this node by uid. Cheap to clone; a lookup never waits for the network.
 #[derive(Clone, Default)]
 pub struct PodIndex {
@@ -61,6 +81,8 @@ struct Shared {
     states: RwLock<Arc<[v1::Pod]>>,
     version: AtomicU64,
     wanted: tokio::sync::Notify,
+    volumes: RwLock<Arc<BTreeMap<Claim, VolumeStats>>>,
+    volumes_wanted: AtomicBool,
 }
 
 impl PodIndex {
@@ -111,6 +133,22 @@ impl PodIndex {
     /// Puts a new picture in place of the old one.
     pub fn replace_states(&self, pods: Vec<v1::Pod>) {
         *self.shared.states.write().unwrap_or_else(PoisonError::into_inner) = pods.into();
+    }
+
+    /// What the writer was told of volumes; asks it to go on telling. Empty until it has.
+    pub fn volumes(&self) -> Arc<BTreeMap<Claim, VolumeStats>> {
+        self.shared.volumes_wanted.store(true, Ordering::Relaxed);
+        Arc::clone(&self.shared.volumes.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether anybody has asked for volumes since the last time.
+    pub fn volumes_wanted(&self) -> bool {
+        self.shared.volumes_wanted.swap(false, Ordering::Relaxed)
+    }
+
+    /// Puts a new picture of the volumes in place of the old one.
+    pub fn replace_volumes(&self, volumes: BTreeMap<Claim, VolumeStats>) {
+        *self.shared.volumes.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(volumes);
     }
 
     /// Pods that are known.

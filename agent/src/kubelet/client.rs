@@ -87,11 +87,20 @@ impl Client {
 
     /// The body of `GET /pods`.
     pub async fn pods(&mut self) -> Result<Bytes, ClientError> {
+        self.in_time("/pods").await
+    }
+
+    /// The body of `GET /stats/summary`.
+    pub async fn summary(&mut self) -> Result<Bytes, ClientError> {
+        self.in_time("/stats/summary").await
+    }
+
+    async fn in_time(&mut self, path: &str) -> Result<Bytes, ClientError> {
         tokio::time::timeout(ANSWER, async {
             let reused = self.sender.is_some();
-            match self.get("/pods").await {
+            match self.get(path).await {
                 // The kubelet closed a connection that was idle, which shows only when it is used.
-                Err(ClientError::Http(_)) if reused => self.get("/pods").await,
+                Err(ClientError::Http(_)) if reused => self.get(path).await,
                 answer => answer,
             }
         })

@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod pods;
+pub mod volumes;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +24,9 @@ use crate::pods::PodIndex;
 
 /// Between two requests, however many pods are wanted.
 const AT_MOST_EVERY: Duration = Duration::from_secs(1);
+/// Between two requests for the summary, which costs the kubelet more; it looks at volumes once a minute itself.
+const SUMMARY_EVERY: Duration = Duration::from_secs(60);
+const SUMMARY_TAKES: Duration = Duration::from_secs(3);
 
 /// The loop. Build it, then [`Kubelet::run`] it on a tokio runtime.
 pub struct Kubelet {
@@ -32,6 +36,8 @@ pub struct Kubelet {
     interval: Duration,
     metrics: Metrics,
     foreign: RateLimit,
+    summary: Option<Instant>,
+    no_summary: RateLimit,
 }
 
 /// Why there is no new picture.
@@ -58,6 +64,8 @@ impl Kubelet {
             node: node.to_owned(),
             interval: config.interval.0,
             foreign: RateLimit::new(Duration::from_secs(60)),
+            summary: None,
+            no_summary: RateLimit::new(Duration::from_secs(3600)),
         })
     }
 
@@ -121,7 +129,32 @@ impl Kubelet {
         }
         self.index.replace(picture.pods);
         self.index.replace_states(picture.states);
+        self.volumes().await;
         Ok(())
+    }
+
+    /// Asks for the summary where somebody wants what it says of volumes. What is not told any more is forgotten.
+    async fn volumes(&mut self) {
+        if self.summary.is_some_and(|at| at.elapsed() < SUMMARY_EVERY) || !self.index.volumes_wanted() {
+            return;
+        }
+        self.summary = Some(Instant::now());
+        // The pods must not wait for it.
+        let told = match tokio::time::timeout(SUMMARY_TAKES, self.client.summary()).await {
+            Ok(Ok(body)) => volumes::parse(&body).map_err(|error| error.to_string()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no complete answer within {} s", SUMMARY_TAKES.as_secs())),
+        };
+        if let Err(error) = &told
+            && let Some(suppressed) = self.no_summary.allow()
+        {
+            tracing::warn!(
+                error,
+                suppressed,
+                "the kubelet does not tell of volumes: pods with several claims have no kubelet_volume_stats"
+            );
+        }
+        self.index.replace_volumes(told.unwrap_or_default());
     }
 }
 

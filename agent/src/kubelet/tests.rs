@@ -21,6 +21,9 @@ use sonde_daemon::client::endpoint::Endpoint;
 
 const RECORDED: &[u8] = include_bytes!("../../../tests/fixtures/kubelet/pods.json");
 
+const SUMMARY: &str = r#"{"pods":[{"volume":[
+    {"pvcRef":{"name":"wal","namespace":"shop"},"capacityBytes":100,"availableBytes":60}]}]}"#;
+
 enum Act {
     Pods,
     Text(u16, &'static str),
@@ -49,9 +52,17 @@ async fn kubelet(tls: Option<Arc<tls::Server>>, script: Vec<Act>) -> Server {
             let (tls, script, tokens) = (tls.clone(), Arc::clone(&script), Arc::clone(&tokens));
             let service = hyper::service::service_fn(move |request: Request<Incoming>| {
                 let token = request.headers().get("authorization").map(|v| v.to_str().unwrap().to_owned());
-                assert_eq!(request.uri().path(), "/pods", "a redirect is not followed");
-                tokens.lock().unwrap().push(token.unwrap_or_default());
-                let act = script.lock().unwrap().pop_front().unwrap_or(Act::Pods);
+                let summary = request.uri().path() == "/stats/summary";
+                assert!(summary || request.uri().path() == "/pods", "a redirect is not followed");
+                tokens.lock().unwrap().push(if summary {
+                    "summary".to_owned()
+                } else {
+                    token.unwrap_or_default()
+                });
+                let act = match summary {
+                    true => Act::Text(200, SUMMARY),
+                    false => script.lock().unwrap().pop_front().unwrap_or(Act::Pods),
+                };
                 async move {
                     let response = Response::builder();
                     Ok::<_, Infallible>(match act {
@@ -245,4 +256,25 @@ async fn a_kubelet_that_never_answers_does_not_hold_up_the_stop() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     trigger.fire(Duration::from_secs(60));
     tokio::time::timeout(Duration::from_secs(2), running).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn the_summary_is_asked_for_when_somebody_wants_volumes_and_not_again_for_a_minute() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = kubelet(None, vec![]).await;
+    let index = PodIndex::default();
+    let polled = Kubelet::build(&config(&server, dir.path()), "n", "none".into(), index.clone()).unwrap();
+    let (trigger, shutdown) = shutdown::channel();
+    let running = tokio::spawn(polled.run(shutdown));
+    let asked = |what: &str| server.tokens.lock().unwrap().iter().filter(|each| *each == what).count();
+    until("pods", || asked("") > 3).await;
+    assert_eq!(asked("summary"), 0, "nobody wants it");
+    until("volumes", || !index.volumes().is_empty()).await;
+    let told = index.volumes()[&("shop".to_owned(), "wal".to_owned())];
+    assert_eq!((told.capacity_bytes, told.available_bytes), (100, 60));
+    let pods = asked("");
+    until("more pods", || asked("") > pods + 5).await;
+    assert_eq!(asked("summary"), 1, "it is wanted all the time");
+    trigger.fire(Duration::ZERO);
+    running.await.unwrap();
 }

@@ -3,9 +3,10 @@
 //!
 //! The kubelet mounts a persistent volume at `<kubelet_dir>/pods/<pod uid>/volumes/<plugin>/<volume>`, with `/mount`
 //! below it for CSI, and the volume's name is not in the pod. Which claim it is of follows where the pod has one
-//! claim and one such mount that are not accounted for yet ([`claims`]); what does not follow has no row. Only what is
-//! mounted for this process is asked, so an empty mount point is never taken for a volume. A mount that does not answer
-//! has no row and costs nothing the next time ([`super::statfs`]).
+//! claim and one such mount that are not accounted for yet ([`claims`]). Of all others the kubelet is asked
+//! ([`crate::kubelet::volumes`]), whose word is up to two minutes old. Only what is mounted for this process is asked, so an
+//! empty mount point is never taken for a volume. A mount that does not answer has no row and costs nothing the next
+//! time ([`super::statfs`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use super::help;
 use super::node::unescape;
 use super::read::Kept;
 use super::statfs::{ALL, Prober, Space};
-use crate::pods::{PodIndex, v1};
+use crate::pods::{Claim, PodIndex, VolumeStats, v1};
 
 /// Most mounts that are looked at.
 const MOST: usize = 4096;
@@ -48,9 +49,6 @@ struct Mount {
     path: PathBuf,
 }
 
-/// Namespace and name.
-type Claim = (String, String);
-
 impl Volumes {
     pub(super) fn new(kubelet_dir: PathBuf, index: PodIndex) -> Self {
         // Of this process, whatever the host's `/proc` is: only mounts that can be seen from here can be asked.
@@ -78,11 +76,20 @@ impl Source for Volumes {
         let mounts = parse(&self.mounts.read()?, &real);
         let mut prober = self.prober.lock().unwrap_or_else(PoisonError::into_inner);
         let until = Instant::now() + ALL;
-        let spaces: BTreeMap<Claim, Space> = claims(&pods, &mounts)
-            .into_iter()
-            .filter_map(|(claim, path)| Some((claim, prober.ask(&path, until).ok()?)))
-            .collect();
-        show(&spaces, out);
+        let certain = claims(&pods, &mounts);
+        let mut others =
+            pods.iter().flat_map(full_claims_of).filter(|claim| !certain.contains_key(claim)).peekable();
+        let mut stats = BTreeMap::new();
+        if others.peek().is_some() {
+            let told = self.index.volumes();
+            stats.extend(others.filter_map(|claim| told.get(&claim).map(|told| (claim.clone(), *told))));
+        }
+        stats.extend(
+            certain
+                .into_iter()
+                .filter_map(|(claim, path)| Some((claim, of_space(&prober.ask(&path, until).ok()?)))),
+        );
+        show(&stats, out);
         Ok(())
     }
 }
@@ -120,6 +127,22 @@ fn claims_of(pod: &v1::Pod) -> impl Iterator<Item = String> + '_ {
     })
 }
 
+/// The same with their namespace.
+fn full_claims_of(pod: &v1::Pod) -> impl Iterator<Item = Claim> + '_ {
+    claims_of(pod).map(|name| (pod.metadata.namespace.clone(), name))
+}
+
+fn of_space(space: &Space) -> VolumeStats {
+    VolumeStats {
+        capacity_bytes: space.size,
+        available_bytes: space.available,
+        used_bytes: space.size.saturating_sub(space.free),
+        inodes: space.files,
+        inodes_free: space.files_free,
+        inodes_used: space.files.saturating_sub(space.files_free),
+    }
+}
+
 /// Where each claim is mounted, once, however many pods have it. A volume whose claim one pod tells is known in all
 /// others, so that of their claims fewer are left.
 fn claims(pods: &[v1::Pod], mounts: &[Mount]) -> BTreeMap<Claim, PathBuf> {
@@ -130,8 +153,7 @@ fn claims(pods: &[v1::Pod], mounts: &[Mount]) -> BTreeMap<Claim, PathBuf> {
     let mut open: Vec<(BTreeSet<Claim>, Vec<&Mount>)> = pods
         .iter()
         .filter_map(|pod| {
-            let claims: BTreeSet<Claim> =
-                claims_of(pod).map(|name| (pod.metadata.namespace.clone(), name)).collect();
+            let claims: BTreeSet<Claim> = full_claims_of(pod).collect();
             // A volume that is part of the pod is mounted under the name that it has there.
             let own: HashSet<&str> = pod.spec.volumes.iter().map(|volume| volume.name.as_str()).collect();
             let mut mounts = of_pod.remove(pod.metadata.uid.as_str())?;
@@ -161,22 +183,22 @@ fn claims(pods: &[v1::Pod], mounts: &[Mount]) -> BTreeMap<Claim, PathBuf> {
     }
 }
 
-fn show(spaces: &BTreeMap<Claim, Space>, out: &mut Sink) {
-    type Cell = fn(&Space) -> u64;
+fn show(stats: &BTreeMap<Claim, VolumeStats>, out: &mut Sink) {
+    type Cell = fn(&VolumeStats) -> u64;
     let families: [(&str, Cell); 6] = [
-        ("kubelet_volume_stats_available_bytes", |space| space.available),
-        ("kubelet_volume_stats_capacity_bytes", |space| space.size),
-        ("kubelet_volume_stats_inodes", |space| space.files),
-        ("kubelet_volume_stats_inodes_free", |space| space.files_free),
-        ("kubelet_volume_stats_inodes_used", |space| space.files.saturating_sub(space.files_free)),
-        ("kubelet_volume_stats_used_bytes", |space| space.size.saturating_sub(space.free)),
+        ("kubelet_volume_stats_available_bytes", |stats| stats.available_bytes),
+        ("kubelet_volume_stats_capacity_bytes", |stats| stats.capacity_bytes),
+        ("kubelet_volume_stats_inodes", |stats| stats.inodes),
+        ("kubelet_volume_stats_inodes_free", |stats| stats.inodes_free),
+        ("kubelet_volume_stats_inodes_used", |stats| stats.inodes_used),
+        ("kubelet_volume_stats_used_bytes", |stats| stats.used_bytes),
     ];
     for (name, value) in families {
         let mut rows = help::gauge(out, name);
-        for ((namespace, claim), space) in spaces {
+        for ((namespace, claim), each) in stats {
             rows.row(
                 [("namespace", namespace.as_str()), ("persistentvolumeclaim", claim.as_str())],
-                value(space),
+                value(each),
             );
         }
     }

@@ -117,6 +117,23 @@ fn an_ephemeral_volumes_claim_is_named_after_the_pod_and_the_volume() {
     assert_eq!(found(&pods, &mounts("web-1", &["pvc-9"])), pairs(&[("shop/web-1-scratch", "pvc-9")]));
 }
 
+#[test]
+fn of_claims_that_no_mount_tells_the_kubelets_word_counts_and_it_is_asked() {
+    let index = PodIndex::default();
+    let two = pod("shop", "two", &[("a", Some("data")), ("b", Some("wal"))]);
+    index.replace_states(vec![two]);
+    assert!(!index.volumes_wanted());
+    let told = VolumeStats { capacity_bytes: 100, used_bytes: 40, ..VolumeStats::default() };
+    let claim = |name: &str| ("shop".to_owned(), name.to_owned());
+    index.replace_volumes(BTreeMap::from([(claim("wal"), told), (claim("of-a-pod-that-is-gone"), told)]));
+    let source = Volumes::new("/nonexistent".into(), index.clone());
+    let page = families(&rendered(move |out| source.collect(out).unwrap()));
+    assert!(index.volumes_wanted());
+    let rows: Vec<_> = page["kubelet_volume_stats_used_bytes"].iter().collect();
+    assert_eq!(rows.len(), 1);
+    assert_eq!((rows[0].0["persistentvolumeclaim"].as_str(), *rows[0].1), ("wal", 40.0));
+}
+
 /// A tmpfs in the place of a volume; gone when this is dropped.
 struct Tmpfs(PathBuf);
 
