@@ -95,16 +95,6 @@ impl<F: LogFs> Core<F> {
         let Some(first) = joined.extents.first() else { return };
         let hash = self.files.get(&first.file).and_then(|file| file.identity).map(|identity| identity.hash);
         let (Some(set), Some(hash)) = (self.attributes_of(id), hash) else { return };
-        let mut gate = self.gate(id, now);
-        let may_have_been_sent = self.may_have_been_sent(&joined.extents);
-        let is_sent = gate.admits(joined.bytes() as u64, Some(joined.time_unix_nano), may_have_been_sent);
-        self.leave_gate(id, gate);
-        if !is_sent {
-            for extent in &joined.extents {
-                self.settle(extent.file, extent.start, extent.end, Account::Shed);
-            }
-            return;
-        }
         // Sealed if it is full; the room was counted before, so what does not fit is one record.
         self.outbox.accepts(&set);
         self.outbox.open(&set);

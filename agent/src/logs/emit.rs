@@ -15,6 +15,15 @@ use super::redact::RuleSet;
 use super::tail::FileId;
 use super::window::Window;
 
+/// How a line of several entries ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Last {
+    /// Stamp of its last entry.
+    pub(super) stamp: Option<u64>,
+    /// The clock ended it.
+    pub(super) by_clock: bool,
+}
+
 impl<F: LogFs> Core<F> {
     #[allow(clippy::too_many_arguments)]
     #[inline]
@@ -53,6 +62,7 @@ impl<F: LogFs> Core<F> {
         &mut self,
         context: Context,
         joined: &Joined,
+        last: Last,
         window: Option<(&[u8], u64)>,
         done: &mut Window,
         now: Now,
@@ -70,8 +80,10 @@ impl<F: LogFs> Core<F> {
             joined.extents.iter().for_each(|extent| done.settle(*extent, Account::Excluded(Excluded::Old)));
             return;
         }
-        let stamp = Some(joined.time_unix_nano).filter(|stamp| *stamp < u64::MAX);
-        if !done.gate.admits(joined.bytes() as u64, stamp, self.may_have_been_sent(&joined.extents)) {
+        let Last { stamp, by_clock } = last;
+        if !by_clock
+            && !done.gate.admits(joined.bytes() as u64, stamp, self.may_have_been_sent(&joined.extents))
+        {
             joined.extents.iter().for_each(|extent| done.settle(*extent, Account::Shed));
             return;
         }
@@ -154,9 +166,9 @@ impl<F: LogFs> Core<F> {
     }
 
     /// The budgets of a lineage's container.
-    pub(super) fn gate(&mut self, lineage: LineageId, now: Now) -> Gate {
+    pub(super) fn gate(&mut self, lineage: LineageId) -> Gate {
         let Some(lineage) = self.lineages.get(&lineage) else { return Gate::default() };
-        self.limits.enter(&lineage.row, lineage.quota, now.wall_nanos)
+        self.limits.enter(&lineage.row, lineage.quota)
     }
 
     /// Puts them back.

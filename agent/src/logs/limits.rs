@@ -9,7 +9,8 @@
 //! What is shed is settled like what is acknowledged: its range and the ledger's row go to disk in one frame, so it is
 //! neither counted twice nor sent later. What was sent is not shed by a replay: a container's log is measured from where the
 //! process began to read, so a replay finds each record at most as far into its ten seconds as it was before, and sends
-//! at least the same ones (it costs one budget above the limit). A namespace's budget is for whoever comes first, and who that is may differ: there, all that
+//! at least the same ones (it costs one budget above the limit). A line that only the clock ends is sent in any case, and not
+//! measured: a replay finds it at another place than where it was sent from. A namespace's budget is for whoever comes first, and who that is may differ: there, all that
 //! lay in the files when this process began goes out, because an earlier one may have sent it and died before the
 //! acknowledgement was written.
 //!
@@ -113,13 +114,17 @@ impl Shed {
 }
 
 impl Gate {
-    /// Whether a record of `bytes` is sent. Without a stamp it belongs to the one before.
+    /// Whether a record of `bytes` is sent, whose last entry has this stamp: those ascend in a log. Without a stamp it belongs to
+    /// the one before.
     #[inline]
     pub fn admits(&mut self, bytes: u64, stamp_nanos: Option<u64>, may_have_been_sent: bool) -> bool {
         if self.container.is_none() && self.namespace.is_none() {
             return true;
         }
         self.slot = stamp_nanos.map_or(self.slot, |nanos| nanos / (SLOT * 1_000_000_000));
+        if self.slot == 0 {
+            return true;
+        }
         let one = Shed { records: 1, bytes };
         if let Some((quota, most)) = &mut self.container {
             let used = quota.used(self.slot);
@@ -165,16 +170,15 @@ impl Limits {
         }
     }
 
-    /// The budgets of a container. Without a stamp yet, its records belong to `now_nanos`.
-    pub fn enter(&mut self, row: &RowKey, quota: Quota, now_nanos: u64) -> Gate {
+    /// The budgets of a container. Its records before any stamp are not measured.
+    pub fn enter(&mut self, row: &RowKey, quota: Quota) -> Gate {
         let budget = |rate: u64| (rate > 0).then(|| rate.saturating_mul(SLOT));
         let slots = |known: Option<&mut Slots>| known.map(std::mem::take).unwrap_or_default();
-        let slot = if quota == Quota::default() { now_nanos / (SLOT * 1_000_000_000) } else { quota.slot };
         Gate {
             container: budget(self.per_container).map(|most| (quota, most)),
             namespace: budget(self.per_namespace)
                 .map(|most| (slots(self.namespaces.get_mut(&row.namespace)), most)),
-            slot,
+            slot: quota.slot,
             ..Gate::default()
         }
     }
@@ -272,7 +276,7 @@ mod tests {
         (records, bytes): (u64, u64),
         millis: u64,
     ) -> u64 {
-        let mut gate = limits.enter(&row(pod), *quota, 0);
+        let mut gate = limits.enter(&row(pod), *quota);
         let stamp = Some((1_000_000 + millis) * 1_000_000);
         let sent = (0..records).filter(|_| gate.admits(bytes, stamp, false)).count() as u64 * bytes;
         *quota = gate.quota();
@@ -336,9 +340,9 @@ mod tests {
     #[test]
     fn what_may_have_been_sent_goes_through_a_namespaces_limit_and_is_counted() {
         let mut limits = limits(0, 100);
-        let mut gate = limits.enter(&row("a"), Quota::default(), 0);
-        assert!((0..1000).all(|_| gate.admits(100, Some(1), true)));
-        assert!(!gate.admits(1, Some(1), false));
+        let mut gate = limits.enter(&row("a"), Quota::default());
+        assert!((0..1000).all(|_| gate.admits(100, Some(1 << 50), true)));
+        assert!(!gate.admits(1, Some(1 << 50), false));
         assert!(!gate.admits(1, None, false), "a line without a stamp belongs to the one before");
         assert_eq!(gate.shed_records(), 2);
     }

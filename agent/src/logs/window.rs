@@ -7,6 +7,7 @@ use sonde_wire::uid::FileHash;
 use super::checkpoint::Cut;
 use super::core::{Core, Now, QUANTUM};
 use super::cri::{self, Clock, MAX_HEADER};
+use super::emit::Last;
 use super::fs::LogFs;
 use super::join::{Extent, Joined, Step, most_extents};
 use super::ledger::{Account, Lost};
@@ -186,7 +187,7 @@ impl<F: LogFs> Core<F> {
         let most_extents = most_extents(max_line);
         let cuts = file.cuts.clone();
         let mut skip = file.settled.next_after(read).unwrap_or((u64::MAX, u64::MAX));
-        let mut done = Window::new(read, self.gate(lineage, now));
+        let mut done = Window::new(read, self.gate(lineage));
         let end = base + window.len() as u64;
         self.outbox.open(&set);
         let mut clock = Clock::default();
@@ -250,7 +251,8 @@ impl<F: LogFs> Core<F> {
                             now,
                         ),
                         Step::Whole(joined) => {
-                            self.emit_joined(context, &joined, Some((window, base)), &mut done, now)
+                            let last = Last { stamp: Some(header.time_unix_nano), by_clock: is_cut };
+                            self.emit_joined(context, &joined, last, Some((window, base)), &mut done, now)
                         }
                     }
                 }
@@ -305,7 +307,7 @@ impl<F: LogFs> Core<F> {
         let head_len = head_len.min(usize::try_from(line_end - start).unwrap_or(head_len));
         let header = cri::parse(&head[..head_len]);
         let entry = Extent { file: id, start, end };
-        let mut done = Window::new(end, self.gate(lineage, now));
+        let mut done = Window::new(end, self.gate(lineage));
         let joined = match (header, self.lineages.get_mut(&lineage)) {
             (Some(header), Some(lineage)) => match lineage.joiner.push(
                 header.stream,
@@ -332,7 +334,10 @@ impl<F: LogFs> Core<F> {
             }
         };
         if let Some(joined) = joined {
-            self.emit_joined(context, &joined, None, &mut done, now);
+            let stamp = header.map(|header| header.time_unix_nano);
+            let by_clock = cuts.contains(&Cut { offset: end, stream: header.map(|header| header.stream) })
+                && header.is_some_and(|header| header.partial);
+            self.emit_joined(context, &joined, Last { stamp, by_clock }, None, &mut done, now);
         }
         self.commit(lineage, id, done);
         if let Some(file) = self.files.get_mut(&id) {

@@ -74,20 +74,14 @@ fn what_was_stored_and_not_acknowledged_is_not_shed_by_the_next_process_although
 }
 
 #[test]
-fn a_line_of_many_fragments_and_one_that_the_clock_ends_are_shed_whole() {
+fn a_line_of_many_fragments_is_shed_whole_and_one_that_the_clock_ends_is_sent() {
     let mut world = limited(10, 0);
-    let text = [
-        full(30, &"l".repeat(200)),
-        entry(31, "stdout", "P", "ab"),
-        entry(31, "stdout", "F", "cd"),
-        entry(32, "stderr", "P", "without an end"),
-    ]
-    .concat();
+    let first = full(30, &"l".repeat(200));
+    let fragments = [entry(31, "stdout", "P", "ab"), entry(31, "stdout", "F", "cd")].concat();
+    let text = [first, fragments.clone(), entry(32, "stderr", "P", "without an end")].concat();
     world.disk.append(LIVE, text.as_bytes());
     world.drain();
-    assert_eq!(world.got.len(), 1);
-    assert_eq!(
-        (shed(&world, "pod"), pending(&world)),
-        ((text.len() - full(30, &"l".repeat(200)).len()) as u64, 0)
-    );
+    assert_eq!(world.bodies("pod", "stderr"), ["without an end"]);
+    assert_eq!(world.bodies("pod", "stdout"), ["l".repeat(200)]);
+    assert_eq!((shed(&world, "pod"), pending(&world)), (fragments.len() as u64, 0));
 }

@@ -58,7 +58,7 @@ fn run(steps: Vec<Step>, limits: Limits) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
     #[test]
     fn what_a_limit_sheds_was_never_stored_and_what_was_stored_is_never_shed(
         steps in steps(),
