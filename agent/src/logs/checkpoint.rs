@@ -19,6 +19,7 @@ use sonde_wire::uid::FileHash;
 
 use super::ledger::{Row, RowKey};
 
+mod dir;
 mod disk;
 mod frame;
 

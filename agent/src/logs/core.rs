@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use super::LogsError;
 use super::checkpoint::{Checkpoints, FileKey, FileState, Found, Store};
+use super::decoders::Decoders;
 use super::discover::PodEntry;
 use super::filter::Filter;
 use super::fs::{LogFs, Place};
 use super::gz::GzPool;
 use super::ledger::{Ledger, RowKey};
 use super::limits::Limits;
-use super::lineage::{Lineage, LineageId};
+use super::lineage::{LAST_LOOK, Lineage, LineageId};
 use super::metrics::Records;
 use super::odd::OddNames;
 use super::outbox::Outbox;
@@ -95,6 +96,7 @@ pub struct Core<F: LogFs> {
     pub(super) gone: Vec<FileKey>,
     pub(super) folded: Vec<RowKey>,
     pub(super) gz: GzPool<F::File>,
+    pub(super) decoders: Decoders,
     pub(super) buffer: Vec<u8>,
     pub(super) joined: Vec<u8>,
     pub(super) side: Vec<u8>,
@@ -176,6 +178,7 @@ impl<F: LogFs> Core<F> {
             first_start: state.found == Found::Nothing,
             discovered: false,
             current: None,
+            decoders: Decoders::default(),
             records: Records::default(),
             invalid_utf8: 0,
             gaps: state.gaps,
@@ -334,13 +337,19 @@ impl<F: LogFs> Core<F> {
             } else {
                 continue;
             }
-            match self.visit_caught(id, now) {
+            let visit = self.visit_caught(id, now);
+            if visit != Visit::Waits {
+                self.leave_line(id);
+            }
+            match visit {
                 Visit::More => self.wake(id),
                 // Behind the others: with requests smaller than a window it would be blocked, and first, for ever.
                 Visit::Blocked => {
                     self.wake(id);
                     return;
                 }
+                // The end of another's turn wakes it; to look again all the same is cheap, and safe.
+                Visit::Waits => self.look_again(id, now.mono + LAST_LOOK),
                 Visit::Later(at) => self.look_again(id, at),
                 Visit::Asleep => {}
             }

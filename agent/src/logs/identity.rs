@@ -8,7 +8,7 @@ use sonde_wire::uid::{self, FIRST_ENTRY_BYTES, FileHash};
 use super::checkpoint::{FileKey, FileState};
 use super::core::{Core, Now};
 use super::fs::LogFs;
-use super::gz;
+use super::gz::{self, GzPool};
 use super::ledger::{Account, Excluded, Lost};
 use super::open::read_file;
 use super::tail::{FileId, Handle, Identity};
@@ -84,10 +84,9 @@ impl<F: LogFs> Core<F> {
     }
 
     /// The beginning of a compressed file.
-    pub(super) fn head_of_gz(&mut self, id: FileId, file: &Arc<F::File>) -> Option<Vec<u8>> {
+    pub(super) fn head_of_gz(file: &Arc<F::File>) -> Option<Vec<u8>> {
         let mut head = vec![0u8; FIRST_ENTRY_BYTES];
-        let len = self.gz.read_at(id, file, &mut head, 0).ok()?;
-        self.gz.forget(id);
+        let len = GzPool::head(file, &mut head).ok()?;
         head.truncate(len);
         Some(head)
     }

@@ -17,7 +17,8 @@
 //! `identity` finds what is known of them, `visit` chooses the file, `window` reads and cuts it into lines, `cri` and
 //! `join` make them whole, `emit`, `record`, `redact`, `fields` and `resource` dress them, `outbox` fills the request; `settle`
 //! hears what became of it (`redo` sends what was refused in smaller requests), `ledger` and `persist` write it down.
-//! `rules` says who is left out, `limits` what is shed, `cuts` ends what nobody ends, `loss` counts what nobody can read any more.
+//! `rules` says who is left out, `limits` what is shed, `cuts` ends what nobody ends, `loss` counts what nobody can read any more,
+//! `decoders` says whose turn it is to decode.
 //!
 //! Memory of the whole agent, with the defaults (1 MiB requests, `max_line` 1 MiB, 4 in flight). A request is sealed by
 //! the record that fills it, so it may hold one line more than its size: 2 MiB at most, 1 MiB where lines are short.
@@ -62,6 +63,7 @@ pub mod spans;
 mod checkpoint;
 mod core;
 mod cuts;
+mod decoders;
 mod discover;
 mod emit;
 mod filter;

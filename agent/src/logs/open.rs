@@ -20,6 +20,10 @@ impl<F: LogFs> Core<F> {
         if file.handle.is_some() {
             return Ok(());
         }
+        // Whatever has its last known name by now is another file.
+        if !file.is_named() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let lineage = self.lineages.get(&file.lineage).ok_or(io::ErrorKind::NotFound)?;
         let gz = file.plain.is_none();
         let path = lineage.path(&lineage.file_name(file.suffix.as_deref(), gz));

@@ -231,3 +231,7 @@ impl Outbox {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "outbox/tests.rs"]
+mod tests;

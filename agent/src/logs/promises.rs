@@ -7,6 +7,7 @@ mod compressed;
 mod limits;
 mod lines;
 mod privacy;
+mod quiet;
 mod receiver;
 mod rotation;
 mod rules;

@@ -165,7 +165,7 @@ impl<F: LogFs> Core<F> {
         let path = lineage.path(&lineage.file_name(suffix, true));
         let key = (lineage.pod.uid.clone(), lineage.container.clone(), lineage.restart);
         let file = Arc::new(self.fs.open(&path).ok()?);
-        let head = self.head_of_gz(FileId(u32::MAX), &file)?;
+        let head = Self::head_of_gz(&file)?;
         let fits = candidates.into_iter().rev().filter_map(|candidate| {
             // Found when it was empty, and not visited since (every slot was taken): its first entry is there by now.
             if self.files.get(&candidate).is_some_and(|file| file.identity.is_none()) {

@@ -31,6 +31,8 @@ pub enum Visit {
     More,
     /// The open request is full and every slot is taken.
     Blocked,
+    /// Other containers' compressed files are decoded now.
+    Waits,
     /// Nothing to read now; look again then.
     Later(Instant),
     /// Nothing to read; the kernel will say when there is.
@@ -57,10 +59,15 @@ impl<F: LogFs> Core<F> {
                     self.current = None;
                     return Visit::Blocked;
                 }
+                Ok(Progress::Waits) => {
+                    self.current = None;
+                    return Visit::Waits;
+                }
                 Ok(Progress::End) => {}
                 Err(error) => self.read_failed(id, file, &error, now),
             }
             self.current = None;
+            self.end_decoding(file);
             let finished = self.files.get(&file).is_none_or(|file| {
                 file.aside.is_some()
                     || file.superseded.is_some()
@@ -161,6 +168,10 @@ impl<F: LogFs> Core<F> {
             return Ok(Progress::End);
         }
         self.ensure_open(id)?;
+        let is_gz = self.files.get(&id).is_some_and(|file| matches!(file.handle, Some(Handle::Gz(_))));
+        if is_gz && !self.may_decode(lineage, id) {
+            return Ok(Progress::Waits);
+        }
         if self.files.get(&id).is_some_and(|file| file.identity.is_none()) {
             let size = self.size_of(id)?;
             self.note_stated(id, size, now);

@@ -25,6 +25,8 @@ pub(super) enum Progress {
     End,
     /// The open request is full and every slot is taken.
     Blocked,
+    /// It is not this container's turn to decode.
+    Waits,
 }
 
 /// What the lines of a window did to the file.

@@ -3,6 +3,11 @@ use proptest::prelude::*;
 use super::frame::{VERSION, apply};
 use super::*;
 
+#[path = "tests/model.rs"]
+mod model;
+#[path = "tests/power.rs"]
+mod power;
+
 fn key(n: u8) -> FileKey {
     FileKey {
         pod_dir: format!("ns_pod_{n}"),

@@ -238,3 +238,82 @@ fn a_compressed_file_of_which_nothing_can_be_decoded_is_said_once_and_holds_nobo
     assert_eq!((world.lost(), pending(&world)), (full(1, "one").len() as u64, 0));
     assert_eq!(world.core.snapshot().set_aside, 1);
 }
+
+/// Lines that hardly compress, `bytes` of them.
+fn dense(seed: u64, bytes: usize) -> String {
+    let (mut state, mut text) = (seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, String::new());
+    for second in 0.. {
+        if text.len() >= bytes {
+            break;
+        }
+        let mut body = String::new();
+        for _ in 0..12 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            body.push_str(&format!("{state:016x}"));
+        }
+        text.push_str(&full(second % 60, &body));
+    }
+    text
+}
+
+/// A container with a compressed file of `text` and one line behind it; the compressed size.
+fn rotated(world: &World, pod: &str, text: &str) -> u64 {
+    let path = format!("ns_{pod}_uid{pod}/app/0.log");
+    let old = format!("{path}.20261120-163502");
+    world.disk.append(&old, text.as_bytes());
+    world.disk.gzip(&old);
+    world.disk.remove(&old);
+    world.disk.append(&path, full(59, "live").as_bytes());
+    world.disk.read(&format!("{old}.gz")).len() as u64
+}
+
+#[test]
+fn compressed_files_of_many_containers_are_each_decoded_about_once_and_hold_no_other_up() {
+    let mut world = world();
+    let mut size = 0;
+    for pod in 0..5 {
+        size += rotated(&world, &format!("p{pod}"), &dense(pod, 1 << 20));
+    }
+    world.disk.append("ns_other_uid/app/0.log", full(0, "hello").as_bytes());
+    let mut decoded = None;
+    for _ in 0..30_000 {
+        world.turn(1);
+        for _ in 0..world.unsettled.len() {
+            world.accept(0, true);
+        }
+        if decoded.is_none() && !world.bodies("other", "stdout").is_empty() {
+            decoded = Some(world.disk.taken());
+        }
+    }
+    for pod in 0..5 {
+        assert_eq!(world.bodies(&format!("p{pod}"), "stdout").last().map(String::as_str), Some("live"));
+    }
+    assert_eq!((world.lost(), pending(&world)), (0, 0));
+    // A few kilobytes of each are read for what identifies it; more than that is a second decoding.
+    let taken = world.disk.taken();
+    assert!(taken < size * 3 / 2, "{taken} bytes were read of {size}");
+    assert!(decoded.is_some_and(|taken| taken < size / 2), "the other line came after {decoded:?} of {size}");
+}
+
+#[test]
+fn a_compressed_file_that_was_read_is_not_decoded_again_while_the_next_one_grows() {
+    let mut world = world();
+    let size = rotated(&world, "pod", &dense(7, 200 << 10));
+    for _ in 0..120 {
+        world.turn(50);
+        while !world.unsettled.is_empty() {
+            world.accept(0, true);
+            world.turn(0);
+        }
+    }
+    assert_eq!(world.bodies("pod", "stdout").last().map(String::as_str), Some("live"));
+    let before = world.disk.taken();
+    for line in 0..40 {
+        world.disk.append("ns_pod_uidpod/app/0.log", full(line, "more").as_bytes());
+        world.turn(100);
+    }
+    let taken = world.disk.taken() - before;
+    assert!(taken < size, "{taken} bytes were read to see 40 short lines, the compressed file has {size}");
+}

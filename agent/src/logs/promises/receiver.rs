@@ -149,3 +149,45 @@ fn a_container_with_a_large_backlog_does_not_hold_up_the_others() {
     let busy = world.bodies("busy", "stdout").len();
     assert!(busy < 500, "{busy} lines of the backlog went before, in {requests} requests");
 }
+
+#[test]
+fn a_stop_that_waits_for_answers_sleeps_until_they_come() {
+    let mut world = world();
+    world.disk.append(LIVE, full(1, "one").as_bytes());
+    world.turn(10);
+    world.turn(300);
+    assert_eq!(world.unsettled.len(), 1);
+    world.core.stop();
+    for _ in 0..30 {
+        world.turn(100);
+    }
+    let next = world.core.next_turn().expect("there is nothing to do now");
+    assert!(next > world.now.mono, "a turn was due {:?} ago", world.now.mono - next);
+}
+
+#[test]
+fn an_error_of_our_own_behind_a_full_request_costs_no_other_file() {
+    let mut world = world();
+    for line in 0..100 {
+        world.disk.append(LIVE, full(line % 60, &"b".repeat(100)).as_bytes());
+    }
+    for _ in 0..20 {
+        world.turn(50);
+    }
+    assert_eq!(world.unsettled.len(), 4, "every slot is taken");
+    // A file whose successor cannot even be looked at: the error comes before one of its own is read.
+    let old = "ns_trap_uid2/app/0.log.20261120-163502";
+    world.disk.append(old, full(1, "never").as_bytes());
+    world.disk.append("ns_trap_uid2/app/0.log.20261120-163503", full(2, "never").as_bytes());
+    world.disk.gzip("ns_trap_uid2/app/0.log.20261120-163503");
+    world.disk.remove("ns_trap_uid2/app/0.log.20261120-163503");
+    world.turn(1100);
+    world.disk.append("ns_trap_uid2/app/0.log.20261120-163503.gz", b"TRAP");
+    for _ in 0..200 {
+        world.turn(50);
+        if !world.unsettled.is_empty() {
+            world.accept(0, true);
+        }
+    }
+    assert_eq!(world.bodies("pod", "stdout").len(), 100);
+}

@@ -108,3 +108,48 @@ fn the_position_of_an_unfinished_first_line_is_not_taken_by_another_file_that_be
     assert_eq!(bodies, ["2026-11-20T16:35:0", "three"]);
     assert_eq!((world.lost(), pending(&world)), (0, 0));
 }
+
+fn two_rotated_files_and_a_live_one(world: &World) {
+    for (rotation, lines) in [(1, 3), (2, 2)] {
+        for line in 0..lines {
+            world.disk.append(LIVE, full(10 * rotation + line, "line").as_bytes());
+        }
+        let old = format!("{LIVE}.20261120-16350{rotation}");
+        world.disk.rename(LIVE, &old);
+        if rotation == 1 {
+            world.disk.gzip(&old);
+            world.disk.remove(&old);
+        }
+    }
+    world.disk.append(LIVE, full(30, "live").as_bytes());
+}
+
+#[test]
+fn a_downgrade_sends_again_what_the_newer_version_read_and_says_that_it_is_a_resend() {
+    let mut world = world();
+    two_rotated_files_and_a_live_one(&world);
+    world.drain();
+    world.core.finish(world.now.mono);
+    // Each frame's version, and its checksum with it.
+    let bytes = world.store.bytes.lock().unwrap().take().unwrap();
+    let mut newer = Vec::new();
+    let mut rest = bytes.as_slice();
+    while !rest.is_empty() {
+        let len = u32::from_le_bytes(rest[4..8].try_into().unwrap()) as usize;
+        let (frame, behind) = rest.split_at(12 + len);
+        let mut frame = frame.to_vec();
+        frame[12] += 1;
+        let checksum = crc32fast::hash(&frame[12..]).to_le_bytes();
+        frame[8..12].copy_from_slice(&checksum);
+        newer.extend(frame);
+        rest = behind;
+    }
+    *world.store.bytes.lock().unwrap() = Some(newer);
+    let before = world.order.len();
+    world.restart();
+    world.turn(10);
+    world.turn(300);
+    assert!(!world.unsettled.is_empty(), "nothing is known of what was read");
+    world.drain();
+    assert_eq!((before, world.order.len(), world.resent_unmarked), (6, 6, 0));
+}

@@ -152,3 +152,24 @@ fn a_copy_taken_before_the_truncation_adds_nothing_but_what_was_not_read() {
     assert_eq!(bodies, ["one", "three", "two"]);
     assert_eq!((world.lost(), pending(&world), world.order.len()), (0, 0, 3));
 }
+
+#[test]
+fn a_refused_record_of_a_truncated_file_is_not_taken_from_what_has_its_name_by_then() {
+    let mut world = world();
+    world.disk.append("ns_other_uid2/app/0.log", full(1, "other").as_bytes());
+    world.disk.append(LIVE, full(1, "one").as_bytes());
+    world.turn(0);
+    world.disk.truncate(LIVE);
+    world.disk.append(LIVE, full(2, "two").as_bytes());
+    let old = format!("{LIVE}.20261120-163502");
+    world.disk.rename(LIVE, &old);
+    world.turn(200);
+    assert_eq!(world.unsettled.len(), 1);
+    world.disk.gzip(&old);
+    world.disk.remove(&old);
+    world.disk.append(LIVE, full(3, "three").as_bytes());
+    world.settle(0, Outcome::Refused { code: "413".into() });
+    world.drain();
+    assert_eq!(world.bodies("pod", "stdout"), ["two", "three"]);
+    assert_eq!((world.lost(), pending(&world)), (full(1, "one").len() as u64, 0));
+}

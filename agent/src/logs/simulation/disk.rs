@@ -1,7 +1,8 @@
 //! A file system and a state store in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::logs::checkpoint::Store;
@@ -20,15 +21,44 @@ pub(in crate::logs) struct Disk {
 struct DiskInner {
     files: BTreeMap<String, (u64, Bytes)>,
     next: u64,
+    taken: Arc<AtomicU64>,
+    denied: BTreeSet<String>,
+    /// Whether directories and files can be watched; nothing that happens is told, except by `overflow`.
+    watched: bool,
+    overflow: bool,
+    calls: u64,
 }
 
 #[derive(Clone)]
 pub(in crate::logs) struct SimFile {
     inode: u64,
     bytes: Bytes,
+    taken: Arc<AtomicU64>,
 }
 
 impl Disk {
+    /// Bytes that were read, of all files.
+    pub(in crate::logs) fn taken(&self) -> u64 {
+        self.inner.lock().unwrap().taken.load(Ordering::Relaxed)
+    }
+    /// Whether nobody may open this file.
+    pub(in crate::logs) fn deny(&self, path: &str, denied: bool) {
+        let mut inner = self.inner.lock().unwrap();
+        if denied {
+            inner.denied.insert(path.to_owned());
+        } else {
+            inner.denied.remove(path);
+        }
+    }
+    /// From now on everything can be watched, and nothing happens.
+    pub(in crate::logs) fn watch_all(&self) {
+        let mut inner = self.inner.lock().unwrap();
+        (inner.watched, inner.overflow) = (true, true);
+    }
+    /// Listings, looks and openings.
+    pub(in crate::logs) fn calls(&self) -> u64 {
+        self.inner.lock().unwrap().calls
+    }
     pub(in crate::logs) fn append(&self, path: &str, bytes: &[u8]) {
         let mut inner = self.inner.lock().unwrap();
         inner.next += 1;
@@ -86,6 +116,7 @@ impl LogFile for SimFile {
         let from = bytes.get(offset as usize..).unwrap_or_default();
         let len = from.len().min(buffer.len());
         buffer[..len].copy_from_slice(&from[..len]);
+        self.taken.fetch_add(len as u64, Ordering::Relaxed);
         Ok(len)
     }
 }
@@ -93,6 +124,7 @@ impl LogFile for SimFile {
 impl LogFs for Disk {
     type File = SimFile;
     fn list(&mut self, dir: &str) -> io::Result<Vec<String>> {
+        self.inner.lock().unwrap().calls += 1;
         let prefix = if dir.is_empty() { String::new() } else { format!("{dir}/") };
         let mut names: Vec<String> = self
             .names(&prefix)
@@ -105,29 +137,36 @@ impl LogFs for Disk {
     fn stat(&mut self, path: &str) -> io::Result<Stat> {
         match self.open(path) {
             Ok(file) => file.stat(),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(error),
             // A directory: its time of change is not simulated, the regular listing finds what is new.
             Err(_) => Ok(Stat::default()),
         }
     }
     fn open(&mut self, path: &str) -> io::Result<SimFile> {
-        let inner = self.inner.lock().unwrap();
+        let mut inner = self.inner.lock().unwrap();
+        inner.calls += 1;
+        if inner.denied.contains(path) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         let (inode, bytes) = inner.files.get(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(SimFile { inode: *inode, bytes: bytes.clone() })
+        Ok(SimFile { inode: *inode, bytes: bytes.clone(), taken: inner.taken.clone() })
     }
     fn watch(&mut self, _: &str, _: Place) -> bool {
-        false
+        self.inner.lock().unwrap().watched
     }
     fn watch_growth(&mut self, _: &SimFile, _: FileId) -> bool {
-        false
+        self.inner.lock().unwrap().watched
     }
     fn changes(&mut self) -> Changes {
-        Changes { overflow: true, ..Changes::default() }
+        let mut inner = self.inner.lock().unwrap();
+        let overflow = !inner.watched || std::mem::take(&mut inner.overflow);
+        Changes { overflow, ..Changes::default() }
     }
 }
 
 #[derive(Clone, Default)]
 pub(in crate::logs) struct MemStore {
-    bytes: Arc<Mutex<Option<Vec<u8>>>>,
+    pub(in crate::logs) bytes: Arc<Mutex<Option<Vec<u8>>>>,
     pub(in crate::logs) full: Arc<Mutex<bool>>,
 }
 

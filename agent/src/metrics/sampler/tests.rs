@@ -96,3 +96,18 @@ fn without_a_kubelet_pods_are_named_by_their_log_directories() {
     let shown: Vec<_> = named.iter().filter(|row| row.shown).collect();
     assert!(matches!(shown[..], [row] if row.names.namespace == "data" && row.names.name.is_empty()));
 }
+
+#[test]
+fn a_sample_that_hangs_holds_nobody_up_who_asks_for_the_last_one() {
+    let (_dir, sampler) = sampler(recorded_pods());
+    sampler.sample().unwrap();
+    assert!(sampler.last().is_some());
+    let (answers, answer) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let hanging = sampler.state.lock().unwrap();
+        scope.spawn(|| answers.send(sampler.last()));
+        let answered = answer.recv_timeout(std::time::Duration::from_secs(20));
+        drop(hanging);
+        assert_eq!(answered, Ok(None), "there is an answer while the sample is being made");
+    });
+}
