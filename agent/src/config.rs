@@ -159,6 +159,8 @@ pub struct Metrics {
 pub struct NodeMetrics {
     /// Whether they are collected.
     pub enabled: bool,
+    /// Collectors that are switched on beside the usual ones.
+    pub enable: Vec<String>,
     /// Collectors that are switched off.
     pub disable: Vec<String>,
     /// Mount points left out (regular expression).
@@ -331,6 +333,7 @@ impl Default for NodeMetrics {
     fn default() -> Self {
         Self {
             enabled: true,
+            enable: Vec::new(),
             disable: Vec::new(),
             mount_exclude: "^/(dev|proc|run/credentials/.+|sys|var/lib/docker/.+|var/lib/containers/storage/.+)($|/)".to_owned(),
             fs_exclude: "^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|fusectl|hugetlbfs|iso9660|mqueue|nsfs|overlay|proc|procfs|pstore|rpc_pipefs|securityfs|selinuxfs|squashfs|sysfs|tracefs)$".to_owned(),

@@ -62,6 +62,33 @@ pub struct Clock {
     pub frequency_ratio: f64,
     /// Difference of atomic time and UTC.
     pub tai_offset_seconds: i64,
+    /// How fast the loop that corrects it follows.
+    pub loop_time_constant: i64,
+    /// Between two ticks.
+    pub tick_seconds: f64,
+    /// A signal each second, where there is one.
+    pub pulse: Pulse,
+}
+
+/// What the kernel knows of a signal that comes each second (PPS); zeros where there is none.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pulse {
+    /// By how much the clock is off by the signal's count, in hertz.
+    pub frequency_hertz: f64,
+    /// How much the signal jitters.
+    pub jitter_seconds: f64,
+    /// Between two calibrations.
+    pub shift_seconds: i64,
+    /// How much the frequency wanders.
+    pub stability_hertz: f64,
+    /// Signals that jittered too much.
+    pub jitters: i64,
+    /// Calibrations.
+    pub calibrations: i64,
+    /// Calibrations that failed.
+    pub errors: i64,
+    /// Calibrations by which the frequency wandered too much.
+    pub instabilities: i64,
 }
 
 /// Asks the kernel how it keeps its clock; changes nothing.
@@ -80,6 +107,8 @@ pub fn clock() -> io::Result<Clock> {
     #[allow(clippy::cast_precision_loss)]
     let float = |value: i64| value as f64;
     let unit = if timex.status & libc::STA_NANO != 0 { 1e9 } else { 1e6 };
+    // Parts per million with 16 bits of fraction.
+    let scaled = |value: i64| float(value) / (1e6 * 65536.0);
     Ok(Clock {
         // TIME_ERROR of linux/timex.h.
         synchronised: state != 5,
@@ -87,9 +116,20 @@ pub fn clock() -> io::Result<Clock> {
         offset_seconds: float(timex.offset) / unit,
         max_error_seconds: float(timex.maxerror) / 1e6,
         estimated_error_seconds: float(timex.esterror) / 1e6,
-        // In parts per million with 16 bits of fraction.
-        frequency_ratio: 1.0 + float(timex.freq) / (1e6 * 65536.0),
+        frequency_ratio: 1.0 + scaled(timex.freq),
         tai_offset_seconds: timex.tai.into(),
+        loop_time_constant: timex.constant,
+        tick_seconds: float(timex.tick) / 1e6,
+        pulse: Pulse {
+            frequency_hertz: scaled(timex.ppsfreq),
+            jitter_seconds: float(timex.jitter) / unit,
+            shift_seconds: timex.shift.into(),
+            stability_hertz: scaled(timex.stabil),
+            jitters: timex.jitcnt,
+            calibrations: timex.calcnt,
+            errors: timex.errcnt,
+            instabilities: timex.stbcnt,
+        },
     })
 }
 

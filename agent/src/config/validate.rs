@@ -11,6 +11,7 @@ use sonde_daemon::units::{Interval, Size};
 
 use super::{Config, Export, Kubelet, Metrics, PodSource};
 use crate::export;
+use crate::metrics::node::systemd;
 use sonde_daemon::client::endpoint::Endpoint;
 
 mod logs;
@@ -102,6 +103,13 @@ impl Metrics {
             ("disk_exclude", &node.disk_exclude),
         ] {
             check_pattern(problems, &format!("metrics.node.{key}"), pattern);
+        }
+        for (at, name) in node.enable.iter().enumerate().filter(|(_, name)| *name != systemd::NAME) {
+            problems.add(
+                format!("metrics.node.enable[{at}]"),
+                format!("`{name}` is not a collector that is off"),
+                "`systemd`",
+            );
         }
         for (at, pattern) in self.drop.iter().enumerate() {
             check_pattern(problems, &format!("metrics.drop[{at}]"), pattern);

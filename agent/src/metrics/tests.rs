@@ -1,3 +1,5 @@
+mod compat;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -13,8 +15,6 @@ use crate::host::HostPaths;
 const TREE: &str = include_str!("../../../tests/fixtures/node/tree.txt");
 /// The kubelet's `/metrics/cadvisor` about 20 s before, for the families that we show, without timestamps.
 const CADVISOR: &str = include_str!("../../../tests/fixtures/node/cadvisor.txt");
-/// What the standard rules and dashboards need of an agent: name, type, labels.
-const COMPAT: &str = include_str!("../../../tests/fixtures/node/compat.txt");
 /// The kubelet's `/pods` at that time.
 const PODS: &[u8] = include_bytes!("../../../tests/fixtures/node/pods.json");
 
@@ -227,40 +227,6 @@ fn a_container_has_at_most_50_series() {
     }
     assert_eq!(series.len(), 18);
     assert!(series.values().all(|count| *count <= 50), "{series:?}");
-}
-
-#[test]
-fn every_metric_of_the_standard_rules_is_there_with_its_type_and_labels() {
-    let (_dir, paths) = recorded();
-    // The recording has no /sys.
-    let eth0 = paths.sys.join("class/net/eth0");
-    fs::create_dir_all(&eth0).unwrap();
-    fs::write(eth0.join("operstate"), "up\n").unwrap();
-    let sources =
-        Sources::new(&Config::default().metrics, &paths, "lab-node-1", &recorded_pods(), &Default::default())
-            .unwrap();
-    let Sections { node, containers, pods, .. } = sources.sections();
-    let text: String = [node, containers, pods].map(page).concat().replace("sha256:", "sha256/");
-    let types = types(&text);
-    let mut wanted = 0;
-    for line in COMPAT.lines().filter(|line| !line.starts_with('#')) {
-        let mut words = line.split(' ');
-        let (name, kind, labels) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap_or(""));
-        wanted += 1;
-        // No pod of the recording has such a reason.
-        if name == "kube_pod_status_reason" {
-            continue;
-        }
-        assert_eq!(types.get(name), Some(&kind), "{name}");
-        let start = format!("{name}{{");
-        let row = text.lines().find(|line| line.starts_with(&start) || line.starts_with(&format!("{name} ")));
-        let row = row.unwrap_or_else(|| panic!("{name} has no row"));
-        let keys: BTreeSet<&str> =
-            row.split('"').step_by(2).filter_map(|part| part.strip_suffix('=')).collect();
-        let keys: BTreeSet<&str> = keys.iter().filter_map(|key| key.rsplit(['{', ',']).next()).collect();
-        assert_eq!(keys, labels.split_terminator(';').collect(), "{name}");
-    }
-    assert_eq!(wanted, 68);
 }
 
 #[test]

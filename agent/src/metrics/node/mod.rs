@@ -3,6 +3,7 @@
 //! The parsers are our own, not those of the `procfs` crate: those fail as a whole where one line is odd, and make
 //! an owned struct of a file of which a few numbers are wanted.
 
+mod arp;
 mod bonding;
 mod conntrack;
 mod cpu;
@@ -17,9 +18,13 @@ mod netclass;
 mod netdev;
 mod netstat;
 mod pressure;
+mod schedstat;
 mod sockstat;
+mod softnet;
 mod stat;
+pub(crate) mod systemd;
 mod textfile;
+mod thermal;
 mod time;
 mod timex;
 mod uname;
@@ -80,6 +85,7 @@ pub(super) fn sources(
     let mounts = Exclude::new("metrics.node.mount_exclude", &config.mount_exclude)?;
     let types = Exclude::new("metrics.node.fs_exclude", &config.fs_exclude)?;
     let mut all = vec![
+        arp::collector(proc),
         bonding::collector(sys),
         conntrack::collector(proc),
         cpu::collector(proc),
@@ -94,14 +100,20 @@ pub(super) fn sources(
         netdev::collector(proc, devices),
         netstat::collector(proc),
         pressure::collector(proc),
+        schedstat::collector(proc),
         sockstat::collector(proc),
+        softnet::collector(proc),
         stat::collector(proc),
+        Box::new(thermal::Thermal::new(sys)),
         time::collector(),
         timex::collector(),
         uname::collector(paths, node),
         vmstat::collector(proc),
         Box::new(textfile::Textfile::new(&config.textfile_dir)),
     ];
+    if config.enable.iter().any(|name| name == systemd::NAME) {
+        all.push(Box::new(systemd::Systemd::new(&paths.root)));
+    }
     all.retain(|collector| !config.disable.iter().any(|name| name == collector.name()));
     all.push(source("build", build_info));
     Ok(all)
