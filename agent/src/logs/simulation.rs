@@ -10,6 +10,7 @@ use crate::config::ReadExisting;
 
 mod disk;
 mod limits;
+mod losses;
 mod world;
 
 pub(super) use disk::Disk;

@@ -109,6 +109,9 @@ fn the_position_of_an_unfinished_first_line_is_not_taken_by_another_file_that_be
     assert_eq!((world.lost(), pending(&world)), (0, 0));
 }
 
+/// `positions` as the first version wrote them, after [`two_rotated_files_and_a_live_one`] was read.
+const VERSION_1: &str = include_str!("positions.v1.hex");
+
 fn two_rotated_files_and_a_live_one(world: &World) {
     for (rotation, lines) in [(1, 3), (2, 2)] {
         for line in 0..lines {
@@ -122,6 +125,20 @@ fn two_rotated_files_and_a_live_one(world: &World) {
         }
     }
     world.disk.append(LIVE, full(30, "live").as_bytes());
+}
+
+#[test]
+fn an_upgrade_reads_the_positions_of_the_first_version_and_replays_no_old_rotated_file() {
+    let mut world = world();
+    two_rotated_files_and_a_live_one(&world);
+    let bytes = VERSION_1.trim().as_bytes().chunks(2);
+    let bytes = bytes.map(|hex| u8::from_str_radix(std::str::from_utf8(hex).unwrap(), 16).unwrap());
+    *world.store.bytes.lock().unwrap() = Some(bytes.collect());
+    world.restart();
+    world.disk.append(LIVE, full(31, "behind").as_bytes());
+    world.drain();
+    assert_eq!(world.bodies("pod", "stdout"), ["behind"]);
+    assert_eq!(world.core.ledger.rows().map(|(_, row)| row.records).sum::<u64>(), 7);
 }
 
 #[test]
