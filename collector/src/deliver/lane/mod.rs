@@ -4,7 +4,7 @@
 //! 1. The cursor moves over a frame only when every record in it, and in all frames before it, is settled; refused
 //!    ones are durable among the dead letters then.
 //! 2. Frames that an earlier process, or an earlier try of this one, may have sent are handed over in doubt
-//!    ([`State::InDoubt`]); so are those that their sender marked, and those that waited long enough for another
+//!    ([`State::InDoubt`](super::batch::State::InDoubt)); so are those that their sender marked, and those that waited long enough for another
 //!    collector to have got them too.
 //! 3. A destination that is away or answers nonsense costs a wait: 0.5 to 30 s with jitter, never less than it asked
 //!    for; one that has to be set right first is probed once a minute. How many requests it gets at a time adapts to it
