@@ -74,6 +74,13 @@ impl<F: LogFs> Core<F> {
             restart: lineage.restart,
             hash: identity.hash,
         };
-        Some(Entry::File(key, file.state(identity.head_len)))
+        let mut state = file.state(identity.head_len);
+        if self.settings.wait_for_metadata && lineage.attributes.is_none() {
+            // Nothing of it is read before its pod is known, which may want no logs: no later process may take what was
+            // only seen for read.
+            let settled = state.settled.last().map_or(0, |(_, end)| *end);
+            state.seen = state.seen.min(file.rule_from.max(settled));
+        }
+        Some(Entry::File(key, state))
     }
 }

@@ -174,10 +174,7 @@ impl Rule {
                 out.push_str(text.get(kept..).unwrap_or_default());
                 return if out.len() > limit { Replaced::All } else { Replaced::Places(out) };
             };
-            at = found.whole.end;
-            if found.whole.is_empty() {
-                at += text.get(at..).and_then(|rest| rest.chars().next()).map_or(1, char::len_utf8);
-            }
+            at = found.next(text);
             let secret = text.get(found.secret.clone()).unwrap_or_default();
             if secret.is_empty() || secret == self.replace {
                 continue;
@@ -197,10 +194,24 @@ impl Rule {
 
 /// A place that a rule found.
 struct Place {
-    /// All that belongs to it; the search goes on behind.
+    /// All that belongs to it.
     whole: Range<usize>,
     /// What is replaced.
     secret: Range<usize>,
+}
+
+impl Place {
+    /// Where the search goes on: behind the secret, for what else belongs to the place may hold another one.
+    fn next(&self, text: &str) -> usize {
+        if !self.secret.is_empty() {
+            return self.secret.end;
+        }
+        let at = self.whole.end;
+        if !self.whole.is_empty() {
+            return at;
+        }
+        at + text.get(at..).and_then(|rest| rest.chars().next()).map_or(1, char::len_utf8)
+    }
 }
 
 /// Every problem of the list.

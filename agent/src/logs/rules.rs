@@ -59,7 +59,8 @@ impl<F: LogFs> Core<F> {
         if !std::mem::replace(&mut lineage.excluded, is_excluded) && is_excluded {
             for file in lineage.files.clone() {
                 if let Some(file) = self.files.get_mut(&file) {
-                    file.rule_from = file.read;
+                    // What an earlier process read is read again, and may have been stored.
+                    file.rule_from = file.rule_from.max(file.read);
                 }
             }
         }

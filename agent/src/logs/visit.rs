@@ -112,7 +112,10 @@ impl<F: LogFs> Core<F> {
             lineage.restart,
             meta.as_deref(),
         );
-        lineage.attributes = Some((set, version));
+        if lineage.attributes.replace((set, version)).is_none() {
+            // What is kept of them says less until now.
+            self.dirty_files.extend(&lineage.files);
+        }
         if let Some(meta) = meta {
             self.obey(id, Wishes::of(&meta.annotations));
         }

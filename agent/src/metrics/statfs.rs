@@ -45,6 +45,8 @@ fn probe(path: &Path) -> Result<Space, String> {
 /// Asks for mounts with a deadline.
 pub(super) struct Prober {
     probe: Probe,
+    /// How long one mount may take.
+    patience: Duration,
     worker: Option<Worker>,
     /// Mounts that workers wait for which have been set aside.
     stuck: Arc<Mutex<HashSet<PathBuf>>>,
@@ -57,13 +59,13 @@ struct Worker {
 
 impl Default for Prober {
     fn default() -> Self {
-        Self::new(probe)
+        Self::new(probe, PATIENCE)
     }
 }
 
 impl Prober {
-    fn new(probe: Probe) -> Self {
-        Self { probe, worker: None, stuck: Arc::default() }
+    fn new(probe: Probe, patience: Duration) -> Self {
+        Self { probe, patience, worker: None, stuck: Arc::default() }
     }
 
     /// The space of a mount, or what stands in `device_error`.
@@ -88,7 +90,7 @@ impl Prober {
             self.worker = None;
             return Err("no thread".to_owned());
         }
-        match worker.answers.recv_timeout(left.min(PATIENCE)) {
+        match worker.answers.recv_timeout(left.min(self.patience)) {
             Ok(answer) => answer,
             Err(RecvTimeoutError::Timeout) => {
                 self.stuck.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned());
@@ -126,35 +128,49 @@ mod tests {
 
     use super::*;
 
-    static ASKED: AtomicU32 = AtomicU32::new(0);
+    /// For what must answer, however busy the machine is; and for what never does before it may.
+    const LONG: Duration = Duration::from_secs(5);
+    const SHORT: Duration = Duration::from_millis(20);
 
-    fn hangs_once(path: &Path) -> Result<Space, String> {
-        if path == Path::new("/hangs") && ASKED.fetch_add(1, Ordering::SeqCst) == 0 {
-            std::thread::sleep(PATIENCE * 4);
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    /// Held by the test for as long as the mount is to hang.
+    static GATE: Mutex<()> = Mutex::new(());
+
+    fn hangs(path: &Path) -> Result<Space, String> {
+        if path == Path::new("/hangs") {
+            ASKED.fetch_add(1, Ordering::SeqCst);
+            drop(GATE.lock());
         }
         Ok(Space { size: 1, ..Space::default() })
     }
 
     #[test]
     fn a_mount_that_hangs_is_an_error_costs_nothing_the_next_time_and_comes_back() {
-        let mut prober = Prober::new(hangs_once);
-        let hangs = Path::new("/hangs");
-        let ask = |prober: &mut Prober, path: &Path| prober.ask(path, Instant::now() + ALL);
-        assert_eq!(ask(&mut prober, hangs).unwrap_err(), "mountpoint timeout");
+        let mut prober = Prober::new(hangs, SHORT);
+        let path = Path::new("/hangs");
+        let ask = |prober: &mut Prober, path: &Path| prober.ask(path, Instant::now() + 2 * LONG);
+        let gate = GATE.lock().unwrap();
+        assert_eq!(ask(&mut prober, path).unwrap_err(), "mountpoint timeout");
+        prober.patience = LONG;
         assert!(ask(&mut prober, Path::new("/fine")).is_ok());
-        let start = Instant::now();
-        assert!(ask(&mut prober, hangs).is_err());
-        assert!(start.elapsed() < PATIENCE / 2);
+        // Its worker may begin late.
+        while ASKED.load(Ordering::SeqCst) == 0 {
+            std::thread::yield_now();
+        }
+        assert!(ask(&mut prober, path).is_err());
+        assert!(ask(&mut prober, Path::new("/fine")).is_ok());
         assert_eq!(ASKED.load(Ordering::SeqCst), 1, "it is not asked again while it hangs");
-        while ask(&mut prober, hangs).is_err() {
-            assert!(start.elapsed() < PATIENCE * 50, "it never came back");
-            std::thread::sleep(PATIENCE / 4);
+        drop(gate);
+        let start = Instant::now();
+        while ask(&mut prober, path).is_err() {
+            assert!(start.elapsed() < 6 * LONG, "it never came back");
+            std::thread::sleep(SHORT);
         }
     }
 
     #[test]
     fn what_is_not_asked_in_time_is_said() {
-        let mut prober = Prober::new(hangs_once);
+        let mut prober = Prober::new(hangs, LONG);
         assert!(prober.ask(Path::new("/fine"), Instant::now()).unwrap_err().contains("not asked"));
     }
 }

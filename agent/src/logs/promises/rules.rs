@@ -154,6 +154,93 @@ fn an_annotation_that_comes_late_or_goes_applies_above_what_was_read() {
     assert_eq!((world.lost(), pending(&world)), (0, 0));
 }
 
+/// As long as it takes to read what there is; nothing is answered.
+fn read(world: &mut World) {
+    for _ in 0..40 {
+        world.turn(50);
+    }
+}
+
+#[test]
+fn what_was_read_and_not_acknowledged_when_an_annotation_comes_is_sent_and_not_left_out() {
+    let mut world = excluding(vec![]);
+    world.disk.append(LIVE, full(1, "one").as_bytes());
+    read(&mut world);
+    assert_eq!(world.unsettled.len(), 1);
+    annotate(&world, &[("sonde.io/logs", "false")]);
+    world.disk.append(LIVE, full(2, "left out").as_bytes());
+    read(&mut world);
+    let (one, rest) = (full(1, "one").len() as u64, full(2, "left out").len() as u64);
+    assert_eq!(counted(&world), (one + rest, 0, rest));
+    world.drain();
+    assert_eq!(counted(&world), (one + rest, one, rest));
+}
+
+#[test]
+fn what_was_read_and_not_acknowledged_is_sent_by_the_next_process_although_the_pod_wants_no_logs_by_then() {
+    let mut world = excluding(vec![]);
+    world.disk.append(LIVE, full(1, "one").as_bytes());
+    read(&mut world);
+    assert_eq!(world.unsettled.len(), 1);
+    world.core.finish(world.now.mono);
+    annotate(&world, &[("sonde.io/logs", "false")]);
+    world.disk.append(LIVE, full(2, "left out").as_bytes());
+    world.restart();
+    world.drain();
+    let (one, rest) = (full(1, "one").len() as u64, full(2, "left out").len() as u64);
+    assert_eq!(world.bodies("pod", "stdout"), ["one"]);
+    assert_eq!((counted(&world), pending(&world)), ((one + rest, one, rest), 0));
+}
+
+#[test]
+fn what_a_process_only_saw_before_it_knew_that_the_pod_wants_no_logs_is_not_sent_by_the_next_one() {
+    let mut world = excluding(vec![]);
+    world.wait_for_metadata = true;
+    world.disk.append(LIVE, full(1, "sent").as_bytes());
+    world.drain();
+    let other = "ns_pod_uid/other/0.log";
+    for round in 0..3 {
+        world.core.finish(world.now.mono);
+        world.restart();
+        world.disk.append(LIVE, full(2 + round, "left out").as_bytes());
+        world.disk.append(other, full(2 + round, "left out").as_bytes());
+        // Found, counted and written down, and the kubelet has not answered yet.
+        for _ in 0..9 {
+            world.turn(50);
+        }
+        assert!(pending(&world) > 0);
+    }
+    annotate(&world, &[("sonde.io/logs", "false")]);
+    world.drain();
+    assert_eq!(world.bodies("pod", "stdout"), ["sent"]);
+    let left_out = 6 * full(2, "left out").len() as u64;
+    assert_eq!((counted(&world).2, world.lost(), pending(&world)), (left_out, 0, 0));
+}
+
+#[test]
+fn a_compressed_file_of_a_container_that_is_left_out_holds_up_nothing_and_is_not_sent_when_the_rule_goes() {
+    let mut world = excluding(vec![rule("ns", "", "")]);
+    let old = format!("{LIVE}.20261120-163502");
+    world.disk.append(&old, full(1, "left out").as_bytes());
+    world.disk.gzip(&old);
+    world.disk.remove(&old);
+    world.disk.append(LIVE, full(2, "left out").as_bytes());
+    world.drain();
+    world.core.finish(world.now.mono);
+    world.restart();
+    world.disk.append(LIVE, full(3, "left out").as_bytes());
+    world.drain();
+    let line = full(1, "left out").len() as u64;
+    assert_eq!((counted(&world), pending(&world)), ((3 * line, 0, 3 * line), 0));
+    world.core.finish(world.now.mono);
+    world.config.exclude = vec![];
+    world.disk.append(LIVE, full(4, "after").as_bytes());
+    world.restart();
+    world.drain();
+    assert_eq!(world.bodies("pod", "stdout"), ["after"]);
+    assert_eq!((world.lost(), pending(&world)), (0, 0));
+}
+
 #[test]
 fn while_the_kubelet_is_away_a_new_container_waits_a_second_and_no_line_is_lost() {
     let mut world = excluding(vec![]);

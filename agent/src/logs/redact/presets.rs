@@ -12,10 +12,14 @@ pub const NAMES: [&str; 4] = ["email", "card", "bearer", "key"];
 /// An address as people write it (the dot-atom of RFC 5322, section 3.2.3, without its rarer signs) at a host with a dot.
 const EMAIL: &str = r"[A-Za-z0-9._%+-]+@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}";
 
-/// Bearer tokens (RFC 6750, section 2.1: b64token), credentials in an Authorization header, and JSON Web Tokens
+/// Bearer tokens (RFC 6750, section 2.1: b64token), credentials in an Authorization header
+/// (of one scheme or none, also where a program prints headers as lists: `map[Authorization:[Basic x]]`), and JSON Web Tokens
 /// (RFC 7515, section 7.1: three parts; the first two are JSON objects, so they begin with `{"` in base64).
 const BEARER: &str = concat!(
-    r#"(?i-u:authorization)\\?["']?\s*[=:]\s*\\?["']?(?:(?i-u:basic|bearer|digest|negotiate|ntlm|token|apikey|dpop|aws4-hmac-sha256)\s+)?([^\s"'\\,;]+)"#,
+    r#"(?i-u:authorization)\\?["']?\s*[=:]\s*(?:[\[({\s]*\\?["']?"#,
+    r"(?i-u:basic|bearer|digest|negotiate|ntlm|token|api-?key|dpop|aws4-hmac-sha256|aws|splunk|ssws|hawk|sharedkey(?:lite)?|oauth|jwt|bot|mac|geniekey|key)\s+",
+    // A bracket by itself belongs to the credential: the replacement may begin with one, and is not to be found again.
+    r#"|[\[(\s]*\\?["']|[\[(]+\s+|)([^\s"'\\,;]+)"#,
     r#"|(?i-u:bearer)(?:\s|%20|[+:=])+\\?["']?([A-Za-z0-9._~+/=-]{8,})"#,
     r"|(eyJ[A-Za-z0-9_-]{5,}\.eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]*)",
 );
@@ -28,7 +32,10 @@ const KEY: &str = concat!(
     r"|(gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{22,}|glpat-[A-Za-z0-9_-]{20,}|xox[abeprs]-[A-Za-z0-9-]{10,}|AIza[A-Za-z0-9_-]{35}|[rs]k_live_[A-Za-z0-9]{16,})",
     r#"|://[^\s/:@"']*:([^\s/@"']+)@"#,
     r#"|(?i-u:passw(?:or)?d|passphrase|passwd|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|secret[_-]?key|account[_-]?key|credentials?)"#,
-    r#"(?:\\?["'])?\s*[=:]\s*(?:\\"([^"\\]+)|"((?:[^"\\]|\\.)+)|'([^']+)|([^\s"'\\,;&<>{}()\[\]|]+))"#,
+    // In JSON in a string, then in JSON, each with its escapes; in quotes; without any.
+    r#"(?:\\?["'])?\s*[=:]\s*(?:[\[(\s]*(?:\\"((?:[^"\\]|\\\\(?:\\.|[^\\]))+)|"((?:[^"\\]|\\.)+)|'([^']+))"#,
+    // A bracket and its end belong to the value: the replacement may have them, and is not to be found again.
+    r#"|(\[[^\s"'\\,;&<>{}()\[\]|]+\]?[^\s"'\\,;&<>{}()\[\]|]*|[^\s"'\\,;&<>{}()\[\]|]+))"#,
 );
 
 /// What looks for secrets.

@@ -171,8 +171,17 @@ fn a_real_mount_has_the_rows_of_the_kubelet_and_a_mount_point_without_one_has_no
         pod("data", "db-0", &[("data", Some("data-db-0"))]),
         pod("data", "db-1", &[("data", Some("data-db-1"))]),
     ]);
-    let source = Volumes::new(dir.path().to_owned(), index);
-    let page = families(&rendered(move |out| source.collect(out).unwrap()));
+    let source = std::sync::Arc::new(Volumes::new(dir.path().to_owned(), index));
+    let collected = || {
+        let source = std::sync::Arc::clone(&source);
+        families(&rendered(move |out| source.collect(out).unwrap()))
+    };
+    let mut page = collected();
+    // A busy machine may answer later than a scrape waits.
+    let since = Instant::now();
+    while !page.contains_key("kubelet_volume_stats_used_bytes") && since.elapsed().as_secs() < 30 {
+        page = collected();
+    }
     let expected = [
         ("available_bytes", 3 << 20),
         ("capacity_bytes", 4 << 20),
