@@ -425,8 +425,9 @@ async fn records_that_a_sink_cannot_cope_with_hold_up_no_others() {
         world.queue.append(Frame { received_unix_nano: SICK, ..frame(number) }).await.unwrap();
         until("all but one of them", || counts(&lane).0 == (number + 1) * (RECORDS - 1)).await;
     }
+    // Also those that their senders sent again.
     for number in 6..16 {
-        world.queue.append(frame(number)).await.unwrap();
+        world.queue.append(Frame { resend: true, ..frame(number) }).await.unwrap();
         until("the next", || counts(&lane).0 == (number + 1) * RECORDS - 6).await;
     }
     assert_eq!(counts(&lane).1, 0, "two minutes are not over");

@@ -119,15 +119,18 @@ impl<S: Sink> Turns<S> {
 
     /// Whether the gathered frames may get under way. Those that were sent again wait for all before them, among
     /// which their first copies are: of two at once, the destination might keep both, each in an index of its own.
+    /// Not for batches that are stuck: what those still have open is in doubt, and is looked up at each try.
     fn has_room(&self) -> bool {
         let options = &self.shared.options;
         // Batches that wait for a record that the sink cannot cope with leave the way to the others.
         let running = self.running.len().saturating_sub(self.shared.stuck.load(Ordering::Relaxed));
+        let fits = self.window_bytes + self.gathered_bytes <= options.window_bytes;
         self.running.is_empty()
-            || !self.gathered.iter().any(|entry| entry.frame.resend)
-                && running < options.in_flight as usize
-                && running as f64 <= self.shared.limit.allowed()
-                && self.window_bytes + self.gathered_bytes <= options.window_bytes
+            || fits
+                && (running == 0
+                    || !self.gathered.iter().any(|entry| entry.frame.resend)
+                        && running < options.in_flight as usize
+                        && running as f64 <= self.shared.limit.allowed())
     }
 
     fn take(&mut self, entry: Entry) {
