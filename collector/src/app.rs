@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use self::deliveries::{Deliveries, TURN, watch_over};
 use crate::config::{Ack, Config, Sink, SinkKind, Tls};
-use crate::deliver::ack::{self, Acks};
+use crate::deliver::ack::{self, Acks, Required};
 use crate::deliver::dead_letter::DeadLetters;
 use crate::deliver::lane::{self, LaneOptions};
 use crate::deliver::store::StoreOptions as DeliverOptions;
@@ -40,6 +40,8 @@ pub const PROGRAM: &str = "sonde-collector";
 
 /// Connections of readers.
 const READERS: usize = 256;
+/// The store's commits where senders wait for them: far less than they wait.
+const COMMIT_AWAITED: Duration = Duration::from_secs(2);
 /// What those have to end in, at the end of a stop.
 const READERS_END: Duration = Duration::from_millis(500);
 
@@ -212,7 +214,11 @@ impl App {
             let delivery = deliver::store::start(&self.queue, writer, options, shelf, stop, beat)?;
             sources.push(stats::store_source(name.clone(), store.clone(), Arc::clone(delivery.numbers())));
             logs = api::router(store);
-            deliveries.note(&self.config, &name, delivery.committed());
+            deliveries.note(
+                &self.config,
+                &name,
+                Required { settled: delivery.committed(), starved: Arc::default() },
+            );
             deliveries.store = Some((delivery, heartbeat));
             names.push(name);
         }
@@ -223,7 +229,11 @@ impl App {
             let lane =
                 lane::start(&self.queue, destination, options, shelf, delivery_stops.clone(), heartbeat);
             sources.push(stats::lane_source(sink.name.clone(), Arc::clone(lane.numbers())));
-            deliveries.note(&self.config, &sink.name, lane.settled());
+            deliveries.note(
+                &self.config,
+                &sink.name,
+                Required { settled: lane.settled(), starved: lane.starved() },
+            );
             deliveries.lanes.push(lane);
             names.push(sink.name);
         }
@@ -296,8 +306,13 @@ fn lane_options(config: &Config, sink: &Sink) -> LaneOptions {
         batch_bytes: 4 << 20,
         window_bytes: 32 << 20,
         in_flight: 8,
-        timing: lane::Timing::default(),
+        timing: if is_awaited(config, sink) { lane::Timing::awaited() } else { lane::Timing::default() },
     }
+}
+
+/// Whether senders wait for this sink.
+fn is_awaited(config: &Config, sink: &Sink) -> bool {
+    config.ack == Ack::Delivered && sink.required
 }
 
 /// Every sink but the store.
@@ -320,10 +335,13 @@ fn open_store(config: &Config) -> Result<Option<StoreSink>, AppError> {
     }
     let name = sink.map_or("store", |sink| sink.name.as_str()).to_owned();
     let defaults = StoreOptions::default();
-    let options = StoreOptions::new(
+    let mut options = StoreOptions::new(
         sink.and_then(|sink| sink.retention).map_or(defaults.retention, |age| age.0),
         sink.and_then(|sink| sink.max_bytes).map_or(defaults.max_bytes, |size| size.0),
     );
+    if sink.is_some_and(|sink| is_awaited(config, sink)) {
+        options.commit_interval = COMMIT_AWAITED;
+    }
     let (store, writer) = Store::open(&config.data_dir.join("store"), options)?;
     Ok(Some(StoreSink { name, store, writer }))
 }

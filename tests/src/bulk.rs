@@ -26,7 +26,7 @@ struct State {
 
 impl Bulk {
     /// Starts one that answers every `_bulk` with `status`: 200 takes documents, but those with `poison` in their
-    /// message, which get a 400.
+    /// message, which get a 400, and those with `sick`, which get a 500.
     ///
     /// # Errors
     /// No port.
@@ -138,6 +138,9 @@ impl State {
         let failed = |status: u16, kind: &str| json!({"create": {"_id": id, "status": status, "error": {"type": kind, "reason": "it was told to"}}});
         if message.contains("poison") {
             return failed(400, "document_parsing_exception");
+        }
+        if message.contains("sick") {
+            return failed(500, "null_pointer_exception");
         }
         let mut documents = self.documents();
         let document = documents.entry(id.to_owned()).or_insert_with(|| (message.to_owned(), 0));

@@ -4,6 +4,8 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,14 @@ const LONG: Duration = Duration::from_secs(120);
 fn stack(dir: &Path, bulk: &Bulk) -> Stack {
     let collector = format!("ack: delivered\nsinks:\n{}", bulk.sink("es", ", required: true"));
     Stack::new(dir, &Settings { collector, ..Settings::default() }).unwrap()
+}
+
+fn start(stack: &mut Stack) {
+    stack.start_collector().unwrap();
+    wait_until("the collector", LONG, || {
+        http::get(stack.collector_http, "/readyz").is_ok_and(|a| a.status == 200)
+    })
+    .unwrap();
 }
 
 fn queued(stack: &Stack) -> f64 {
@@ -68,11 +78,7 @@ fn while_the_required_sink_is_away_the_queue_keeps_one_round_and_senders_are_ask
     let dir = tempfile::tempdir().unwrap();
     let bulk = Bulk::start(503).unwrap();
     let mut stack = stack(dir.path(), &bulk);
-    stack.start_collector().unwrap();
-    wait_until("the collector", LONG, || {
-        http::get(stack.collector_http, "/readyz").is_ok_and(|a| a.status == 200)
-    })
-    .unwrap();
+    start(&mut stack);
     assert_eq!(post(stack.otlp_http, "first"), 503, "after the longest wait");
     let before = queued(&stack);
     assert!(before > 0.0, "it stays in the queue");
@@ -102,11 +108,7 @@ fn a_stop_ends_the_waits_in_time_and_keeps_what_is_queued() {
     let dir = tempfile::tempdir().unwrap();
     let bulk = Bulk::start(503).unwrap();
     let mut stack = stack(dir.path(), &bulk);
-    stack.start_collector().unwrap();
-    wait_until("the collector", LONG, || {
-        http::get(stack.collector_http, "/readyz").is_ok_and(|a| a.status == 200)
-    })
-    .unwrap();
+    start(&mut stack);
     let port = stack.otlp_http;
     let sender = thread::spawn(move || post(port, "waits"));
     wait_until("the wait", LONG, || waiting(&stack) > 0.0).unwrap();
@@ -119,4 +121,55 @@ fn a_stop_ends_the_waits_in_time_and_keeps_what_is_queued() {
     bulk.answer(200);
     stack.start_collector().unwrap();
     wait_until("the delivery", LONG, || bulk.documents().len() == 1).unwrap();
+}
+
+#[test]
+fn a_record_that_the_required_sink_never_copes_with_is_a_dead_letter_and_shuts_out_nobody_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let bulk = Bulk::start(200).unwrap();
+    let mut stack = stack(dir.path(), &bulk);
+    start(&mut stack);
+    let port = stack.otlp_http;
+    // For a while it is alone: nothing shows that it is the record and not the server.
+    assert_eq!(post(port, "sick"), 503, "after the longest wait");
+    assert_eq!(
+        http::metric(stack.collector_http, "/metrics", "sonde_collector_ack_refusing", "").unwrap(),
+        1.0
+    );
+    // Then others come beside it, and it comes again until it is told yes.
+    let told = Arc::new(AtomicBool::new(false));
+    let others: Vec<_> = ["good 1", "good 2", "good 3"]
+        .map(|message| {
+            let told = Arc::clone(&told);
+            thread::spawn(move || {
+                let mut taken = 0;
+                while !told.load(Ordering::Relaxed) || taken == 0 {
+                    taken += usize::from(post(port, message) == 200);
+                    thread::sleep(Duration::from_millis(100));
+                }
+            })
+        })
+        .into();
+    let sick = wait_until("yes about it", LONG, || post(port, "sick") == 200);
+    told.store(true, Ordering::Relaxed);
+    sick.unwrap();
+    for other in others {
+        other.join().unwrap();
+    }
+    let documents = bulk.documents();
+    let has = |wanted: &str| documents.values().any(|(message, _)| message == wanted);
+    assert!(has("good 1") && has("good 2") && has("good 3") && !has("sick"));
+    let letters =
+        http::metric(stack.collector_http, "/metrics", "sonde_collector_records_total", "dead_letter")
+            .unwrap();
+    assert!(letters >= 1.0);
+}
+
+#[test]
+fn a_required_store_says_yes_to_a_sender_that_is_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let collector = "ack: delivered\nsinks:\n  - {name: store, type: store, required: true}\n".to_owned();
+    let mut stack = Stack::new(dir.path(), &Settings { collector, ..Settings::default() }).unwrap();
+    start(&mut stack);
+    assert_eq!(post(stack.otlp_http, "one line"), 200);
 }

@@ -4,12 +4,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sonde_daemon::health::{Health, Heartbeat};
-use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::deliver::ack::Required;
 use crate::deliver::lane::Lane;
 use crate::deliver::store::Delivery;
-use crate::queue::{Position, Queue};
+use crate::queue::Queue;
 
 /// What the loops promise. Each comes around within a second where only its own work holds it up, so that a minute is
 /// a loop that stands still, on a node that is starved too.
@@ -42,14 +42,14 @@ pub(super) struct Deliveries {
     pub store: Option<(Delivery, Heartbeat)>,
     pub lanes: Vec<Lane>,
     /// Where the required sinks are.
-    pub required: Vec<watch::Receiver<Position>>,
+    pub required: Vec<Required>,
 }
 
 impl Deliveries {
     /// Remembers a sink that senders wait for.
-    pub fn note(&mut self, config: &Config, name: &str, settled: watch::Receiver<Position>) {
+    pub fn note(&mut self, config: &Config, name: &str, sink: Required) {
         if config.sinks.iter().any(|sink| sink.required && sink.name == name) {
-            self.required.push(settled);
+            self.required.push(sink);
         }
     }
 

@@ -68,6 +68,10 @@ pub struct Batch {
 #[derive(Debug)]
 struct PutOff {
     tries: u32,
+    /// Tries at the last [`Batch::looked_at`].
+    seen: u32,
+    /// Tries between which the destination took others.
+    rounds: u32,
     since: Instant,
     code: String,
     reason: String,
@@ -122,8 +126,14 @@ impl Batch {
     pub fn put_off(&mut self, record: usize, code: impl Into<String>, reason: impl Into<String>) {
         let is_open = self.states.get(record).is_some_and(|state| state.is_open());
         if is_open && (self.put_off.len() < PUT_OFF || self.put_off.contains_key(&record)) {
-            let first =
-                PutOff { tries: 0, since: Instant::now(), code: String::new(), reason: String::new() };
+            let first = PutOff {
+                tries: 0,
+                seen: 0,
+                rounds: 0,
+                since: Instant::now(),
+                code: String::new(),
+                reason: String::new(),
+            };
             let put_off = self.put_off.entry(record).or_insert(first);
             put_off.tries += 1;
             (put_off.code, put_off.reason) = (code.into(), reason.into());
@@ -146,12 +156,24 @@ impl Batch {
         self.open > 0 && self.put_off.len() == self.open
     }
 
-    /// Refuses what was put off so many times, and for so long.
-    pub fn give_up(&mut self, tries: u32, patience: Duration) {
-        let over =
-            |_: &usize, put_off: &mut PutOff| put_off.tries >= tries && put_off.since.elapsed() >= patience;
+    /// To be called after each try of the batch: whether the destination took records of others since the last call.
+    pub fn looked_at(&mut self, others_taken: bool) {
+        for put_off in self.put_off.values_mut() {
+            // What was taken before its first try says nothing of it.
+            if others_taken && put_off.seen > 0 && put_off.tries > put_off.seen {
+                put_off.rounds += 1;
+            }
+            put_off.seen = put_off.tries;
+        }
+    }
+
+    /// Refuses what was put off so many times, between so many of which others were taken, and for so long.
+    pub fn give_up(&mut self, tries: u32, rounds: u32, patience: Duration) {
+        let over = |_: &usize, put_off: &mut PutOff| {
+            put_off.tries >= tries && put_off.rounds >= rounds && put_off.since.elapsed() >= patience
+        };
         let over: Vec<(usize, PutOff)> = self.put_off.extract_if(.., over).collect();
-        for (record, PutOff { tries, since, code, reason }) in over {
+        for (record, PutOff { tries, since, code, reason, .. }) in over {
             let seconds = since.elapsed().as_secs();
             let reason =
                 format!("{tries} tries in {seconds} s failed while other records were taken: {reason}");

@@ -298,6 +298,11 @@ impl Queue {
         !threads.iter().any(JoinHandle::is_finished)
     }
 
+    /// What was found damaged since it was opened. No IO.
+    pub fn damaged(&self) -> Damaged {
+        self.shared.state().damaged
+    }
+
     /// Numbers for metrics and people. No IO.
     pub fn status(&self) -> Status {
         let now = self.shared.now_unix_nano();

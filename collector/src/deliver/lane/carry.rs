@@ -1,7 +1,7 @@
 //! Some frames on their way to the sink, until every record in them is settled.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sonde_daemon::backoff::Backoff;
@@ -18,9 +18,8 @@ use crate::deliver::limit::Limit;
 use crate::deliver::{Class, Sink, Trouble};
 use crate::queue::{Entry, Position};
 
-/// Tries of a record that the destination cannot cope with while it takes others, and how long they last at least.
+/// Tries of a record that the destination cannot cope with, at least.
 const TRIES: u32 = 5;
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What all batches of a lane share.
 pub(super) struct Shared<S> {
@@ -28,6 +27,10 @@ pub(super) struct Shared<S> {
     pub limit: Limit,
     /// Batches that wait for nothing but records that were put off.
     pub stuck: AtomicUsize,
+    /// There are no others.
+    pub starved: Arc<AtomicBool>,
+    /// There are others, for which these leave no room.
+    pub blocked: AtomicBool,
     pub gate: Gate,
     pub shelf: Arc<Shelf>,
     pub numbers: Arc<Numbers>,
@@ -47,11 +50,11 @@ pub(super) async fn carry<S: Sink>(
     let mut counts = Counts { told: [0; 3], counted };
     let Some(mut batch) = shared.unpack(entries, fresh_from, &mut counts).await else { return false };
     let mut backoff = Backoff::new();
-    let patience = PATIENCE.min(shared.options.timing.longest_wait);
-    // What the sink had taken of all batches when a record of this one was put off first.
-    let mut taken_before = None;
+    let timing = shared.options.timing;
+    // What the sink had taken of other batches when it was last looked at.
+    let mut others = counts.others(&shared.numbers);
     while batch.open() > 0 {
-        let taken = shared.numbers.taken();
+        let asked;
         let wait = {
             let turn = async {
                 let pass = shared.gate.pass().await;
@@ -76,6 +79,7 @@ pub(super) async fn carry<S: Sink>(
                 Err(trouble) => Some(trouble),
             };
             drop(pass);
+            asked = trouble.as_ref().is_some_and(|trouble| trouble.after.is_some());
             trouble.map(|trouble| {
                 // A record that it cannot cope with says nothing of how much it can.
                 if !batch.is_stuck() {
@@ -87,14 +91,20 @@ pub(super) async fn carry<S: Sink>(
         if !shared.settle(&mut batch, &mut counts).await {
             return false;
         }
-        if batch.has_put_off() && shared.numbers.taken() > *taken_before.get_or_insert(taken) {
-            batch.give_up(TRIES, patience);
+        let before = std::mem::replace(&mut others, counts.others(&shared.numbers));
+        if batch.has_put_off() {
+            batch.looked_at(others > before);
+            // Without room for others there is no more to be learnt than that some were taken.
+            let rounds = if shared.blocked.load(Ordering::Relaxed) { 1 } else { timing.rounds };
+            batch.give_up(TRIES, rounds, timing.put_off);
             if !shared.settle(&mut batch, &mut counts).await {
                 return false;
             }
         }
         if let Some(wait) = wait.filter(|_| batch.open() > 0) {
-            let _stuck = batch.is_stuck().then(|| Stuck::begin(&shared.stuck));
+            let stuck = batch.is_stuck().then(|| Stuck::begin(&shared.stuck));
+            // Several tries have their place in its time.
+            let wait = if stuck.is_some() && !asked { wait.min(timing.put_off / 4) } else { wait };
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => return false,
                 () = tokio::time::sleep(wait) => {}
@@ -124,6 +134,14 @@ impl Drop for Stuck<'_> {
 struct Counts {
     told: [u64; 3],
     counted: Arc<AtomicU64>,
+}
+
+impl Counts {
+    /// What the sink took of other batches.
+    fn others(&self, numbers: &Numbers) -> u64 {
+        let [delivered, duplicate, _] = self.told;
+        numbers.taken().saturating_sub(delivered + duplicate)
+    }
 }
 
 impl<S: Sink> Shared<S> {

@@ -10,15 +10,16 @@
 //!    for; one that has to be set right first is probed once a minute. How many requests it gets at a time adapts to it
 //!    ([`super::limit`]).
 //! 4. A record that the destination cannot cope with (by its own word about that one) is tried alone while all else goes
-//!    on, within `window_bytes`; after five tries and two minutes in which it took others, it is a dead letter. While
-//!    it takes no others, nothing is given up: it is the destination that has to be set right.
+//!    on, within `window_bytes`; it is a dead letter after five tries, some time ([`Timing::put_off`]) and some tries
+//!    between which others were taken ([`Timing::rounds`]; one where such records fill the window). While it takes no others, nothing is given up: it is the
+//!    destination that has to be set right.
 //! 5. With `when_behind: skip`, what lies more than `max_lag_bytes` behind the queue's end is given up and counted.
 //! 6. A panic in a sink costs the batches under way a new start from the cursor, in doubt, and nobody else anything.
 //!
 //! # Memory
 //! Decoded batches under way: `window_bytes`, or one request where that is larger; beside it the payloads of the batch
 //! that is being gathered (`batch_bytes`, or one request), one decoded request for each batch while it is unpacked, and
-//! what the sink says.
+//! what the sink says, and some 100 bytes for each batch that is settled behind one that is not.
 //!
 //! [`turns`] is the loop, [`mod@carry`] the way of one batch, [`mod@unpack`] its beginning, [`numbers`] what is shown.
 
@@ -30,7 +31,7 @@ mod turns;
 mod unpack;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use sonde_daemon::backoff::LONGEST_ASKED;
@@ -77,11 +78,27 @@ pub struct Timing {
     pub probe_every: Duration,
     /// Between two tries, whatever a destination asks for; also the rest after a panic.
     pub longest_wait: Duration,
+    /// How long a record that the destination cannot cope with is tried at least, before it is a dead letter.
+    pub put_off: Duration,
+    /// And tries of it between which the destination took others, at least.
+    pub rounds: u32,
+}
+
+impl Timing {
+    /// Of a sink that senders wait for: they wait 20 s, and most of them send nothing else meanwhile.
+    pub fn awaited() -> Self {
+        Self { put_off: Duration::from_secs(5), rounds: 2, ..Self::default() }
+    }
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { probe_every: Duration::from_secs(60), longest_wait: LONGEST_ASKED }
+        Self {
+            probe_every: Duration::from_secs(60),
+            longest_wait: LONGEST_ASKED,
+            put_off: Duration::from_secs(120),
+            rounds: 5,
+        }
     }
 }
 
@@ -90,6 +107,7 @@ pub struct Lane {
     task: JoinHandle<()>,
     numbers: Arc<Numbers>,
     settled: watch::Receiver<Position>,
+    starved: Arc<AtomicBool>,
 }
 
 impl Lane {
@@ -101,6 +119,12 @@ impl Lane {
     /// The position up to which all is settled.
     pub fn settled(&self) -> watch::Receiver<Position> {
         self.settled.clone()
+    }
+
+    /// Whether all that is left are records that the destination cannot cope with: without others that it takes,
+    /// none of them is given up.
+    pub fn starved(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.starved)
     }
 
     /// Waits until it has ended.
@@ -129,10 +153,13 @@ pub fn start<S: Sink>(
     let numbers = Arc::new(Numbers::default());
     let cursor = queue.register(&options.name, None).position;
     let (settled, settled_by) = watch::channel(cursor);
+    let starved = Arc::new(AtomicBool::new(false));
     let shared = Arc::new(Shared {
         sink,
         limit: Limit::new(options.in_flight),
         stuck: AtomicUsize::new(0),
+        starved: Arc::clone(&starved),
+        blocked: AtomicBool::new(false),
         gate: Gate::new(options.timing.probe_every),
         shelf: Arc::new(shelf),
         numbers: Arc::clone(&numbers),
@@ -141,5 +168,5 @@ pub fn start<S: Sink>(
         options,
     });
     let turns = Turns::new(queue, cursor, shared, settled);
-    Lane { task: tokio::spawn(turns.run(heartbeat)), numbers, settled: settled_by }
+    Lane { task: tokio::spawn(turns.run(heartbeat)), numbers, settled: settled_by, starved }
 }

@@ -89,6 +89,7 @@ impl<S: Sink> Turns<S> {
         let mut tick = tokio::time::interval(Duration::from_millis(500));
         loop {
             heartbeat.beat();
+            self.show_stuck();
             let due = self.since + LINGER;
             let full = self.gathered_bytes >= self.shared.options.batch_bytes;
             let rests = self.rest_until.is_some_and(|until| Instant::now() < until);
@@ -123,7 +124,7 @@ impl<S: Sink> Turns<S> {
     fn has_room(&self) -> bool {
         let options = &self.shared.options;
         // Batches that wait for a record that the sink cannot cope with leave the way to the others.
-        let running = self.running.len().saturating_sub(self.shared.stuck.load(Ordering::Relaxed));
+        let running = self.not_stuck();
         let fits = self.window_bytes + self.gathered_bytes <= options.window_bytes;
         self.running.is_empty()
             || fits
@@ -131,6 +132,20 @@ impl<S: Sink> Turns<S> {
                     || !self.gathered.iter().any(|entry| entry.frame.resend)
                         && running < options.in_flight as usize
                         && running as f64 <= self.shared.limit.allowed())
+    }
+
+    /// How many batches are under way and do not only wait for records that were put off.
+    fn not_stuck(&self) -> usize {
+        self.running.len().saturating_sub(self.shared.stuck.load(Ordering::Relaxed))
+    }
+
+    /// Says whether all that is under way are records that were put off, and whether there are others for which they
+    /// leave no room: only others could show who is at fault.
+    fn show_stuck(&self) {
+        let stuck = !self.running.is_empty() && self.not_stuck() == 0;
+        self.shared.starved.store(stuck && self.gathered.is_empty(), Ordering::Relaxed);
+        let blocked = stuck && !self.gathered.is_empty() && !self.has_room();
+        self.shared.blocked.store(blocked, Ordering::Relaxed);
     }
 
     fn take(&mut self, entry: Entry) {
@@ -168,9 +183,10 @@ impl<S: Sink> Turns<S> {
             return;
         };
         slot.done = true;
+        // Its memory is free, whatever the cursor waits for.
+        self.window_bytes -= slot.bytes;
         let mut moved = None;
         while let Some(slot) = self.window.pop_front_if(|slot| slot.done) {
-            self.window_bytes -= slot.bytes;
             moved = Some(slot.next);
         }
         if let Some(position) = moved {
