@@ -60,16 +60,10 @@ pub fn write_display(value: impl std::fmt::Display, out: &mut Vec<u8>) {
 
 /// Appends bytes as a string in base64 (RFC 4648 section 4, padded), as OTLP/JSON's `bytesValue`.
 pub fn write_base64(bytes: &[u8], out: &mut Vec<u8>) {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     out.push(b'"');
-    for chunk in bytes.chunks(3) {
-        let word =
-            chunk.iter().fold(0u32, |word, &byte| word << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
-        for digit in 0..4 {
-            let index = (word >> (18 - 6 * digit)) as usize & 63;
-            out.push(if digit <= chunk.len() { ALPHABET[index] } else { b'=' });
-        }
-    }
+    let text = sonde_wire::base64::encode(bytes);
+    out.extend_from_slice(text.as_bytes());
+    out.resize(out.len() + text.len().next_multiple_of(4) - text.len(), b'=');
     out.push(b'"');
 }
 

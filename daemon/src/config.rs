@@ -6,6 +6,7 @@
 //! tagged and flattened ones would lose the place of a mistake.
 
 mod expand;
+mod parse;
 mod read;
 mod source;
 mod tree;
@@ -220,7 +221,7 @@ fn merged<T: Serialize + Default>(
         }
     };
     tree.become_default();
-    let parsed = tree::parse(text.trim_start_matches('\u{feff}'), found)?;
+    let parsed = parse::parse(text.trim_start_matches('\u{feff}'), found)?;
     tree.merge(parsed.root);
     tree.number();
     let before = found.len();

@@ -20,7 +20,7 @@ use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -30,6 +30,10 @@ use crate::log::RateLimit;
 use crate::shutdown::Shutdown;
 use crate::tls;
 use stream::Guarded;
+
+/// How long a client whose handshake failed may take to read why, and how much it may have sent meanwhile.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: u64 = 64 << 10;
 
 /// An address that is ours: connections queue from here on, and are answered once it is served.
 #[derive(Debug)]
@@ -285,10 +289,13 @@ impl Connection {
         let Some(tls) = &self.options.tls else {
             return self.speak(stream, shutdown, service).await;
         };
-        let handshake = tokio_rustls::TlsAcceptor::from(tls.config()).accept(stream);
+        let handshake = tokio_rustls::TlsAcceptor::from(tls.config()).accept(stream).into_fallible();
         match timeout(self.options.limits.header_timeout, handshake).await {
             Ok(Ok(stream)) => self.speak(stream, shutdown, service).await,
-            Ok(Err(error)) => tracing::debug!(peer = %self.peer, %error, "TLS handshake failed"),
+            Ok(Err((error, stream))) => {
+                tracing::debug!(peer = %self.peer, %error, "TLS handshake failed");
+                let _ = timeout(LINGER, linger(stream)).await;
+            }
             Err(_) => tracing::debug!(peer = %self.peer, "TLS handshake took too long"),
         }
     }
@@ -372,6 +379,14 @@ fn http2_builder(bounds: &Http2) -> http2::Builder<TokioExecutor> {
         .keep_alive_interval(bounds.keep_alive_interval)
         .keep_alive_timeout(bounds.keep_alive_timeout);
     builder
+}
+
+/// Lets the peer read the alert that was written: to close under what it has sent by then (in TLS 1.3 a client speaks before
+/// its certificate was looked at) would reset the connection, and the alert with it.
+async fn linger(mut stream: TcpStream) {
+    if stream.shutdown().await.is_ok() {
+        let _ = tokio::io::copy(&mut stream.take(LINGER_BYTES), &mut tokio::io::sink()).await;
+    }
 }
 
 #[cfg(test)]

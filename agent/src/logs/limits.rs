@@ -9,13 +9,13 @@
 //! What is shed is settled like what is acknowledged: its range and the ledger's row go to disk in one frame, so it is
 //! neither counted twice nor sent later. What was sent is not shed by a replay: a container's log is measured from where the
 //! process began to read, so a replay finds each record at most as far into its ten seconds as it was before, and sends
-//! at least the same ones (it costs one budget above the limit). A line that only the clock ends is sent in any case, and not
-//! measured: a replay finds it at another place than where it was sent from. A namespace's budget is for whoever comes first, and who that is may differ: there, all that
-//! lay in the files when this process began goes out, because an earlier one may have sent it and died before the
-//! acknowledgement was written.
+//! at least the same ones (it costs one budget above the limit). A line that only the clock ends is sent in any case, and
+//! not measured: a replay finds it at another place than where it was sent from. A namespace's budget is for whoever comes
+//! first, and who that is may differ: there, all that lay in the files when this process began goes out, because an
+//! earlier one may have sent it and died before the acknowledgement was written.
 //!
-//! Memory: 24 bytes a container; [`SLOTS`] x 50 bytes a namespace while a backlog is read, else one of them; about 200
-//! bytes for each container and namespace of which something was shed in the last minute.
+//! Memory: 24 bytes a container; [`SLOTS`] x 50 bytes (50 kB) for each namespace that was read within the last hour
+//! ([`FORGOTTEN`]); about 200 bytes for each container and namespace of which something was shed in the last minute.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -27,6 +27,8 @@ use crate::config;
 const SLOT: u64 = 10;
 /// Slots of a namespace that are remembered: almost three hours.
 const SLOTS: usize = 1000;
+/// Minutes without a read after which a namespace's budgets are forgotten: whoever comes back has whole ones.
+const FORGOTTEN: u32 = 60;
 /// Slots by which a container's clock may go back before that is taken for a new time.
 const BACK: u64 = 6;
 /// Time between two summaries.
@@ -53,7 +55,11 @@ pub struct Quota {
 
 /// What is used of a namespace's budgets: its containers are read at different times of their logs.
 #[derive(Debug, Default)]
-struct Slots(BTreeMap<u64, u64>);
+struct Slots {
+    used: BTreeMap<u64, u64>,
+    /// Minutes since it was read.
+    idle: u32,
+}
 
 /// Whose limit sheds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -95,13 +101,13 @@ impl Quota {
 
 impl Slots {
     fn used(&mut self, slot: u64) -> &mut u64 {
-        self.0.entry(slot).or_default()
+        self.used.entry(slot).or_default()
     }
 
     /// Forgets the oldest: the lines of a backlog that long are sent rather than shed for want of memory.
     fn trim(&mut self) {
-        while self.0.len() > SLOTS {
-            self.0.pop_first();
+        while self.used.len() > SLOTS {
+            self.used.pop_first();
         }
     }
 }
@@ -187,6 +193,7 @@ impl Limits {
     pub fn leave(&mut self, row: &RowKey, gate: Gate) {
         if let Some((mut slots, _)) = gate.namespace {
             slots.trim();
+            slots.idle = 0;
             // A key is copied only when it is new.
             match self.namespaces.get_mut(&row.namespace) {
                 Some(known) => *known = slots,
@@ -209,6 +216,10 @@ impl Limits {
             return Vec::new();
         }
         self.next_summary = now + SUMMARY;
+        self.namespaces.retain(|_, slots| {
+            slots.idle += 1;
+            slots.idle <= FORGOTTEN
+        });
         let mut shed: Vec<_> = self.shed.drain().collect();
         shed.sort_unstable_by_key(|(_, shed)| std::cmp::Reverse(shed.bytes));
         shed
@@ -333,8 +344,24 @@ mod tests {
         for slot in 0..5000 {
             assert_eq!(sent(&mut limits, "b", &mut b, (5, 100), slot * 10_000), 500);
         }
-        assert!(limits.namespaces["shop"].0.len() <= SLOTS);
+        assert!(limits.namespaces["shop"].used.len() <= SLOTS);
         assert_eq!(sent(&mut limits, "b", &mut b, (1, 100), 4999 * 10_000), 0);
+    }
+
+    #[test]
+    fn a_namespace_that_is_not_read_for_an_hour_is_forgotten_and_one_that_is_read_is_not() {
+        let (mut limits, mut a) = (limits(0, 100), Quota::default());
+        let mut now = Instant::now();
+        let other = RowKey { namespace: "gone".into(), ..row("b") };
+        let gate = limits.enter(&other, Quota::default());
+        limits.leave(&other, gate);
+        for minute in 0..=u64::from(FORGOTTEN) {
+            assert_eq!(limits.namespaces.len(), if minute == 0 { 1 } else { 2 });
+            sent(&mut limits, "a", &mut a, (1, 10), minute * 60_000);
+            now += SUMMARY;
+            limits.summary(now);
+        }
+        assert_eq!(limits.namespaces.keys().collect::<Vec<_>>(), ["shop"]);
     }
 
     #[test]
