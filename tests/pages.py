@@ -29,6 +29,7 @@ import urllib.request
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SERVERS = ROOT / "target" / "servers"
 PODS = {("shop", "web-1", "app"), ("shop", "web-2", "app"), ("batch", "job-1", "work")}
+MAIL = "u@example.org"    # in each line, and nowhere else
 OTHER_USER = 1000
 
 if not (SERVERS / "venv/bin/python").exists():
@@ -148,7 +149,7 @@ class Writer(threading.Thread):
             now = time.time_ns()
             stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9)) + f".{now % 10**9:09d}Z"
             for file in self.files:
-                file.write(f'{stamp} stdout F {{"level":"info","message":"line {self.lines}"}}\n')
+                file.write(f'{stamp} stdout F {{"level":"info","message":"line {self.lines} of {MAIL}"}}\n')
                 self.lines += 1
 
 
@@ -175,6 +176,7 @@ def configurations(folder):
     grpc, http, page, listen = (free_port() for _ in range(4))
     agent |= {"state_dir": str(folder / "state"), "listen": f"127.0.0.1:{listen}", "host": {"root": str(folder / "node")}}
     agent["kubelet"] = {"url": ""}
+    agent["logs"] = {"redact": [{"preset": "email"}]}
     agent["export"]["endpoint"] = f"http://127.0.0.1:{grpc}"
     collector["data_dir"] = str(folder / "data")
     collector["queue"] = {"min_free": "0B"}  # A full machine is not what is tested here.
@@ -322,6 +324,9 @@ def acts(folder, run):
     count = lambda: json.loads(get(f"{collector_url}/api/v1/logs/count"))["count"]  # noqa: E731
     wait_for(f"all {writer.lines} lines", lambda: count() == writer.lines, 30)
     must(count() == writer.lines, f"{writer.lines} lines were written, {count()} are stored")
+    text = get(f"{agent_url}/metrics/self")
+    must(value(text, "sonde_agent_log_redacted_total") >= writer.lines, "fewer addresses were taken out than lines have them")
+    must(MAIL not in get(f"{collector_url}/api/v1/logs?limit=1000"), "an e-mail address has left the node")
     must(run.stop(agent) == 0, "the agent did not end cleanly")
     print(f"pages: with exactly the listed capabilities: {writer.lines} lines of another user's files, each stored")
 
