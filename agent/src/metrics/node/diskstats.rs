@@ -7,6 +7,7 @@ use std::path::Path;
 use sonde_daemon::page::{Kind, Sink, Source, Value, source};
 
 use super::Exclude;
+use super::disk_info::Database;
 use crate::metrics::read::{Kept, float};
 
 #[derive(Clone, Copy)]
@@ -37,19 +38,30 @@ const FIELDS: [(Kind, &str, Unit); 17] = [
     (Kind::Counter, "node_disk_flush_requests_time_seconds_total", Unit::Milliseconds),
 ];
 
-pub(super) fn collector(proc: &Path, exclude: Exclude) -> Box<dyn Source> {
+pub(super) fn collector(proc: &Path, exclude: Exclude, database: Database) -> Box<dyn Source> {
     let file = Kept::new(proc.join("diskstats"));
     source("diskstats", move |out| {
         // A kernel without block devices has no such file.
         if let Some(text) = file.read_if_there()? {
-            show(&text, &exclude, out);
+            let shown = |line: &&str| parse(line).is_some_and(|(name, _)| !exclude.is_match(name));
+            let lines: Vec<&str> = text.lines().filter(shown).collect();
+            let devices: Vec<_> = lines.iter().filter_map(|line| numbered(line)).collect();
+            database.show(&devices, out);
+            show(&lines, out);
         }
         Ok(())
     })
 }
 
-fn show(text: &str, exclude: &Exclude, out: &mut Sink) {
-    let disks: Vec<_> = text.lines().filter_map(parse).filter(|(name, _)| !exclude.is_match(name)).collect();
+/// Name, major and minor number.
+fn numbered(line: &str) -> Option<(&str, &str, &str)> {
+    let mut words = line.split_ascii_whitespace();
+    let (major, minor) = (words.next()?, words.next()?);
+    Some((words.next()?, major, minor))
+}
+
+fn show(lines: &[&str], out: &mut Sink) {
+    let disks: Vec<_> = lines.iter().filter_map(|line| parse(line)).collect();
     for (at, (kind, family, unit)) in FIELDS.iter().enumerate() {
         if disks.iter().all(|(_, values)| values.len() <= at) {
             continue;

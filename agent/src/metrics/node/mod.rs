@@ -7,10 +7,15 @@ mod arp;
 mod bonding;
 mod conntrack;
 mod cpu;
+mod disk_info;
 mod diskstats;
+mod edac;
 mod entropy;
 mod filefd;
 mod filesystem;
+mod hwmon;
+mod identity;
+mod ipvs;
 mod loadavg;
 mod mdadm;
 mod meminfo;
@@ -18,6 +23,7 @@ mod netclass;
 mod netdev;
 mod netstat;
 mod pressure;
+mod rapl;
 mod schedstat;
 mod sockstat;
 mod softnet;
@@ -27,6 +33,7 @@ mod textfile;
 mod thermal;
 mod time;
 mod timex;
+mod udp_queues;
 mod uname;
 mod vmstat;
 
@@ -89,28 +96,37 @@ pub(super) fn sources(
         bonding::collector(sys),
         conntrack::collector(proc),
         cpu::collector(proc),
-        diskstats::collector(proc, disks),
+        diskstats::collector(proc, disks, disk_info::Database::new(&paths.root, sys)),
+        identity::dmi(sys),
+        edac::collector(sys),
         entropy::collector(proc),
         filefd::collector(proc),
         Box::new(filesystem::Filesystem::new(paths, mounts, types)),
+        Box::new(hwmon::Hwmon::new(sys)),
+        ipvs::collector(proc),
         loadavg::collector(proc),
         mdadm::collector(proc),
         meminfo::collector(proc),
-        Box::new(netclass::Netclass::new(sys, devices.clone())),
-        netdev::collector(proc, devices),
+        netdev::collector(proc, devices.clone()),
         netstat::collector(proc),
+        identity::nvme(sys),
+        identity::os(&paths.root),
         pressure::collector(proc),
+        rapl::collector(sys),
         schedstat::collector(proc),
+        identity::selinux(sys, &paths.root),
         sockstat::collector(proc),
         softnet::collector(proc),
         stat::collector(proc),
         Box::new(thermal::Thermal::new(sys)),
-        time::collector(),
+        time::collector(sys),
         timex::collector(),
+        udp_queues::collector(proc),
         uname::collector(paths, node),
         vmstat::collector(proc),
         Box::new(textfile::Textfile::new(&config.textfile_dir)),
     ];
+    all.extend(netclass::collectors(sys, devices));
     if config.enable.iter().any(|name| name == systemd::NAME) {
         all.push(Box::new(systemd::Systemd::new(&paths.root)));
     }

@@ -1,30 +1,90 @@
-//! State of network devices, from `/sys/class/net`.
+//! State of network devices, from `/sys/class/net` (kernel, Documentation/ABI/testing/sysfs-class-net).
 //!
-//! Only attributes that the kernel shows without taking its network lock: `speed`, `duplex` and `carrier` stall for
-//! seconds while devices come and go (prometheus/node_exporter#2477).
+//! Two sources. `netclass` has what the kernel shows without taking its network lock, for every device. `netclass_link` has
+//! `carrier`, `speed` and `duplex`, which are answered under that lock and stall for seconds while devices come and go
+//! (prometheus/node_exporter#2477): only of devices with hardware behind them, and a stall leaves out these rows alone.
 
 use crate::metrics::help;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sonde_daemon::page::{Sink, Source};
+use sonde_daemon::page::{Kind, Sink, Source};
 
 use super::Exclude;
-use crate::metrics::read::{number, read_once};
+use crate::metrics::read::read_once;
 
-/// The collector.
-pub(super) struct Netclass {
+/// Most devices that are shown.
+const MOST: usize = 4096;
+/// Of the source that takes the lock.
+const LINK_PATIENCE: Duration = Duration::from_millis(300);
+
+/// The end of the family's name and the file. Some are answered only while the device is up.
+const ATTRIBUTES: [(Kind, &str, &str); 14] = [
+    (Kind::Gauge, "address_assign_type", "addr_assign_type"),
+    (Kind::Counter, "carrier_changes_total", "carrier_changes"),
+    (Kind::Counter, "carrier_up_changes_total", "carrier_up_count"),
+    (Kind::Counter, "carrier_down_changes_total", "carrier_down_count"),
+    (Kind::Gauge, "device_id", "dev_id"),
+    (Kind::Gauge, "dormant", "dormant"),
+    (Kind::Gauge, "flags", "flags"),
+    (Kind::Gauge, "iface_id", "ifindex"),
+    (Kind::Gauge, "iface_link", "iflink"),
+    (Kind::Gauge, "iface_link_mode", "link_mode"),
+    (Kind::Gauge, "mtu_bytes", "mtu"),
+    (Kind::Gauge, "name_assign_type", "name_assign_type"),
+    (Kind::Gauge, "net_dev_group", "netdev_group"),
+    (Kind::Gauge, "protocol_type", "type"),
+];
+
+/// The devices that are not excluded.
+#[derive(Clone)]
+struct Devices {
     directory: PathBuf,
     exclude: Exclude,
 }
 
-/// Most devices that are shown.
-const MOST: usize = 4096;
+/// The collector.
+pub(super) struct Netclass(Devices);
 
-impl Netclass {
-    pub(super) fn new(sys: &Path, exclude: Exclude) -> Self {
-        Self { directory: sys.join("class/net"), exclude }
+/// What takes the network lock.
+pub(super) struct Link(Devices);
+
+/// Both sources.
+pub(super) fn collectors(sys: &Path, exclude: Exclude) -> [Box<dyn Source>; 2] {
+    let devices = Devices { directory: sys.join("class/net"), exclude };
+    [Box::new(Netclass(devices.clone())), Box::new(Link(devices))]
+}
+
+impl Devices {
+    /// By name, with their directories.
+    fn list(&self) -> Result<Vec<(String, PathBuf)>, String> {
+        let directory = match fs::read_dir(&self.directory) {
+            Ok(directory) => directory,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(format!("{}: {error}", self.directory.display())),
+        };
+        let mut devices: Vec<(String, PathBuf)> = directory
+            .flatten()
+            .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
+            // `bonding_masters` is a file beside the devices.
+            .filter(|(name, path)| name != "bonding_masters" && !self.exclude.is_match(name) && path.is_dir())
+            .take(MOST)
+            .collect();
+        devices.sort();
+        Ok(devices)
+    }
+}
+
+fn word(path: &Path, file: &str) -> String {
+    read_once(&path.join(file)).unwrap_or_default().trim().to_owned()
+}
+
+/// Decimal, or hexadecimal after `0x`; `None` where the device does not answer.
+fn number(text: &str) -> Option<i64> {
+    match text.strip_prefix("0x") {
+        Some(digits) => i64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
     }
 }
 
@@ -38,36 +98,120 @@ impl Source for Netclass {
     }
 
     fn collect(&self, out: &mut Sink) -> Result<(), String> {
-        let directory = match fs::read_dir(&self.directory) {
-            Ok(directory) => directory,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(format!("{}: {error}", self.directory.display())),
-        };
-        let mut devices: Vec<(String, PathBuf)> = directory
-            .flatten()
-            .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
-            // `bonding_masters` is a file beside the devices.
-            .filter(|(name, path)| name != "bonding_masters" && !self.exclude.is_match(name) && path.is_dir())
-            .take(MOST)
-            .collect();
-        devices.sort();
+        let devices = self.0.list()?;
         let mut rows = help::gauge(out, "node_network_up");
         for (device, path) in &devices {
-            let state = read_once(&path.join("operstate")).unwrap_or_default();
-            rows.row([("device", device.as_str())], u64::from(state.trim() == "up"));
+            rows.row([("device", device.as_str())], u64::from(word(path, "operstate") == "up"));
         }
-        for (family, attribute) in [
-            ("node_network_mtu_bytes", "mtu"),
-            ("node_network_iface_id", "ifindex"),
-            ("node_network_transmit_queue_length", "tx_queue_len"),
-        ] {
-            let mut rows = help::gauge(out, family);
+        let mut put = |kind, name: &str, file: &str| {
+            let mut rows = help::family(out, kind, &format!("node_network_{name}"));
             for (device, path) in &devices {
-                if let Some(value) = read_once(&path.join(attribute)).ok().as_deref().and_then(number) {
+                if let Some(value) = number(&word(path, file)) {
                     rows.row([("device", device.as_str())], value);
+                }
+            }
+        };
+        for (kind, name, file) in ATTRIBUTES {
+            put(kind, name, file);
+        }
+        put(Kind::Gauge, "transmit_queue_length", "tx_queue_len");
+        Ok(())
+    }
+}
+
+impl Source for Link {
+    fn name(&self) -> &'static str {
+        "netclass_link"
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        Some(LINK_PATIENCE)
+    }
+
+    fn collect(&self, out: &mut Sink) -> Result<(), String> {
+        let devices = self.0.list()?;
+        let mut rows = help::gauge(out, "node_network_info");
+        for (device, path) in &devices {
+            let duplex = if is_hardware(path) { word(path, "duplex") } else { String::new() };
+            let [address, broadcast, ifalias, operstate] =
+                ["address", "broadcast", "ifalias", "operstate"].map(|file| word(path, file));
+            // IFF_UP of linux/if.h.
+            let admin = match number(&word(path, "flags")) {
+                Some(flags) if flags & 1 == 1 => "up",
+                Some(_) => "down",
+                None => "unknown",
+            };
+            let labels = [
+                ("device", device.as_str()),
+                ("address", address.as_str()),
+                ("broadcast", broadcast.as_str()),
+                ("duplex", duplex.as_str()),
+                ("operstate", operstate.as_str()),
+                ("adminstate", admin),
+                ("ifalias", ifalias.as_str()),
+            ];
+            rows.row(labels, 1u64);
+        }
+        // Megabits a second; -1 where it is not known.
+        for (name, file, scale) in [("carrier", "carrier", 1), ("speed_bytes", "speed", 1_000_000 / 8)] {
+            let mut rows = help::gauge(out, &format!("node_network_{name}"));
+            for (device, path) in devices.iter().filter(|(_, path)| is_hardware(path)) {
+                if let Some(value) = number(&word(path, file)) {
+                    rows.row([("device", device.as_str())], value.saturating_mul(scale));
                 }
             }
         }
         Ok(())
+    }
+}
+
+/// Bridges, tunnels and the ends of pods' links have no such entry.
+fn is_hardware(path: &Path) -> bool {
+    path.join("device").exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use sonde_daemon::page::{Format, Page, Section};
+
+    use super::*;
+
+    #[test]
+    fn links_are_told_of_hardware_and_what_is_not_answered_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        for (file, text) in [
+            ("eth0/device/vendor", "0x1\n"),
+            ("eth0/address", "02:00:00:00:00:01\n"),
+            ("eth0/operstate", "up\n"),
+            ("eth0/flags", "0x1003\n"),
+            ("eth0/carrier", "1\n"),
+            ("eth0/speed", "-1\n"),
+            ("eth0/duplex", "full\n"),
+            ("eth0/mtu", "1500\n"),
+            ("veth1/operstate", "down\n"),
+            ("veth1/speed", "10000\n"),
+            ("veth1/carrier", "garbage"),
+            ("bonding_masters", ""),
+        ] {
+            let path = dir.path().join("class/net").join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let sources = collectors(dir.path(), Exclude(None)).into_iter().collect();
+        let text = Page::new(vec![Section::new(None, sources)], false).render(Format::Classic);
+        let rows: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(
+            rows,
+            [
+                r#"node_network_up{device="eth0"} 1"#,
+                r#"node_network_up{device="veth1"} 0"#,
+                r#"node_network_flags{device="eth0"} 4099"#,
+                r#"node_network_mtu_bytes{device="eth0"} 1500"#,
+                r#"node_network_info{device="eth0",address="02:00:00:00:00:01",broadcast="",duplex="full",operstate="up",adminstate="up",ifalias=""} 1"#,
+                r#"node_network_info{device="veth1",address="",broadcast="",duplex="",operstate="down",adminstate="unknown",ifalias=""} 1"#,
+                r#"node_network_carrier{device="eth0"} 1"#,
+                r#"node_network_speed_bytes{device="eth0"} -125000"#,
+            ]
+        );
     }
 }
