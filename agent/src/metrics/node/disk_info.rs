@@ -15,6 +15,33 @@ pub(super) struct Database {
     block: PathBuf,
 }
 
+/// A family, the property without which a device has no row, and its labels with the properties that they are.
+type Table = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+const TABLES: [Table; 2] = [
+    (
+        "node_disk_filesystem_info",
+        "ID_FS_TYPE",
+        &[
+            ("type", "ID_FS_TYPE"),
+            ("usage", "ID_FS_USAGE"),
+            ("uuid", "ID_FS_UUID"),
+            ("version", "ID_FS_VERSION"),
+        ],
+    ),
+    (
+        "node_disk_device_mapper_info",
+        "DM_NAME",
+        &[
+            ("name", "DM_NAME"),
+            ("uuid", "DM_UUID"),
+            ("vg_name", "DM_VG_NAME"),
+            ("lv_name", "DM_LV_NAME"),
+            ("lv_layer", "DM_LV_LAYER"),
+        ],
+    ),
+];
+
 /// udev's properties of a device.
 type Properties = HashMap<String, String>;
 
@@ -54,30 +81,7 @@ impl Database {
             ];
             rows.row(labels, 1u64);
         }
-        let tables: [(&str, &str, &[(&str, &str)]); 2] = [
-            (
-                "node_disk_filesystem_info",
-                "ID_FS_TYPE",
-                &[
-                    ("type", "ID_FS_TYPE"),
-                    ("usage", "ID_FS_USAGE"),
-                    ("uuid", "ID_FS_UUID"),
-                    ("version", "ID_FS_VERSION"),
-                ],
-            ),
-            (
-                "node_disk_device_mapper_info",
-                "DM_NAME",
-                &[
-                    ("name", "DM_NAME"),
-                    ("uuid", "DM_UUID"),
-                    ("vg_name", "DM_VG_NAME"),
-                    ("lv_name", "DM_LV_NAME"),
-                    ("lv_layer", "DM_LV_LAYER"),
-                ],
-            ),
-        ];
-        for (family, needed, labels) in tables {
+        for (family, needed, labels) in TABLES {
             let mut rows = help::gauge(out, family);
             for ((device, ..), properties) in devices.iter().zip(&all) {
                 let of = |key: &str| properties.get(key).map_or("", String::as_str);
