@@ -195,6 +195,7 @@ impl Decoder<'_> {
                         0 => None,
                         1 => Some(Stream::Stdout),
                         2 => Some(Stream::Stderr),
+                        3 => Some(Stream::Unknown),
                         _ => return None,
                     };
                     cuts.push(Cut { offset, stream });

@@ -185,6 +185,26 @@ fn positions_that_were_emptied_and_those_of_a_newer_version_are_known_as_what_th
     assert_eq!(kept.count(), 1, "what the newer version wrote is kept for people");
 }
 
+#[test]
+fn a_cut_of_any_stream_and_a_file_without_an_inode_as_first_written_are_read_back() {
+    let cuts = [None, Some(Stream::Stdout), Some(Stream::Stderr), Some(Stream::Unknown)];
+    let cuts: Vec<Cut> = cuts.into_iter().map(|stream| Cut { offset: 9, stream }).collect();
+    let Entry::File(key, state) = file(2, 20) else { panic!("a file") };
+    let state = FileState { cuts, ..state };
+    let mut payload = frame(&[Entry::File(key.clone(), state.clone())])[12..].to_vec();
+    let read = |payload: &[u8]| {
+        let mut read = State::default();
+        apply(&mut read, payload).unwrap();
+        read.files.remove(&key).unwrap()
+    };
+    assert_eq!(read(&payload), state);
+    // The tag, and no inode at the end.
+    assert_eq!((payload[1], &payload[payload.len() - 3..]), (6, &[0, 0, 0][..]));
+    payload[1] = 1;
+    payload.truncate(payload.len() - 3);
+    assert_eq!(read(&payload), state);
+}
+
 proptest! {
     #[test]
     fn no_bytes_can_make_reading_fail(bytes in proptest::collection::vec(any::<u8>(), 0..200), flip in 0usize..200) {
