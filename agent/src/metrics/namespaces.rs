@@ -176,9 +176,6 @@ fn counters_of<'r>(rows: &[&'r Row]) -> Vec<(&'r Row, Counters)> {
             };
             if container {
                 counters.throttled_seconds = row.cgroup.cpu.map_or(0.0, |cpu| cpu.throttled_seconds);
-                if let Some(memory) = row.cgroup.memory.filter(|memory| memory.oom_kills_here_only) {
-                    counters.oom_kills = memory.oom_kills;
-                }
             }
             (*row, counters)
         })

@@ -33,7 +33,7 @@ pub struct Memory {
     pub pgmajfault: u64,
     /// Processes that the kernel killed here or below.
     pub oom_kills: u64,
-    /// v1: the kernel counts a kill where it happened, and not above.
+    /// v1: the kernel counts a kill where it happened, and not above; `kills` does.
     pub oom_kills_here_only: bool,
     /// The limit, if it has one.
     pub limit: Option<u64>,

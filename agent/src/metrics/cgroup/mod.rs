@@ -3,6 +3,7 @@
 pub mod cpu;
 mod files;
 pub mod io;
+mod kills;
 mod layout;
 pub mod memory;
 mod name;
@@ -13,6 +14,7 @@ mod walk;
 use std::path::PathBuf;
 
 use files::{Budget, Files, relative};
+use kills::Kills;
 use layout::{Controller, Layout, Version};
 pub use name::Kind;
 use walk::Tree;
@@ -48,6 +50,7 @@ pub struct Reader {
     buffer: Vec<u8>,
     ticks: u64,
     stale: Vec<String>,
+    kills: Kills,
 }
 
 impl Reader {
@@ -61,6 +64,7 @@ impl Reader {
             buffer: Vec::new(),
             ticks: sonde_daemon::memory::clock_ticks_per_second(),
             stale: Vec::new(),
+            kills: Kills::default(),
         }
     }
 
@@ -106,6 +110,7 @@ impl Reader {
                 None => self.stale.extend(id.rsplit_once('/').map(|(parent, _)| parent.to_owned())),
             }
         }
+        self.kills.add(&mut cgroups);
         Ok(cgroups)
     }
 }

@@ -164,25 +164,20 @@ proptest! {
 }
 
 #[test]
-fn a_kill_is_counted_once_whether_the_kernel_counts_it_above_or_only_where_it_happened() {
-    for (here_only, of_pod) in [(false, 1), (true, 0)] {
-        let at = |second, kills: u64| {
-            let mut sample = sample(second, true, &[("shop", "one", 5, 0, of_pod * kills)]);
-            let mut container = sample.rows[0].clone();
-            container.cgroup.id = "/kubepods/podone/container".to_owned();
-            container.cgroup.kind = Kind::Container { uid: "one".to_owned(), id: "c".to_owned() };
-            container.cgroup.memory = Some(Memory { oom_kills: kills, ..Memory::default() });
-            sample.rows.push(container);
-            for row in &mut sample.rows {
-                row.cgroup.memory.as_mut().unwrap().oom_kills_here_only = here_only;
-            }
-            sample
-        };
-        let mut totals = Totals::default();
-        totals.advance(&at(1, 0));
-        totals.advance(&at(2, 1));
-        assert_eq!(used(&totals, "shop").2, 1, "v1: {here_only}");
-    }
+fn a_kill_of_a_container_is_counted_once_by_its_pods_row() {
+    let at = |second, kills: u64| {
+        let mut sample = sample(second, true, &[("shop", "one", 5, 0, kills)]);
+        let mut container = sample.rows[0].clone();
+        container.cgroup.id = "/kubepods/podone/container".to_owned();
+        container.cgroup.kind = Kind::Container { uid: "one".to_owned(), id: "c".to_owned() };
+        container.cgroup.memory = Some(Memory { oom_kills: kills, ..Memory::default() });
+        sample.rows.push(container);
+        sample
+    };
+    let mut totals = Totals::default();
+    totals.advance(&at(1, 0));
+    totals.advance(&at(2, 1));
+    assert_eq!(used(&totals, "shop").2, 1);
 }
 
 #[test]
