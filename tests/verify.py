@@ -6,15 +6,18 @@
 
 DIR holds `<namespace>_<pod>_<uid>/<container>/<restart>.log[.<suffix>][.gz]`, as /var/log/pods does. Several may be given
 (an archive of what rotation deleted, and the live directory): copies of one file, plain or compressed, count once.
+Or it holds `<id>/<id>-json.log[.N][.gz]` beside `<id>/config.v2.json`, as Docker's container directory does.
 The export is the NDJSON of `/api/v1/logs?limit=0`: a file, `-`, or a URL.
 
 This program shares no code with Sonde. It reads the files by the rules of the CRI format and of Sonde's documentation:
   - an entry is `<RFC 3339 time> <stdout|stderr> <F|P>[:tags] <content>`; what is not one is a record of its own, as it stands;
+  - an entry of Docker's is a JSON object with `log`, `stream` and `time`; without a newline at its log's end it is as one tagged P;
   - entries tagged P are joined with those that follow in the same stream, across rotated files, up to the next F;
   - the body is the joined content as UTF-8, invalid sequences replaced by U+FFFD, cut at max_line bytes;
   - the time is that of the first entry;
   - log.record.uid = 20 hex digits of SHA-256(pod uid, NUL, container, NUL, restart, NUL, the file's first entry up to its
-    newline, at most 1024 bytes) and 12 hex digits of the first entry's offset in the uncompressed file.
+    newline, at most 1024 bytes) and 12 hex digits of the first entry's offset in the uncompressed file. Of a container without
+    the kubelet's labels, its id stands for the pod uid, and the container has no name.
 Every record must be stored exactly once, unchanged, under its own names, and the records of a container's stream must come
 in the order in which they were written. What is called as a log file but is none (a directory, a pipe) is named and left out; one that
 cannot be read fails the comparison. Exit status 0 if every record is there, 1 if not, 2 for bad arguments.
@@ -66,6 +69,9 @@ KINDS = (
 )
 BROKEN = (OSError, EOFError, zlib.error)  # what reading a file may raise, compressed or not
 FILE_NAME = re.compile(r"^([0-9]+)\.log(?:\.(.+?))?(\.gz)?$")
+DOCKER_NAME = re.compile(r"^-json\.log(?:\.([1-9][0-9]*))?(\.gz)?$")
+DOCKER_ENTRY = 131071  # bytes; what is longer is not Docker's
+LONE = re.compile("[\ud800-\udfff]")
 TIME = re.compile(rb"^(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)$")
 UID = re.compile(r"^[0-9a-f]{32}$")
 
@@ -102,11 +108,27 @@ class Instance:
         self.namespace, rest = pod_dir.split("_", 1)
         self.pod, self.pod_uid = rest.rsplit("_", 1)
         self.container, self.restart = container, restart
+        self.hashed = (self.pod_uid, container, str(restart))
+        self.parse = parse_entry
         self.files = {}
         self.last = {}
 
+    @classmethod
+    def of_docker(cls, path, container_id):
+        try:
+            with open(os.path.join(path, "config.v2.json"), "rb") as file:
+                labels = json.load(file)["Config"]["Labels"]
+            pod = "_".join(labels["io.kubernetes.pod." + key] for key in ("namespace", "name", "uid"))
+            restart = int(labels.get("annotation.io.kubernetes.container.restartCount", 0))
+            instance = cls(pod, labels["io.kubernetes.container.name"], restart)
+        except (OSError, ValueError, KeyError, TypeError):
+            instance = cls(f"__{container_id}", "", 0)
+            instance.namespace = instance.pod = instance.container = instance.restart = instance.pod_uid = None
+        instance.parse = parse_docker_entry
+        return instance
+
     def file_hash(self, first_entry):
-        parts = (self.pod_uid, self.container, str(self.restart))
+        parts = self.hashed
         return hashlib.sha256(b"\0".join([p.encode("utf-8", "surrogateescape") for p in parts] + [first_entry])).hexdigest()[:20]
 
 
@@ -129,6 +151,8 @@ def discover(directories, unreadable):
     for directory in directories:
         for pod_dir in sorted(os.listdir(directory)):
             pod_path = os.path.join(directory, pod_dir)
+            if os.path.isdir(pod_path):
+                discover_docker(instances, pod_path, pod_dir, unreadable)
             if pod_dir.count("_") < 2 or not os.path.isdir(pod_path):
                 continue
             for container in sorted(os.listdir(pod_path)):
@@ -147,12 +171,33 @@ def discover(directories, unreadable):
                         except BROKEN as error:
                             unreadable.append(f"{path}: {error!r}")
     for instance in instances.values():
-        # Rotated files by their suffix, the live one last.
-        chain = sorted(instance.files.values(), key=lambda file: (file.suffix is None, file.suffix or ""))
+        # Rotated files by their suffix, the live one last; Docker's, whose numbers change, by their first entry's time.
+        by_name = lambda file: (file.suffix is None, file.suffix or "")
+        by_time = lambda file: (first_time(file.path), 0)
+        chain = sorted(instance.files.values(), key=by_name if instance.parse is parse_entry else by_time)
         for rank, file in enumerate(chain):
             file.rank = rank
         instance.chain = chain
     return instances
+
+
+def discover_docker(instances, path, container_id, unreadable):
+    for name in sorted(os.listdir(path)):
+        match = DOCKER_NAME.match(name[len(container_id):]) if name.startswith(container_id) else None
+        file = os.path.join(path, name)
+        if match and is_file(file, unreadable):
+            instance = instances.setdefault((container_id,), None) or Instance.of_docker(path, container_id)
+            instances[(container_id,)] = instance
+            try:
+                add_file(instance, file, match[1])
+            except BROKEN as error:
+                unreadable.append(f"{file}: {error!r}")
+
+
+def first_time(path):
+    with open_log(path) as file:
+        entry = parse_docker_entry(file.readline().rstrip(b"\n"))
+    return entry[0] if entry else 0
 
 
 def is_file(path, unreadable):
@@ -228,6 +273,24 @@ def parse_entry(line):
     return when, STREAMS.index(parts[1]), tag == b"P", parts[3] if len(parts) > 3 else b""
 
 
+def parse_docker_entry(line):
+    """The same of Docker's json-file driver."""
+    def no_constant(text):
+        raise ValueError(text)
+
+    if len(line) > DOCKER_ENTRY:
+        return None
+    try:
+        entry = json.loads(line.decode("utf-8", "replace"), parse_constant=no_constant)
+        log, stream, when = entry.get("log", ""), entry["stream"], nanoseconds(entry["time"].encode())
+        if when is None or not isinstance(log, str) or stream.encode() not in STREAMS:
+            return None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    body = log[:-1] if log.endswith("\n") else log
+    return when, STREAMS.index(stream.encode()), body == log, LONE.sub("\ufffd", body).encode()
+
+
 def digest_of(body):
     return int.from_bytes(hashlib.blake2b(body, digest_size=8).digest(), "big")
 
@@ -271,7 +334,7 @@ def read_instance(instance, max_line, unreadable):
                 if not line.endswith(b"\n"):
                     break  # A torn end is no entry yet.
                 line = line[:-1]
-                entry = parse_entry(line)
+                entry = instance.parse(line)
                 if entry is None:
                     finish(file, file.start(at, 0, MALFORMED), line, max_line)
                     continue
@@ -360,7 +423,7 @@ class Comparison:
         attributes = record.get("attributes")
         if isinstance(attributes, dict):
             for kind, name, expected in (
-                ("pod uid", "k8s.pod.uid", instance.pod_uid),
+                ("pod uid", "k8s.pod.uid", str(instance.pod_uid)),
                 ("restart", "k8s.container.restart_count", str(instance.restart)),
             ):
                 if name in attributes and str(attributes[name]) != expected:
@@ -463,6 +526,8 @@ class Tree:
             ("kube-system_static-node_fc06af0816b5d23d3b29896dde65db18", "web", 0),
         ):
             self.container(pod_dir, container, restart)
+        for number, labelled in enumerate((True, False)):
+            self.docker(f"{number:02}ab", labelled)
         self.expected.sort(key=lambda record: (record["at"], record["uid"]))
 
     def stamp(self):
@@ -492,6 +557,37 @@ class Tree:
             path = os.path.join(directory, f"{restart}.log" + (f".{name}" if name else ""))
             with (gzip.open if name.endswith(".gz") else open)(path, "wb") as file:
                 file.write(b"".join(raw for raw, _ in part))
+
+    def docker(self, container_id, labelled):
+        directory = os.path.join(self.root, container_id)
+        os.makedirs(directory)
+        labels = {"maintainer": "x"}
+        if labelled:
+            labels = {f"io.kubernetes.pod.{key}": key for key in ("namespace", "name", "uid")}
+            labels["io.kubernetes.container.name"] = "app"
+        with open(os.path.join(directory, "config.v2.json"), "w") as file:
+            json.dump({"Config": {"Labels": labels}}, file)
+        self.instance = Instance.of_docker(directory, container_id)
+        for suffix in (".2.gz", ".1", ""):
+            offset, raw, file_hash = 0, b"", None
+            for number in range(40):
+                text = self.random.choice(("", "plain", "größe <&> \t\"🚀\"", "x" * 20_000)) + f"seq={number}"
+                stream = self.random.randrange(2)
+                record = self.record(stream, text.encode())
+                pieces = [text[i : i + 16_384] for i in range(0, len(text), 16_384)]
+                for index, piece in enumerate(pieces):
+                    stamp = self.stamp().decode()
+                    log = piece + ("\n" if index + 1 == len(pieces) else "")
+                    entry = json.dumps({"log": log, "stream": STREAMS[stream].decode(), "attrs": {"a": [1]}, "time": stamp})
+                    file_hash = file_hash or self.instance.file_hash(entry.encode()[:1024])
+                    if index == 0:
+                        record.update(time=stamp, at=self.now, uid=f"{file_hash}{offset:012x}")
+                    raw, offset = raw + entry.encode() + b"\n", offset + len(entry) + 1
+                self.expected.append(record)
+            with (gzip.open if suffix.endswith(".gz") else open)(
+                os.path.join(directory, f"{container_id}-json.log{suffix}"), "wb"
+            ) as file:
+                file.write(raw)
 
     def line(self, entries, number):
         choice = self.random.randrange(12)

@@ -267,6 +267,7 @@ fn logs_deps(
         pod_labels: config.pods.labels.clone(),
         host_root: paths.root,
         pod_logs_dir: paths.pod_logs,
+        docker_logs_dir: paths.docker_logs,
         state_dir: config.state_dir.clone(),
         pods,
         wait_for_metadata,

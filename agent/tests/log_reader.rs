@@ -46,6 +46,7 @@ fn start(root: &Path, state: &Path) -> (Reader, mpsc::Receiver<Batch>) {
         pod_labels: vec![],
         host_root: root.to_owned(),
         pod_logs_dir: root.join("pods"),
+        docker_logs_dir: root.join("docker"),
         state_dir: state.to_owned(),
         pods: PodIndex::default(),
         wait_for_metadata: false,

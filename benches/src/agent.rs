@@ -56,7 +56,7 @@ impl Running {
         std::fs::write(
             &config,
             format!(
-                "node: {{name: bench}}\nhost: {{pod_logs: {}}}\nstate_dir: {}\nlisten: 127.0.0.1:{http}\n\
+                "node: {{name: bench}}\nhost: {{pod_logs: {}, docker_logs: /nonexistent}}\nstate_dir: {}\nlisten: 127.0.0.1:{http}\n\
                  kubelet: {{url: \"\"}}\nlogs: {{read_existing: true}}\nmetrics: {{push: false}}\n\
                  export: {{endpoint: \"http://127.0.0.1:{port}\", protocol: {}, compression: {}}}\n",
                 pod_logs.display(),

@@ -82,7 +82,13 @@ impl Stack {
         };
         let mut agent = String::new();
         writeln!(agent, "node: {{name: test-node}}")?;
-        writeln!(agent, "host: {{pod_logs: {}}}", pod_logs.display())?;
+        let docker_logs = dir.join("docker");
+        writeln!(
+            agent,
+            "host: {{pod_logs: {}, docker_logs: {}}}",
+            pod_logs.display(),
+            docker_logs.display()
+        )?;
         writeln!(agent, "state_dir: {}", dir.join("agent-state").display())?;
         writeln!(agent, "listen: 127.0.0.1:{}", stack.agent_http)?;
         writeln!(agent, "kubelet: {{url: \"{}\"}}", settings.kubelet)?;

@@ -82,7 +82,6 @@ impl Config {
                 matches!(self.pods.source, PodSource::Socket | PodSource::Api),
                 "`auto`, `kubelet` or `paths`",
             ),
-            ("host.docker_logs", self.host.docker_logs.is_some(), "no value"),
             ("logs.multiline", !logs.multiline.is_empty(), "`[]`"),
             ("canary.interval", self.canary.interval.0 != Duration::ZERO, "0s"),
         ] {

@@ -10,6 +10,7 @@ use super::LogsError;
 use super::checkpoint::{Checkpoints, FileKey, FileState, Found, Store};
 use super::decoders::Decoders;
 use super::discover::PodEntry;
+use super::docker_dirs::DockerDirs;
 use super::filter::Filter;
 use super::fs::{LogFs, Place};
 use super::gz::GzPool;
@@ -80,6 +81,7 @@ pub struct Core<F: LogFs> {
     pub(super) files: HashMap<FileId, TailFile<F::File>>,
     pub(super) lineages: HashMap<LineageId, Lineage>,
     pub(super) dirs: BTreeMap<Arc<str>, PodEntry>,
+    pub(super) docker: DockerDirs,
     pub(super) dirty_places: BTreeSet<Place>,
     pub(super) root_watched: bool,
     pub(super) root_mtime: u64,
@@ -155,6 +157,7 @@ impl<F: LogFs> Core<F> {
             files: HashMap::new(),
             lineages: HashMap::new(),
             dirs: BTreeMap::new(),
+            docker: DockerDirs::default(),
             dirty_places: BTreeSet::new(),
             root_watched: false,
             root_mtime: 0,
@@ -234,7 +237,7 @@ impl<F: LogFs> Core<F> {
             self.outbox.due(),
             self.next_rescan,
             self.needs_flush().then_some(self.next_flush),
-            (!watched).then_some(self.next_dir_check),
+            (!watched || self.docker.has_unnamed()).then_some(self.next_dir_check),
         ];
         times.into_iter().flatten().min().or(Some(self.next_flush + FLUSH))
     }
@@ -391,8 +394,7 @@ fn on_grid(started: Instant, at: Instant) -> Instant {
 
 /// The ledger row of a file of an earlier process.
 pub(super) fn row_of(key: &FileKey) -> Option<RowKey> {
-    let pod = super::pod_path::pod_dir(&key.pod_dir)?;
-    Some(RowKey { namespace: pod.namespace, pod: pod.pod, container: key.container.clone() })
+    super::layout::row_of(&key.pod_dir, &key.container)
 }
 
 /// Turns an error of the state store into the reader's.

@@ -1,4 +1,5 @@
-//! Which log files there are: listings of directories that changed, compared with what is known.
+//! Which log files there are: listings of directories that changed, compared with what is known. Here those of the pod log
+//! directory; [`super::docker_dirs`] has Docker's.
 //!
 //! An event only marks a directory; the listing decides. So a lost or late event costs time, never a file.
 
@@ -8,9 +9,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::core::{Core, Now};
+use super::docker_config::Owner;
+use super::format::Format;
 use super::fs::{LogFs, Place, Stat};
 use super::join::Joiner;
-use super::ledger::RowKey;
+use super::layout::{self, DOCKER, Layout};
 use super::limits::Quota;
 use super::lineage::{FIRST_LOOK, Lineage, LineageId};
 use super::odd::{self, Oddity};
@@ -51,6 +54,7 @@ impl<F: LogFs> Core<F> {
     /// Everything is to be listed again.
     pub(super) fn mark_all_dirty(&mut self) {
         self.dirty_places.insert(Place::Root);
+        self.dirty_places.extend(self.docker.places(true));
         for (pod, entry) in &self.dirs {
             self.dirty_places.insert(Place::Pod(pod.clone()));
             for container in entry.containers.keys() {
@@ -61,6 +65,7 @@ impl<F: LogFs> Core<F> {
 
     /// Directories that are not watched are to be listed again when their time of change moved.
     pub(super) fn check_unwatched(&mut self) {
+        self.check_docker();
         if !self.root_watched && self.mtime_of("") != self.root_mtime {
             self.dirty_places.insert(Place::Root);
         }
@@ -86,7 +91,7 @@ impl<F: LogFs> Core<F> {
         }
     }
 
-    fn mtime_of(&mut self, path: &str) -> u64 {
+    pub(super) fn mtime_of(&mut self, path: &str) -> u64 {
         self.fs.stat(path).map_or(0, |stat| stat.mtime_nanos)
     }
 
@@ -94,6 +99,8 @@ impl<F: LogFs> Core<F> {
     pub(super) fn look(&mut self, now: Now) {
         while let Some(place) = self.dirty_places.pop_first() {
             match place {
+                Place::DockerRoot => self.look_docker_root(),
+                Place::Docker(id) => self.look_docker(&id, now),
                 Place::Root => self.look_root(now),
                 Place::Pod(pod) => self.look_pod(&pod, now),
                 Place::Container(pod, container) => self.look_container(&pod, &container, now),
@@ -218,7 +225,7 @@ impl<F: LogFs> Core<F> {
                 (inner.watched, inner.mtime) = (watched, mtime);
             }
         }
-        let listing = match self.list_container(&dir, now.mono) {
+        let listing = match self.list_container(pod, container, &dir, now.mono) {
             Ok(listing) => {
                 self.unreadable.remove(&dir);
                 listing
@@ -259,7 +266,13 @@ impl<F: LogFs> Core<F> {
         self.dirs.get_mut(pod)?.containers.get_mut(container)
     }
 
-    fn list_container(&mut self, dir: &str, now: Instant) -> io::Result<Listing> {
+    fn list_container(
+        &mut self,
+        pod: &Arc<str>,
+        container: &Arc<str>,
+        dir: &str,
+        now: Instant,
+    ) -> io::Result<Listing> {
         let mut listing = Listing::new();
         let names = self.fs.list(dir)?;
         self.forget_unreadable(dir, &names);
@@ -286,6 +299,14 @@ impl<F: LogFs> Core<F> {
                     continue;
                 }
             };
+            let owner = || Owner {
+                pod: pod_path::pod_dir(pod).unwrap_or_default(),
+                container: container.to_string(),
+                restart: parsed.restart,
+            };
+            if self.is_dockers(stat.node, owner) {
+                continue;
+            }
             let listed = listing.entry(parsed.restart).or_default().entry(parsed.suffix).or_default();
             if parsed.gz {
                 listed.gz = Some(stat);
@@ -297,8 +318,11 @@ impl<F: LogFs> Core<F> {
     }
 
     /// Drops what could not be read below a directory and is no longer there.
-    fn forget_unreadable(&mut self, dir: &str, names: &[String]) {
+    pub(super) fn forget_unreadable(&mut self, dir: &str, names: &[String]) {
         self.unreadable.retain(|path| {
+            if dir.is_empty() && path.starts_with(DOCKER) {
+                return true;
+            }
             let below = if dir.is_empty() { Some(path.as_str()) } else { below(path, dir) };
             let Some(below) = below.filter(|below| !below.is_empty()) else { return true };
             let name = below.split('/').next().unwrap_or(below);
@@ -308,30 +332,41 @@ impl<F: LogFs> Core<F> {
 
     pub(super) fn say_unreadable(&mut self, path: &str, error: &io::Error) {
         if self.unreadable.insert(path.to_owned()) {
-            tracing::warn!(path, %error, "cannot read below the pod log directory: tried again at each listing");
+            tracing::warn!(path, %error, "cannot read a log file or directory: tried again at each listing");
         }
     }
 
     fn add_lineage(&mut self, pod_dir: &Arc<str>, container: &Arc<str>, restart: u32, now: Instant) {
-        let Some(entry) = self.dirs.get_mut(pod_dir) else { return };
+        let Some(entry) = self.dirs.get(pod_dir) else { return };
         let pod = entry.pod.clone();
-        let id = LineageId(self.next_lineage);
-        self.next_lineage += 1;
-        if let Some(inner) = entry.containers.get_mut(container) {
+        let id = self.make_lineage(pod_dir.clone(), pod, container, restart, Layout::Pods, now);
+        if let Some(inner) = self.container_entry(pod_dir, container) {
             inner.lineages.insert(restart, id);
         }
-        let row = RowKey {
-            namespace: pod.namespace.clone(),
-            pod: pod.pod.clone(),
-            container: container.to_string(),
-        };
+    }
+
+    /// A lineage without files.
+    pub(super) fn make_lineage(
+        &mut self,
+        dir: Arc<str>,
+        pod: PodDir,
+        container: &str,
+        restart: u32,
+        layout: Layout,
+        now: Instant,
+    ) -> LineageId {
+        let id = LineageId(self.next_lineage);
+        self.next_lineage += 1;
+        let row = layout::row_of(&dir, container).unwrap_or_default();
         self.ledger.set_alive(&row, true, now);
-        let ruled_out = !self.settings.filter.admits(&pod, container);
-        let redact = self.redactor.rules_for(&pod, container);
+        let ruled_out = !self.settings.filter.admits(&pod, &row.container);
+        let redact = self.redactor.rules_for(&pod, &row.container);
         let lineage = Lineage {
-            pod_dir: pod_dir.clone(),
+            layout,
+            format: Format::Cri,
+            pod_dir: dir,
             pod,
-            container: container.clone(),
+            container: container.into(),
             restart,
             files: Vec::new(),
             joiner: Joiner::default(),
@@ -348,5 +383,6 @@ impl<F: LogFs> Core<F> {
             period: FIRST_LOOK,
         };
         self.lineages.insert(id, lineage);
+        id
     }
 }

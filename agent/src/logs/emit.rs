@@ -137,7 +137,8 @@ impl<F: LogFs> Core<F> {
             }
             read_file::<F>(files, gz, extent.file, buffer, offset)
         };
-        let gathered = record::gather(&mut read_at, extents, self.settings.max_line, &mut joined, &mut side);
+        let (format, max_line) = (context.format, self.settings.max_line);
+        let gathered = record::gather(&mut read_at, format, extents, max_line, &mut joined, &mut side);
         // Behind the reading: what was put in its place since must not get its name.
         let is_other = again.iter().any(|file| matches!(self.begins_as_before(*file), Ok(false)));
         let outcome = match gathered {
@@ -160,9 +161,9 @@ impl<F: LogFs> Core<F> {
 
     /// What is the same for all records that are read now and begin in a file with this identity.
     pub(super) fn context(&self, lineage: LineageId, hash: FileHash, now: Now) -> Context {
-        let of = self.lineages.get(&lineage).map(|lineage| (lineage.parse, lineage.redact));
-        let (parse, redact) = of.unwrap_or_default();
-        Context { observed_nanos: now.wall_nanos, parse, redact, hash }
+        let of = self.lineages.get(&lineage).map(|lineage| (lineage.parse, lineage.redact, lineage.format));
+        let (parse, redact, format) = of.unwrap_or_default();
+        Context { observed_nanos: now.wall_nanos, parse, redact, format, hash }
     }
 
     /// The budgets of a lineage's container.

@@ -1,6 +1,7 @@
 //! The file system as the reader needs it, so that the core runs on a simulated one too; and the host's.
 //!
-//! Paths are relative to the pod log directory, with `/`, `""` being the directory itself.
+//! Paths are relative to the pod log directory, with `/`, `""` being the directory itself; those that begin with
+//! [`DOCKER`] are below Docker's container directory.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 
+use super::layout::DOCKER;
 use super::tail::FileId;
 
 /// What `stat` says.
@@ -36,9 +38,13 @@ pub trait LogFile: Send {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 }
 
-/// What is being watched.
+/// What is being watched. In the order in which they are listed: what Docker has is known before links to it are met.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Place {
+    /// Docker's container directory.
+    DockerRoot,
+    /// A container's directory there.
+    Docker(Arc<str>),
     /// The pod log directory.
     Root,
     /// A pod's directory.
@@ -58,7 +64,7 @@ pub struct Changes {
     pub overflow: bool,
 }
 
-/// The pod log directory.
+/// The directories of log files.
 pub trait LogFs: Send {
     /// An open file.
     type File: LogFile;
@@ -78,13 +84,32 @@ pub trait LogFs: Send {
 
 /// The host's file system below its root.
 pub struct HostFs {
-    root: OwnedFd,
-    root_path: PathBuf,
-    base: PathBuf,
+    pods: Tree,
+    docker: Tree,
     beneath: bool,
     inotify: Option<Inotify>,
     watches: HashMap<WatchDescriptor, Target>,
     events: Vec<u8>,
+}
+
+/// A directory, and where links in it are resolved.
+struct Tree {
+    root: OwnedFd,
+    root_path: PathBuf,
+    base: PathBuf,
+}
+
+impl Tree {
+    /// `dir` below `root` is resolved inside it; elsewhere it is resolved as it stands.
+    fn open(root: &Path, dir: &Path) -> io::Result<Self> {
+        let (root, base) = match dir.strip_prefix(root) {
+            Ok(base) => (root, base),
+            Err(_) => (Path::new("/"), dir.strip_prefix("/").unwrap_or(dir)),
+        };
+        let handle =
+            rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Self { root: handle, root_path: root.to_owned(), base: base.to_owned() })
+    }
 }
 
 #[derive(Clone)]
@@ -94,21 +119,14 @@ enum Target {
 }
 
 impl HostFs {
-    /// Opens the host's root. `dir` below `root` is resolved inside it; elsewhere it is resolved as it stands.
-    pub fn open(root: &Path, dir: &Path) -> io::Result<Self> {
-        let (root, base) = match dir.strip_prefix(root) {
-            Ok(base) => (root, base),
-            Err(_) => (Path::new("/"), dir.strip_prefix("/").unwrap_or(dir)),
-        };
-        let handle =
-            rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    /// Opens the host's root. A directory below it is resolved inside it; elsewhere it is resolved as it stands.
+    pub fn open(root: &Path, pod_logs: &Path, docker_logs: &Path) -> io::Result<Self> {
         let inotify = Inotify::init()
             .inspect_err(|error| tracing::warn!(%error, "no inotify instance: log directories are looked at each second"))
             .ok();
         Ok(Self {
-            root: handle,
-            root_path: root.to_owned(),
-            base: base.to_owned(),
+            pods: Tree::open(root, pod_logs)?,
+            docker: Tree::open(root, docker_logs)?,
             beneath: true,
             inotify,
             watches: HashMap::new(),
@@ -122,12 +140,16 @@ impl HostFs {
     }
 
     fn open_with(&mut self, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
-        let full = if path.is_empty() { self.base.clone() } else { self.base.join(path) };
+        let (tree, path) = match path.strip_prefix(DOCKER) {
+            Some(path) => (&self.docker, path.trim_start_matches('/')),
+            None => (&self.pods, path),
+        };
+        let full = if path.is_empty() { tree.base.clone() } else { tree.base.join(path) };
         let full = if full.as_os_str().is_empty() { PathBuf::from(".") } else { full };
         let flags = flags | OFlags::CLOEXEC;
         if self.beneath {
             let opened = rustix::fs::openat2(
-                &self.root,
+                &tree.root,
                 &full,
                 flags,
                 Mode::empty(),
@@ -139,7 +161,7 @@ impl HostFs {
                 other => return other.map_err(io::Error::from),
             }
         }
-        rustix::fs::open(self.root_path.join(full), flags, Mode::empty()).map_err(io::Error::from)
+        rustix::fs::open(tree.root_path.join(full), flags, Mode::empty()).map_err(io::Error::from)
     }
 }
 

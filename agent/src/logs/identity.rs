@@ -7,8 +7,10 @@ use sonde_wire::uid::{self, FIRST_ENTRY_BYTES, FileHash};
 
 use super::checkpoint::{FileKey, FileState};
 use super::core::{Core, Now};
+use super::format;
 use super::fs::LogFs;
 use super::gz::{self, GzPool};
+use super::layout::Layout;
 use super::ledger::{Account, Excluded, Lost};
 use super::open::read_file;
 use super::tail::{FileId, Handle, Identity};
@@ -40,8 +42,12 @@ impl<F: LogFs> Core<F> {
             self.note_empty_gz(id);
         }
         let Some(file) = self.files.get(&id) else { return Ok(false) };
-        let Some(lineage) = self.lineages.get(&file.lineage) else { return Ok(false) };
         let of = file.lineage;
+        let Some(lineage) = self.lineages.get_mut(&of) else { return Ok(false) };
+        if lineage.layout == Layout::Pods && !head.is_empty() {
+            // A link to Docker's file, where Docker's directory is not the one that we were told of.
+            lineage.format = format::of_head(head);
+        }
         let (pod_dir, container, restart) =
             (lineage.pod_dir.clone(), lineage.container.clone(), lineage.restart);
         let pod_uid = lineage.pod.uid.clone();

@@ -5,11 +5,15 @@ use std::time::{Duration, Instant};
 
 use sonde_wire::attrs::AttrSet;
 
+use super::format::Format;
+use super::fs::Place;
 use super::join::Joiner;
+use super::layout::{DOCKER, Layout};
 use super::ledger::RowKey;
 use super::limits::Quota;
 use super::pod_path::PodDir;
 use super::redact::RuleSet;
+use super::resource::Source;
 use super::tail::FileId;
 
 /// Names a lineage within this process.
@@ -23,11 +27,15 @@ pub const LAST_LOOK: Duration = Duration::from_secs(1);
 
 /// One container restart.
 pub struct Lineage {
-    /// Name of the pod's directory.
+    /// Where its files lie.
+    pub layout: Layout,
+    /// How their lines are written.
+    pub format: Format,
+    /// Name of the pod's directory; what the state knows it by, together with container and restart.
     pub pod_dir: Arc<str>,
-    /// The same, taken apart.
+    /// The same, taken apart. Of a container that is known by its id alone, that is the uid, and the rest is empty.
     pub pod: PodDir,
-    /// Container.
+    /// Container; empty where it is not known.
     pub container: Arc<str>,
     /// Restart count.
     pub restart: u32,
@@ -60,17 +68,50 @@ pub struct Lineage {
 }
 
 impl Lineage {
-    /// Path of one of its files below the pod log directory.
+    /// Path of one of its files, as [`super::fs`] takes it.
     pub fn path(&self, name: &str) -> String {
-        format!("{}/{}/{name}", self.pod_dir, self.container)
+        match &self.layout {
+            Layout::Pods => format!("{}/{}/{name}", self.pod_dir, self.container),
+            Layout::Docker(id) => format!("{DOCKER}/{id}/{name}"),
+        }
+    }
+
+    /// The directory in which they are.
+    pub fn place(&self) -> Place {
+        match &self.layout {
+            Layout::Pods => Place::Container(self.pod_dir.clone(), self.container.clone()),
+            Layout::Docker(id) => Place::Docker(id.clone()),
+        }
+    }
+
+    /// What is known of it without its pod.
+    pub fn source(&self) -> Source<'_> {
+        Source {
+            pod: &self.pod,
+            container: &self.container,
+            restart: self.restart,
+            container_id: match &self.layout {
+                Layout::Docker(id) => Some(id),
+                Layout::Pods => None,
+            },
+        }
+    }
+
+    /// Whether there may be a pod that says more of it.
+    pub fn has_pod(&self) -> bool {
+        !self.pod.namespace.is_empty()
     }
 
     /// Name of a compressed or plain file from its suffix.
     pub fn file_name(&self, suffix: Option<&str>, gz: bool) -> String {
         let gz = if gz { ".gz" } else { "" };
+        let live = match &self.layout {
+            Layout::Pods => format!("{}.log", self.restart),
+            Layout::Docker(id) => format!("{id}-json.log"),
+        };
         match suffix {
-            Some(suffix) => format!("{}.log.{suffix}{gz}", self.restart),
-            None => format!("{}.log{gz}", self.restart),
+            Some(suffix) => format!("{live}.{suffix}{gz}"),
+            None => format!("{live}{gz}"),
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Bytes that are lost: truncated, removed before they were read, more than may be held open. And files that are over.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use sonde_wire::logs::Stream;
 
 use super::core::{Core, LineageKey, Now, row_of};
 use super::fs::{LogFs, Place};
+use super::layout::{DOCKER, Layout};
 use super::ledger::{Account, Lost};
 use super::lineage::LineageId;
 use super::tail::{Aside, FileId, Handle, TailFile};
@@ -106,17 +108,20 @@ impl<F: LogFs> Core<F> {
     /// States of an earlier process whose files are not there: what they had unread is lost. A lineage with a file that
     /// could not be identified yet keeps its states.
     pub(super) fn give_up_ghosts(&mut self, now: Instant) {
+        // Whose files are there may not be known yet.
+        if self.docker.has_unnamed() {
+            return;
+        }
         let keys: Vec<LineageKey> = self.restored.keys().cloned().collect();
+        let mut files_of: HashMap<LineageKey, Vec<FileId>> = HashMap::new();
+        for lineage in self.lineages.values() {
+            let key = (lineage.pod_dir.clone(), lineage.container.clone(), lineage.restart);
+            if self.restored.contains_key(&key) {
+                files_of.entry(key).or_default().extend(&lineage.files);
+            }
+        }
         for key in keys {
-            let lineage = self
-                .dirs
-                .get(&key.0)
-                .and_then(|entry| entry.containers.get(&key.1))
-                .and_then(|inner| inner.lineages.get(&key.2));
-            let files = lineage
-                .and_then(|id| self.lineages.get(id))
-                .map(|lineage| lineage.files.as_slice())
-                .unwrap_or_default();
+            let files = files_of.get(&key).map(Vec::as_slice).unwrap_or_default();
             let may_come = files.iter().any(|file| {
                 self.files.get(file).is_some_and(|file| {
                     let may_have_bytes = file.seen > 0 || !file.is_drained();
@@ -124,10 +129,9 @@ impl<F: LogFs> Core<F> {
                 })
             });
             let prefix = format!("{}/{}", key.0, key.1);
-            let hidden = self
-                .unreadable
-                .iter()
-                .any(|path| path.is_empty() || **path == *key.0 || path.starts_with(&prefix));
+            let hidden = self.unreadable.iter().any(|path| {
+                path.is_empty() || **path == *key.0 || path.starts_with(&prefix) || path.starts_with(DOCKER)
+            });
             if may_come || hidden {
                 continue;
             }
@@ -178,15 +182,20 @@ impl<F: LogFs> Core<F> {
             self.lineages.iter().filter(|(_, lineage)| lineage.files.is_empty()).map(|(id, _)| *id).collect();
         for id in empty {
             let Some(lineage) = self.lineages.remove(&id) else { continue };
-            if let Some(entry) = self.dirs.get_mut(&lineage.pod_dir)
-                && let Some(inner) = entry.containers.get_mut(&lineage.container)
-            {
-                inner.lineages.remove(&lineage.restart);
-                let is_dead = !self.lineages.values().any(|other| other.row == lineage.row);
-                self.ledger.set_alive(&lineage.row, !is_dead, now);
+            let is_dead = !self.lineages.values().any(|other| other.row == lineage.row);
+            self.ledger.set_alive(&lineage.row, !is_dead, now);
+            self.dirty_places.insert(lineage.place());
+            match lineage.layout {
+                Layout::Docker(id) => self.docker.forget(&id),
+                Layout::Pods => {
+                    if let Some(entry) = self.dirs.get_mut(&lineage.pod_dir)
+                        && let Some(inner) = entry.containers.get_mut(&lineage.container)
+                    {
+                        inner.lineages.remove(&lineage.restart);
+                    }
+                    self.dirty_places.insert(Place::Pod(lineage.pod_dir));
+                }
             }
-            self.dirty_places.insert(Place::Pod(lineage.pod_dir.clone()));
-            self.dirty_places.insert(Place::Container(lineage.pod_dir, lineage.container));
         }
     }
 

@@ -13,8 +13,8 @@
 //!   reading stops.
 //! - A file is what its first entry says it is, wherever it lies and whatever inode it has.
 //!
-//! The way of a byte: `discover` lists what changed, `pod_path` names it, `reconcile` tells known files from new ones,
-//! `identity` finds what is known of them, `visit` chooses the file, `window` reads and cuts it into lines, `cri` and
+//! The way of a byte: `discover` and `docker_dirs` list what changed, `pod_path` and `layout` name it, `reconcile` tells known files from new ones,
+//! `identity` finds what is known of them, `visit` chooses the file, `window` reads and cuts it into lines, `format`, `cri`, `docker` and
 //! `join` make them whole, `emit`, `record`, `redact`, `fields` and `resource` dress them, `outbox` fills the request; `settle`
 //! hears what became of it (`redo` sends what was refused in smaller requests), `ledger` and `persist` write it down.
 //! `rules` says who is left out, `limits` what is shed, `cuts` ends what nobody ends, `loss` counts what nobody can read any more,
@@ -27,7 +27,7 @@
 //! |---|---|
 //! | code, stacks, runtimes, the page server | about 8 MiB |
 //! | the read buffer | 128 KiB |
-//! | one line read again (`joined`, and the room to read into) | at most 2 x `max_line` = 2 MiB |
+//! | one line read again (`joined`, and the room to read into) | at most 2 x `max_line` = 2 MiB; of Docker's, 256 KiB more |
 //! | the open request | 1 to 2 MiB |
 //! | a line in which [`redact`] found something, before and after | at most 2 x 2 x `max_line` = 4 MiB, and 3 MiB a pattern; nothing without rules |
 //! | requests that the exporter has not compressed yet, and spare buffers for the next ones ([`crate::buffers`]; one is made only when none is spare) | together at most `in_flight` = 4 x the same, normally two |
@@ -52,6 +52,7 @@ use crate::config;
 use crate::pods::PodIndex;
 
 pub mod cri;
+pub mod docker;
 pub mod fields;
 pub mod join;
 pub mod ledger;
@@ -65,11 +66,15 @@ mod core;
 mod cuts;
 mod decoders;
 mod discover;
+mod docker_config;
+mod docker_dirs;
 mod emit;
 mod filter;
+mod format;
 mod fs;
 mod gz;
 mod identity;
+mod layout;
 mod limits;
 mod lineage;
 mod loss;
@@ -110,6 +115,8 @@ pub struct LogsDeps {
     pub host_root: PathBuf,
     /// The pod log directory as this process sees it (normally below `host_root`).
     pub pod_logs_dir: PathBuf,
+    /// Docker's container directory, likewise; it need not be there.
+    pub docker_logs_dir: PathBuf,
     /// Where positions and the ledger are kept; exists, and is locked by this process.
     pub state_dir: PathBuf,
     /// What is known of the pods.
@@ -154,7 +161,7 @@ pub enum LogsError {
 /// One log file, for `/debug/files`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct FileStatus {
-    /// Below the pod log directory.
+    /// Below the pod log directory; `docker:/…` is below Docker's container directory.
     pub path: String,
     /// Namespace.
     pub namespace: String,

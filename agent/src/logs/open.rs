@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::core::Core;
-use super::fs::{LogFs, Place};
+use super::fs::LogFs;
 use super::gz::GzPool;
 use super::tail::{CHECK_BYTES, FileId, Handle, TailFile};
 
@@ -31,8 +31,7 @@ impl<F: LogFs> Core<F> {
         let opened = self.fs.open(&path)?;
         if node.is_some_and(|node| super::fs::LogFile::stat(&opened).is_ok_and(|stat| stat.node != node)) {
             // Another file has its name by now; listing the directory again will say which.
-            let place = Place::Container(lineage.pod_dir.clone(), lineage.container.clone());
-            self.dirty_places.insert(place);
+            self.dirty_places.insert(lineage.place());
             return Err(io::ErrorKind::NotFound.into());
         }
         let opened = Arc::new(opened);

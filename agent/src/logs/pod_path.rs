@@ -7,7 +7,7 @@
 use std::cmp::Ordering;
 
 /// A pod's directory, taken apart.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PodDir {
     /// Namespace.
     pub namespace: String,

@@ -4,6 +4,7 @@ use super::simulation::World;
 use crate::config::ReadExisting;
 
 mod compressed;
+mod docker;
 mod limits;
 mod lines;
 mod privacy;

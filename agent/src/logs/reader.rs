@@ -47,7 +47,7 @@ enum Message {
 impl Reader {
     /// Restores positions, and starts the thread.
     pub fn start(deps: LogsDeps) -> Result<Self, LogsError> {
-        let fs = HostFs::open(&deps.host_root, &deps.pod_logs_dir)
+        let fs = HostFs::open(&deps.host_root, &deps.pod_logs_dir, &deps.docker_logs_dir)
             .map_err(|source| LogsError::Root { path: deps.host_root.clone(), source })?;
         let settings = Settings {
             node: Node { cluster: deps.cluster, name: deps.node_name, labels: deps.pod_labels },

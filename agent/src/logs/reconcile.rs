@@ -11,7 +11,6 @@ use super::discover::Listed;
 use super::fs::LogFs;
 use super::identity::fit;
 use super::lineage::{FIRST_LOOK, LineageId};
-use super::pod_path;
 use super::tail::{Aside, FileId, Handle, TailFile};
 
 impl<F: LogFs> Core<F> {
@@ -232,7 +231,7 @@ impl<F: LogFs> Core<F> {
         let mut at = lineage.files.len();
         while at > 0 {
             let Some(before) = self.files.get(&lineage.files[at - 1]) else { break };
-            if !before.is_named() || pod_path::order(before.suffix.as_deref(), suffix).is_le() {
+            if !before.is_named() || lineage.layout.order(before.suffix.as_deref(), suffix).is_le() {
                 break;
             }
             at -= 1;

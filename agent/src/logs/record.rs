@@ -6,8 +6,9 @@ use std::io;
 use sonde_wire::logs::{LogRecord, Stream};
 use sonde_wire::uid::{FileHash, RecordUid};
 
-use super::cri::{self, CriLine, MAX_HEADER};
+use super::cri::CriLine;
 use super::fields::{self, Fields};
+use super::format::{AnyLines, Format, Lines};
 use super::join::Extent;
 use super::redact::RuleSet;
 
@@ -59,6 +60,8 @@ pub struct Context {
     pub parse: bool,
     /// What is taken out of bodies.
     pub redact: RuleSet,
+    /// How the lines are written.
+    pub format: Format,
     /// Identity of the file in which the record starts.
     pub hash: FileHash,
 }
@@ -93,6 +96,7 @@ pub type ReadAt<'a> = &'a mut dyn FnMut(&Extent, &mut [u8], u64) -> io::Result<u
 /// Reads a line's entries again and joins their bodies in `out`, up to `max_line`. `side` is room to read into.
 pub fn gather(
     read_at: ReadAt<'_>,
+    format: Format,
     extents: &[Extent],
     max_line: usize,
     out: &mut Vec<u8>,
@@ -100,6 +104,9 @@ pub fn gather(
 ) -> io::Result<Gathered> {
     out.clear();
     let mut gathered = Gathered::default();
+    let mut lines = AnyLines::new(format);
+    // As much of an entry is read as makes its header and a whole body.
+    let most = max_line + lines.most_header();
     let mut is_first = true;
     for (nth, extent) in extents.iter().enumerate() {
         let rest_after: u64 = extents[nth + 1..].iter().map(|extent| extent.end - extent.start).sum();
@@ -116,16 +123,16 @@ pub fn gather(
             let mut used = 0;
             while !rest.is_empty() {
                 let newline = memchr::memchr(b'\n', rest);
-                if newline.is_none() && !at_end && wanted < max_line + MAX_HEADER {
+                if newline.is_none() && !at_end && wanted < most {
                     break;
                 }
                 let entry = &rest[..newline.unwrap_or(rest.len())];
-                let header = cri::parse(entry);
+                let header = lines.header(entry);
                 if is_first {
                     gathered.first = header;
                     is_first = false;
                 }
-                let text = &entry[header.map_or(0, |header| header.body)..];
+                let text = header.as_ref().map_or(entry, |header| lines.body(entry, header));
                 let taken = text.len().min(max_line - out.len());
                 out.extend_from_slice(&text[..taken]);
                 let unread = extent.end - at - (used + entry.len()) as u64 - u64::from(newline.is_some());
@@ -138,7 +145,7 @@ pub fn gather(
                 rest = &rest[step..];
             }
             if used == 0 {
-                room = (room * 2).min(max_line + MAX_HEADER);
+                room = (room * 2).min(most);
                 if wanted < room.min(usize::try_from(extent.end - at).unwrap_or(usize::MAX)) {
                     continue;
                 }
@@ -166,7 +173,7 @@ mod tests {
             Ok(len)
         };
         let (mut out, mut side) = (Vec::new(), Vec::new());
-        let gathered = gather(&mut read_at, &extents, max_line, &mut out, &mut side).unwrap();
+        let gathered = gather(&mut read_at, Format::Cri, &extents, max_line, &mut out, &mut side).unwrap();
         (out, gathered)
     }
 

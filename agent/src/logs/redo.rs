@@ -7,7 +7,8 @@ use sonde_wire::logs::Stream;
 
 use super::checkpoint::Cut;
 use super::core::{Core, Now};
-use super::cri;
+use super::cri::CriLine;
+use super::format::{AnyLines, Lines};
 use super::fs::LogFs;
 use super::join::{Extent, Joiner, Step, most_extents};
 use super::ledger::{Account, Lost};
@@ -94,9 +95,11 @@ impl<F: LogFs> Core<F> {
     }
 
     /// End and header of the entry at `at`, which ends by `limit`.
-    fn entry_at(&mut self, id: FileId, at: u64, limit: u64) -> Option<(u64, Option<cri::CriLine>)> {
+    fn entry_at(&mut self, id: FileId, at: u64, limit: u64) -> Option<(u64, Option<CriLine>)> {
+        let of = self.files.get(&id).and_then(|file| self.lineages.get(&file.lineage));
+        let mut lines = AnyLines::new(of.map(|lineage| lineage.format).unwrap_or_default());
         let mut buffer = std::mem::take(&mut self.side);
-        buffer.resize(16 << 10, 0);
+        buffer.resize(lines.most_header().max(16 << 10), 0);
         let mut from = at;
         let mut header = None;
         let mut found = None;
@@ -119,7 +122,7 @@ impl<F: LogFs> Core<F> {
             }
             let newline = memchr::memchr(b'\n', &buffer[..read]);
             if from == at {
-                header = cri::parse(&buffer[..newline.unwrap_or(read)]);
+                header = lines.header(&buffer[..newline.unwrap_or(read)]);
             }
             if let Some(newline) = newline {
                 found = Some(from + newline as u64 + 1);

@@ -19,21 +19,35 @@ pub struct Node {
     pub labels: Vec<String>,
 }
 
-/// The attributes: namespace, pod, uid, container and restart come from the path, the rest from the pod where it is
-/// known. `meta` belongs to the path's uid; what it says of another restart of the container is not used.
-pub fn attributes(
-    node: &Node,
-    path: &PodDir,
-    container: &str,
-    restart: u32,
-    meta: Option<&PodMeta>,
-) -> AttrSet {
+/// What a log file's place says.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// Whose it is; without a name, a container that is known by its id alone.
+    pub pod: &'a PodDir,
+    /// Container.
+    pub container: &'a str,
+    /// Restart count.
+    pub restart: u32,
+    /// The runtime's id of the container, where the place says it.
+    pub container_id: Option<&'a str>,
+}
+
+/// The attributes: namespace, pod, uid, container and restart come from the path or Docker's labels, the rest from the pod
+/// where it is known. `meta` belongs to the path's uid; what it says of another restart of the container is not used.
+pub fn attributes(node: &Node, source: &Source<'_>, meta: Option<&PodMeta>) -> AttrSet {
+    let Source { pod: path, container, restart, container_id } = *source;
     let mut set = AttrSet::builder();
     if !node.cluster.is_empty() {
         set = set.str(keys::CLUSTER_NAME, &node.cluster);
     }
+    set = set.str(keys::NODE_NAME, &node.name);
+    if let Some(id) = container_id {
+        set = set.str(keys::CONTAINER_ID, id);
+        if path.namespace.is_empty() {
+            return set.str(keys::SERVICE_NAME, id).build();
+        }
+    }
     set = set
-        .str(keys::NODE_NAME, &node.name)
         .str(keys::NAMESPACE_NAME, &path.namespace)
         .str(keys::POD_NAME, &path.pod)
         .str(keys::POD_UID, &path.uid)
@@ -44,7 +58,7 @@ pub fn attributes(
         return set.str(keys::SERVICE_NAME, container).build();
     };
     if let Some(found) = meta.containers.iter().find(|found| found.name == container) {
-        if found.restart_count == restart && !found.id.is_empty() {
+        if found.restart_count == restart && !found.id.is_empty() && container_id.is_none() {
             set = set.str(keys::CONTAINER_ID, &found.id);
         }
         let (image, tag) = image(found);
@@ -142,7 +156,8 @@ mod tests {
             labels: vec!["app".into(), "app.kubernetes.io/*".into()],
         };
         let path = PodDir { namespace: "shop".into(), pod: "web-1".into(), uid: uid.into() };
-        String::from_utf8_lossy(attributes(&node, &path, "app", restart, meta).bytes()).into_owned()
+        let source = Source { pod: &path, container: "app", restart, container_id: None };
+        String::from_utf8_lossy(attributes(&node, &source, meta).bytes()).into_owned()
     }
 
     #[test]

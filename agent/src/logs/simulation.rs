@@ -19,6 +19,8 @@ pub(super) use world::{World, decode, severities};
 /// The container's side: what it writes, and the lines it means.
 struct Writer {
     dir: String,
+    live_path: String,
+    docker: bool,
     pod: String,
     stamp: u64,
     rotations: u64,
@@ -37,9 +39,11 @@ struct Writer {
 
 impl Writer {
     fn new(n: usize) -> Self {
-        let pod = format!("pod-{n}");
+        let (pod, dir) = (format!("pod-{n}"), format!("ns_pod-{n}_uid-{n}/app"));
         Self {
-            dir: format!("ns_{pod}_uid-{n}/app"),
+            live_path: format!("{dir}/0.log"),
+            dir,
+            docker: false,
             pod,
             stamp: 0,
             rotations: 0,
@@ -53,19 +57,32 @@ impl Writer {
         }
     }
 
+    /// In Docker's directory, named by its labels.
+    fn of_docker(n: usize, disk: &Disk) -> Self {
+        let (id, writer) = (format!("id{n}"), Self::new(n));
+        let dir = format!("docker:/{id}");
+        disk.append(
+            &format!("{dir}/config.v2.json"),
+            docker_config(&writer.pod, &format!("uid-{n}")).as_bytes(),
+        );
+        Self { live_path: format!("{dir}/{id}-json.log"), dir, docker: true, ..writer }
+    }
+
     fn write(&mut self, disk: &Disk, stderr: bool, partial: bool, len: usize) {
         self.stamp += 1;
         let index = usize::from(stderr);
         let text = format!("{:06}:{}", self.stamp, "x".repeat(len));
         let stream = if stderr { "stderr" } else { "stdout" };
         let tag = if partial { "P" } else { "F" };
-        let entry = format!(
-            "2026-11-20T16:{:02}:{:02}.{:09}Z {stream} {tag} {text}\n",
-            self.stamp / 60 % 60,
-            self.stamp % 60,
-            self.stamp
-        );
-        disk.append(&format!("{}/0.log", self.dir), entry.as_bytes());
+        let stamp =
+            format!("2026-11-20T16:{:02}:{:02}.{:09}Z", self.stamp / 60 % 60, self.stamp % 60, self.stamp);
+        let entry = if self.docker {
+            let end = if partial { "" } else { "\\n" };
+            format!("{{\"log\":\"{text}{end}\",\"stream\":\"{stream}\",\"time\":\"{stamp}\"}}\n")
+        } else {
+            format!("{stamp} {stream} {tag} {text}\n")
+        };
+        disk.append(&self.live_path, entry.as_bytes());
         self.live.push((stderr, partial, len));
         let line = self.open[index].take().unwrap_or_default() + &text;
         self.open_bytes[index] += entry.len() as u64;
@@ -76,25 +93,36 @@ impl Writer {
     }
 
     fn rotate(&mut self, disk: &Disk, compress: bool) {
-        let live = format!("{}/0.log", self.dir);
+        let live = self.live_path.clone();
+        let rotated = || disk.names(&live).into_iter().filter(|path| *path != live);
         if !disk.names(&self.dir).contains(&live) {
             return;
         }
         if compress {
-            for path in disk.names(&self.dir).iter().filter(|path| !path.ends_with(".gz") && **path != live) {
-                disk.gzip(path);
-                disk.remove(path);
+            for path in rotated().filter(|path| !path.ends_with(".gz")) {
+                disk.gzip(&path);
+                disk.remove(&path);
             }
         }
         self.live.clear();
         self.live_from = [self.lines[0].len(), self.lines[1].len()];
         self.rotations += 1;
-        disk.rename(&live, &format!("{live}.20261120-{:06}", self.rotations));
+        if !self.docker {
+            disk.rename(&live, &format!("{live}.20261120-{:06}", self.rotations));
+            return;
+        }
+        // All numbers move up, the oldest first.
+        for number in (1..self.rotations).rev() {
+            for end in ["", ".gz"] {
+                disk.rename(&format!("{live}.{number}{end}"), &format!("{live}.{}{end}", number + 1));
+            }
+        }
+        disk.rename(&live, &format!("{live}.1"));
     }
 
     /// Empties the live file in its place and writes entries of the same lengths, at most `keep`.
     fn truncate(&mut self, disk: &Disk, keep: usize) {
-        let live = format!("{}/0.log", self.dir);
+        let live = self.live_path.clone();
         if !disk.names(&self.dir).contains(&live) {
             return;
         }
@@ -113,6 +141,18 @@ impl Writer {
             }
         }
     }
+}
+
+/// What Docker keeps of a container of a pod.
+pub(super) fn docker_config(pod: &str, uid: &str) -> String {
+    let label = |key: &str, value: &str| format!("\"io.kubernetes.{key}\":\"{value}\"");
+    let labels = [
+        label("pod.namespace", "ns"),
+        label("pod.name", pod),
+        label("pod.uid", uid),
+        label("container.name", "app"),
+    ];
+    format!("{{\"Config\":{{\"Labels\":{{{}}}}}}}", labels.join(","))
 }
 
 #[derive(Clone, Debug)]
@@ -143,7 +183,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 fn run(steps: Vec<Step>) {
     let mut world = World::new(ReadExisting::All);
-    let mut writers: Vec<Writer> = (0..3).map(Writer::new).collect();
+    let mut writers: Vec<Writer> = (0..2).map(Writer::new).collect();
+    writers.push(Writer::of_docker(2, &world.disk));
     for step in steps {
         match step {
             Step::Write { container, stderr, fragments, len } => {

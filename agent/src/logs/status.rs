@@ -62,7 +62,7 @@ impl<F: LogFs> Core<F> {
                     path: lineage.path(&file.name),
                     namespace: lineage.pod.namespace.clone(),
                     pod: lineage.pod.pod.clone(),
-                    container: lineage.container.to_string(),
+                    container: lineage.row.container.clone(),
                     size: file.seen,
                     read: file.read,
                     acked: file.settled.watermark(),

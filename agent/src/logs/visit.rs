@@ -93,8 +93,9 @@ impl<F: LogFs> Core<F> {
         if lineage.attributes.as_ref().is_some_and(|(_, of)| *of == version) {
             return None;
         }
-        let meta = self.pods.get(&lineage.pod.uid);
-        if meta.is_none() && lineage.attributes.is_none() {
+        let has_pod = lineage.has_pod();
+        let meta = if has_pod { self.pods.get(&lineage.pod.uid) } else { None };
+        if has_pod && meta.is_none() && lineage.attributes.is_none() {
             if lineage.hold_until.is_none() {
                 self.pods.want();
             }
@@ -105,13 +106,7 @@ impl<F: LogFs> Core<F> {
                 }
             }
         }
-        let set = resource::attributes(
-            &self.settings.node,
-            &lineage.pod,
-            &lineage.container,
-            lineage.restart,
-            meta.as_deref(),
-        );
+        let set = resource::attributes(&self.settings.node, &lineage.source(), meta.as_deref());
         if lineage.attributes.replace((set, version)).is_none() {
             // What is kept of them says less until now.
             self.dirty_files.extend(&lineage.files);

@@ -6,8 +6,8 @@ use sonde_wire::uid::FileHash;
 
 use super::checkpoint::Cut;
 use super::core::{Core, Now, QUANTUM};
-use super::cri::{self, Clock, MAX_HEADER};
 use super::emit::Last;
+use super::format::{AnyLines, CriLines, DockerLines, Format, Lines};
 use super::fs::LogFs;
 use super::join::{Extent, Joined, Step, most_extents};
 use super::ledger::{Account, Lost};
@@ -141,7 +141,11 @@ impl<F: LogFs> Core<F> {
             return Ok((Progress::End, window.len()));
         }
         let is_full = window.len() == QUANTUM + CHECK_BYTES || window.len() - back >= QUANTUM;
-        let done = self.parse_lines(lineage, id, hash, window, base, now);
+        let format = self.lineages.get(&lineage).map(|lineage| lineage.format).unwrap_or_default();
+        let done = match format {
+            Format::Cri => self.parse_lines(CriLines::default(), lineage, id, hash, window, base, now),
+            Format::Docker => self.parse_lines(DockerLines::default(), lineage, id, hash, window, base, now),
+        };
         let (position, blocked) = (done.position, done.blocked);
         let progressed = position > start;
         self.commit(lineage, id, done);
@@ -171,8 +175,10 @@ impl<F: LogFs> Core<F> {
     }
 
     /// Cuts a window into lines and emits what they complete.
-    fn parse_lines(
+    #[allow(clippy::too_many_arguments)]
+    fn parse_lines<L: Lines>(
         &mut self,
+        mut lines: L,
         lineage: LineageId,
         id: FileId,
         hash: FileHash,
@@ -192,7 +198,6 @@ impl<F: LogFs> Core<F> {
         let mut done = Window::new(read, self.gate(lineage));
         let end = base + window.len() as u64;
         self.outbox.open(&set);
-        let mut clock = Clock::default();
         // Out of the map for the time of the loop: no look-up a line.
         let mut joiner = self
             .lineages
@@ -223,7 +228,7 @@ impl<F: LogFs> Core<F> {
             let line = &rest[..len];
             let entry = Extent { file: id, start: done.position, end: done.position + step as u64 };
             done.position = entry.end;
-            let header = clock.parse(line);
+            let header = lines.header(line);
             match header {
                 Some(header) => {
                     let mut step = joiner.push(
@@ -244,7 +249,7 @@ impl<F: LogFs> Core<F> {
                         Step::Single => self.emit_single(
                             context,
                             Some(header),
-                            &line[header.body..],
+                            lines.body(line, &header),
                             entry,
                             cutoff,
                             resend_below,
@@ -304,10 +309,13 @@ impl<F: LogFs> Core<F> {
         let (line_end, end) = (base + len as u64, base + step as u64);
         let cuts = file.cuts.clone();
         let context = self.context(lineage, hash, now);
-        let mut head = [0u8; MAX_HEADER];
-        let head_len = read_file::<F>(&self.files, &mut self.gz, id, &mut head, start)?;
-        let head_len = head_len.min(usize::try_from(line_end - start).unwrap_or(head_len));
-        let header = cri::parse(&head[..head_len]);
+        let mut lines = AnyLines::new(context.format);
+        let mut head = std::mem::take(&mut self.side);
+        head.resize(usize::try_from(line_end - start).unwrap_or(usize::MAX).min(lines.most_header()), 0);
+        let head_len = read_file::<F>(&self.files, &mut self.gz, id, &mut head, start);
+        let header = head_len.as_ref().ok().and_then(|len| lines.header(&head[..*len]));
+        self.side = head;
+        head_len?;
         let entry = Extent { file: id, start, end };
         let mut done = Window::new(end, self.gate(lineage));
         let joined = match (header, self.lineages.get_mut(&lineage)) {

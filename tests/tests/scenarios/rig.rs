@@ -104,7 +104,10 @@ impl Rig {
         let page = http::text(self.stack.agent_http, "/debug/files").ok()?;
         let files: Value = serde_json::from_str(&page).ok()?;
         let files = files.as_array().or_else(|| files["files"].as_array())?.clone();
-        let end = path.components().rev().take(3).collect::<Vec<_>>().into_iter().rev().collect::<PathBuf>();
+        // Of Docker's containers the page shows the directory by another name.
+        let shown = if path.to_string_lossy().contains("-json.log") { 2 } else { 3 };
+        let end =
+            path.components().rev().take(shown).collect::<Vec<_>>().into_iter().rev().collect::<PathBuf>();
         let file = files
             .iter()
             .find(|file| file["path"].as_str().is_some_and(|path| Path::new(path).ends_with(&end)))?;

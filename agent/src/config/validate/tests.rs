@@ -64,7 +64,6 @@ fn what_has_no_effect_yet_is_refused_by_name() {
     for (yaml, key) in [
         ("pods: {source: socket}", "pods.source"),
         ("pods: {source: api}", "pods.source"),
-        ("host: {docker_logs: /docker}", "host.docker_logs"),
         ("logs: {multiline: [{namespace: shop, preset: java}, {start: '^\\d'}]}", "logs.multiline"),
         ("canary: {interval: 10s}", "canary.interval"),
     ] {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::logs::checkpoint::Store;
 use crate::logs::fs::{Changes, LogFile, LogFs, Place, Stat};
+use crate::logs::layout::DOCKER;
 use crate::logs::tail::FileId;
 
 type Bytes = Arc<Mutex<Vec<u8>>>;
@@ -75,6 +76,12 @@ impl Disk {
     pub(in crate::logs) fn remove(&self, path: &str) {
         self.inner.lock().unwrap().files.remove(path);
     }
+    /// Another name of the same file.
+    pub(in crate::logs) fn link(&self, from: &str, to: &str) {
+        let mut inner = self.inner.lock().unwrap();
+        let file = inner.files[from].clone();
+        inner.files.insert(to.to_owned(), file);
+    }
     pub(in crate::logs) fn read(&self, path: &str) -> Vec<u8> {
         self.inner.lock().unwrap().files[path].1.lock().unwrap().clone()
     }
@@ -130,6 +137,7 @@ impl LogFs for Disk {
             .names(&prefix)
             .iter()
             .map(|path| path[prefix.len()..].split('/').next().unwrap().to_owned())
+            .filter(|name| !dir.is_empty() || name != DOCKER)
             .collect();
         names.dedup();
         if names.is_empty() && !dir.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(names) }

@@ -40,8 +40,8 @@ pub(in crate::logs) fn decode(payload: &[u8]) -> Vec<(String, Got)> {
     let mut records = Vec::new();
     for resource in ExportLogsServiceRequest::decode(payload).unwrap().resource_logs {
         let attributes = resource.resource.unwrap().attributes;
-        let pod =
-            text(attributes.into_iter().find(|attribute| attribute.key == "k8s.pod.name").unwrap().value);
+        let name = |key: &str| attributes.iter().find(|attribute| attribute.key == key).cloned();
+        let pod = text(name("k8s.pod.name").or_else(|| name("container.id")).unwrap().value);
         for record in resource.scope_logs.into_iter().flat_map(|scope| scope.log_records) {
             let mut got = Got {
                 pod: pod.clone(),
@@ -210,7 +210,12 @@ impl World {
 
     /// Until nothing moves for 15 seconds.
     pub(in crate::logs) fn drain(&mut self) {
-        for _ in 0..300 {
+        self.drain_for(15);
+    }
+
+    /// So many seconds.
+    pub(in crate::logs) fn drain_for(&mut self, seconds: u32) {
+        for _ in 0..20 * seconds {
             self.turn(50);
             while !self.unsettled.is_empty() {
                 self.accept(0, true);
