@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+pub use sonde_daemon::client::otlp::{Compression, Protocol};
 use sonde_daemon::units::{Interval, Size};
 
 pub use logs::{Limits, LogRule, Logs, MultilineRule, Parse, ReadExisting, RedactRule};
@@ -195,30 +196,6 @@ pub struct Export {
     pub token_file: String,
     /// TLS.
     pub tls: Tls,
-}
-
-/// OTLP transport.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// OTLP/gRPC.
-    Grpc,
-    /// OTLP/HTTP, binary protobuf.
-    Http,
-}
-
-/// Compression of requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Compression {
-    /// zstd, and gzip or none where the receiver refuses it.
-    Auto,
-    /// zstd level 1.
-    Zstd,
-    /// gzip.
-    Gzip,
-    /// None.
-    None,
 }
 
 /// Size and age of a request.

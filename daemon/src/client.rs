@@ -5,5 +5,6 @@ pub mod endpoint;
 pub mod gate;
 pub mod hint;
 pub mod names;
+pub mod otlp;
 pub mod pool;
 mod spoken;

@@ -13,24 +13,12 @@ use super::{Config, Export, Kubelet, Metrics, PodSource};
 use crate::export;
 use crate::metrics::node::systemd;
 use sonde_daemon::client::endpoint::Endpoint;
+use sonde_daemon::client::otlp;
 
 mod logs;
 
 /// Mounted into every pod with a service account: its presence says that we are in one.
 pub const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
-
-/// Headers that every request carries by itself.
-const OUR_HEADERS: [&str; 9] = [
-    "content-type",
-    "content-length",
-    "content-encoding",
-    "grpc-encoding",
-    "grpc-timeout",
-    "host",
-    "te",
-    "transfer-encoding",
-    "x-sonde-resend",
-];
 
 impl Validate for Config {
     fn validate(&self, problems: &mut Problems) {
@@ -166,7 +154,7 @@ impl Export {
                 problems.add(path, "is not a header's name", "letters, digits and `-`");
                 continue;
             };
-            if OUR_HEADERS.contains(&parsed.as_str()) {
+            if otlp::OWN_HEADERS.contains(&parsed.as_str()) {
                 problems.add(path, "is set by the agent itself", "another header");
             } else if parsed == http::header::AUTHORIZATION && !self.token_file.is_empty() {
                 let others = ["export.token_file"];

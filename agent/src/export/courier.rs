@@ -6,11 +6,11 @@ use std::time::Instant;
 use bytes::Bytes;
 use sonde_daemon::client::endpoint::Endpoint;
 use sonde_daemon::client::names;
+use sonde_daemon::client::otlp::packer::PackError;
+use sonde_daemon::client::otlp::verdict::Verdict;
 use sonde_daemon::client::pool::CallError;
 
 use super::delivery::{Delivery, Shared};
-use super::packer::PackError;
-use super::verdict::Verdict;
 use super::{ExportError, Service, Timing, share};
 use crate::config::Export;
 
@@ -38,15 +38,14 @@ impl Courier {
 
     /// Where it sends to.
     pub fn endpoint(&self) -> &Endpoint {
-        self.0.target.endpoint()
+        self.0.client.target.endpoint()
     }
 
     /// Compresses a request and sends it, in simpler encodings too while its encoding may be why it is refused.
     /// With `probe`, of a receiver that holds us, each call is one request at most. Returns the answer and the bytes of
     /// the request's body.
     pub async fn send(&self, payload: &Bytes, probe: bool) -> Result<(Verdict, usize), SendError> {
-        let encoding = self.0.ladder().encoding();
-        let packed = self.0.packer().pack(payload, encoding)?;
+        let packed = self.0.client.pack(payload)?;
         let shared = Arc::clone(&self.0);
         let mut delivery = Delivery { shared, packed, resend: false, taken_over: Instant::now() };
         let verdict = delivery.attempt(probe).await?;

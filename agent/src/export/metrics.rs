@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use sonde_daemon::client::otlp::packer::Encoding;
 use sonde_daemon::page::{Kind, Sink, Source};
-
-use super::packer::Encoding;
 
 /// Upper ends of the acknowledgement times, in seconds.
 const ACK_SECONDS: [f64; 14] =

@@ -6,48 +6,35 @@
 
 mod courier;
 mod delivery;
-mod ladder;
 pub mod metrics;
-pub mod packer;
-mod target;
-pub mod verdict;
 
 pub use courier::Courier;
-pub use target::Service;
+pub use sonde_daemon::client::otlp::Service;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sonde_daemon::client::dial::Dialer;
 use sonde_daemon::client::endpoint::{Endpoint, EndpointError};
 use sonde_daemon::client::gate::Gate;
 use sonde_daemon::client::names::{self, Names};
-use sonde_daemon::client::pool::{Pool, Version};
+use sonde_daemon::client::otlp::packer::PackError;
+use sonde_daemon::client::otlp::{Client, Options, OtlpError, Protocol};
 use sonde_daemon::log::RateLimit;
 use sonde_daemon::secret::{SecretError, Token};
 use sonde_daemon::shutdown::Shutdown;
-use sonde_daemon::tls::{self, ClientOptions, Roots, TlsError};
+use sonde_daemon::tls::{ClientOptions, Roots};
 use tokio::sync::mpsc;
 use tokio::task::{Id, JoinSet};
 
 use self::delivery::{Delivery, Shared};
-use self::ladder::Ladder;
 use self::metrics::Metrics;
-use self::packer::Packer;
-use self::target::{Target, TargetError};
 use crate::batch::{Batch, BatchId, Outcome, Settlement};
-use crate::config::{self, Export, Protocol};
-
-/// Default ports of OTLP: gRPC and HTTP.
-const PORTS: (u16, u16) = (4317, 4318);
-
-/// An answer holds a few words; more than this is not read.
-const ANSWER_BYTES: usize = 64 << 10;
+use crate::config::{self, Export};
 
 /// Why there is no exporter.
 #[derive(Debug, thiserror::Error)]
@@ -58,15 +45,9 @@ pub enum ExportError {
     /// The token file.
     #[error("export.token_file: {0}")]
     Token(#[from] SecretError),
-    /// TLS files.
-    #[error("export.tls: {0}")]
-    Tls(#[from] TlsError),
-    /// Headers or path.
-    #[error(transparent)]
-    Target(#[from] TargetError),
-    /// zstd has no memory.
-    #[error("no compressor: {0}")]
-    Compressor(#[from] std::io::Error),
+    /// TLS files, headers, the path.
+    #[error("export.{0}")]
+    Client(#[from] OtlpError),
 }
 
 /// How long things may take; other values are for tests.
@@ -168,8 +149,7 @@ impl Exporter {
     /// Compresses a batch and lets its uncompressed bytes go.
     fn delivery(&self, batch: Batch) -> Result<Delivery, Outcome> {
         let Batch { payload, resend, .. } = batch;
-        let encoding = self.shared.ladder().encoding();
-        let packed = self.shared.packer().pack(&payload, encoding).map_err(|error| {
+        let packed = self.shared.client.pack(&payload).map_err(|error: PackError| {
             tracing::error!(%error, "a request cannot be sent as it is");
             Outcome::Refused { code: "compressor".to_owned() }
         })?;
@@ -186,55 +166,47 @@ fn share(
     service: Service,
     names: Box<dyn Names>,
 ) -> Result<Shared, ExportError> {
-    let endpoint = endpoint(config)?;
     let token = match config.token_file.as_str() {
         "" => None,
         path => Some(Token::open(Path::new(path))?),
     };
-    let version = match config.protocol {
-        Protocol::Grpc => Version::Http2,
-        Protocol::Http => Version::Http1,
-    };
-    let tls = if endpoint.tls { Some(tls::Client::new(tls_options(&config.tls, version))?) } else { None };
-    let target = Target::new(endpoint.clone(), config, service, token, timing.deadline)?;
-    Ok(Shared {
-        pool: Pool::new(Dialer::new(endpoint, tls)?, names, version, config.in_flight, ANSWER_BYTES),
-        target,
+    let options = Options {
+        endpoint: endpoint(config)?,
         protocol: config.protocol,
-        gate: Gate::new(timing.probe_every),
-        ladder: Mutex::new(Ladder::new(config.compression)),
-        packer: Mutex::new(Packer::new(config.protocol == Protocol::Grpc)?),
-        metrics: Metrics::default(),
+        service,
+        compression: config.compression,
+        headers: config.headers.clone(),
+        token,
+        tls: tls_options(&config.tls, config.protocol),
+        user_agent: concat!("sonde-agent/", env!("CARGO_PKG_VERSION")),
+        spread: config.in_flight,
         deadline: timing.deadline,
+    };
+    Ok(Shared {
+        client: Client::new(options, names)?,
+        gate: Gate::new(timing.probe_every),
+        metrics: Metrics::default(),
         complaints: RateLimit::new(Duration::from_secs(30)),
     })
 }
 
 /// The configured endpoint with OTLP's default port for the protocol.
 pub fn endpoint(config: &Export) -> Result<Endpoint, EndpointError> {
-    let port = match config.protocol {
-        Protocol::Grpc => PORTS.0,
-        Protocol::Http => PORTS.1,
-    };
-    Endpoint::parse(&config.endpoint, (port, port))
+    config.protocol.endpoint(&config.endpoint)
 }
 
-fn tls_options(config: &config::Tls, version: Version) -> ClientOptions {
+fn tls_options(config: &config::Tls, protocol: Protocol) -> ClientOptions {
     let roots = match config.ca_file.as_str() {
         "" => Roots::System,
         file => Roots::Files(vec![file.into()]),
     };
     let identity = (!config.cert_file.is_empty())
         .then(|| (config.cert_file.as_str().into(), config.key_file.as_str().into()));
-    let alpn = match version {
-        Version::Http1 => tls::HTTP1,
-        Version::Http2 => tls::H2,
-    };
     ClientOptions {
         roots,
         identity,
         server_name: config.server_name.clone(),
         insecure_skip_verify: config.insecure_skip_verify,
-        alpn: vec![alpn.to_vec()],
+        alpn: vec![protocol.alpn()],
     }
 }

@@ -23,6 +23,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use sonde_daemon::client::otlp::verdict::Verdict;
 use sonde_daemon::log::RateLimit;
 use sonde_daemon::page::Section;
 use sonde_daemon::shutdown::Shutdown;
@@ -33,7 +34,6 @@ use tokio::time::Instant;
 
 pub use self::metrics::{Dropped, PushMetrics};
 use crate::config::Config;
-use crate::export::verdict::Verdict;
 use crate::export::{Courier, ExportError, Service, Timing};
 use crate::metrics::{Sections, Sources};
 

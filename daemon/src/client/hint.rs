@@ -2,10 +2,9 @@
 
 /// An HTTP/1 answer, a TLS alert, or the end at our first words.
 pub const NOT_HTTP2: &str =
-    "nothing of HTTP/2 came back: an OTLP/HTTP port needs export.protocol: http, a TLS port https://";
+    "nothing of HTTP/2 came back: an OTLP/HTTP port needs protocol: http, a TLS port https://";
 /// Bytes that are no HTTP/1 answer: HTTP/2 frames, or a TLS alert.
-const NOT_HTTP1: &str =
-    "the answer is not HTTP/1: a gRPC port needs export.protocol: grpc, a TLS port https://";
+const NOT_HTTP1: &str = "the answer is not HTTP/1: a gRPC port needs protocol: grpc, a TLS port https://";
 /// A TLS client met plain text.
 const NOT_TLS: &str = "the other end does not speak TLS here: a plain port needs http://";
 
@@ -23,8 +22,8 @@ pub fn of_connection(error: &str) -> Option<&'static str> {
 /// A hint for an answer that came in the other protocol.
 pub fn of_answer(sent_as_grpc: bool, answered_as_grpc: bool) -> Option<&'static str> {
     match (sent_as_grpc, answered_as_grpc) {
-        (true, false) => Some("the answer is not gRPC: an OTLP/HTTP port needs export.protocol: http"),
-        (false, true) => Some("the answer is gRPC: a gRPC port needs export.protocol: grpc"),
+        (true, false) => Some("the answer is not gRPC: an OTLP/HTTP port needs protocol: http"),
+        (false, true) => Some("the answer is gRPC: a gRPC port needs protocol: grpc"),
         _ => None,
     }
 }

@@ -6,8 +6,8 @@ use super::*;
 async fn said_of(config: &Export) -> String {
     let exporter = Exporter::build(config, TIMING).unwrap();
     let request = exporter.delivery(batch(0)).ok().unwrap();
-    let request = request.shared.target.request(&request.packed, false);
-    exporter.shared.pool.call(&request, TIMING.deadline).await.unwrap_err().to_string()
+    let request = request.shared.client.target.request(&request.packed, false);
+    exporter.shared.client.pool.call(&request, TIMING.deadline).await.unwrap_err().to_string()
 }
 
 #[tokio::test]
@@ -16,9 +16,9 @@ async fn a_receiver_of_the_other_protocol_is_said_to_be_one() {
     let grpc = Receiver::start(Protocol::Grpc, vec![]).await.address;
     let http = Receiver::start(Protocol::Http, vec![]).await.address;
     let said = said_of(&config(http, Protocol::Grpc, Compression::None)).await;
-    assert!(said.contains("an OTLP/HTTP port needs export.protocol: http"), "{said}");
+    assert!(said.contains("an OTLP/HTTP port needs protocol: http"), "{said}");
     let said = said_of(&config(grpc, Protocol::Http, Compression::None)).await;
-    assert!(said.contains("a gRPC port needs export.protocol: grpc"), "{said}");
+    assert!(said.contains("a gRPC port needs protocol: grpc"), "{said}");
     let tls = config::Tls { insecure_skip_verify: true, ..config::Tls::default() };
     let plain = Export {
         endpoint: format!("https://{http}"),
@@ -88,8 +88,8 @@ async fn an_address_that_comes_back_is_used_again_and_one_that_is_gone_from_the_
     let config = Export { endpoint, ..config(first.address, Protocol::Grpc, Compression::None) };
     let exporter = Exporter::with_names(&config, TIMING, Box::new(zone.clone())).unwrap();
     let delivery = exporter.delivery(batch(0)).ok().unwrap();
-    let request = delivery.shared.target.request(&delivery.packed, false);
-    let pool = &exporter.shared.pool;
+    let request = delivery.shared.client.target.request(&delivery.packed, false);
+    let pool = &exporter.shared.client.pool;
     let used = async || pool.call(&request, TIMING.deadline).await.unwrap().0;
     let mut turns = vec![used().await, used().await];
     turns.sort_unstable();

@@ -1,26 +1,24 @@
 //! What a request says before its body: method, path and headers, made once.
 
-use std::time::Duration;
-
 use http::header::{
     AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE, USER_AGENT,
 };
 use http::{HeaderMap, Method, Request, Uri};
-use sonde_daemon::secret::Token;
 use sonde_wire::grpc::{LOGS_EXPORT_PATH, METRICS_EXPORT_PATH, RESEND_HEADER};
 
 use super::packer::{Encoding, Packed};
-use crate::config::{Export, Protocol};
-use sonde_daemon::client::endpoint::Endpoint;
+use super::{Options, Protocol};
+use crate::client::endpoint::Endpoint;
+use crate::secret::Token;
 
 /// Why no request can be made from the configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
     /// A header that HTTP cannot carry.
-    #[error("export.headers: `{0}` cannot be a header: {1}")]
+    #[error("headers: `{0}` cannot be a header: {1}")]
     Header(String, http::Error),
     /// The path cannot be part of a request.
-    #[error("export.endpoint: {0}")]
+    #[error("endpoint: {0}")]
     Uri(#[from] http::uri::InvalidUri),
 }
 
@@ -53,31 +51,25 @@ pub struct Target {
 }
 
 impl Target {
-    /// `deadline` is told to a gRPC receiver, which may give up then too.
-    pub fn new(
-        endpoint: Endpoint,
-        config: &Export,
-        service: Service,
-        token: Option<Token>,
-        deadline: Duration,
-    ) -> Result<Self, TargetError> {
-        let (grpc_path, http_path) = service.paths();
+    /// The deadline is told to a gRPC receiver, which may give up then too.
+    pub fn new(options: &mut Options) -> Result<Self, TargetError> {
+        let (endpoint, protocol) = (options.endpoint.clone(), options.protocol);
+        let (grpc_path, http_path) = options.service.paths();
         let mut headers = HeaderMap::new();
-        for (name, value) in &config.headers {
+        for (name, value) in &options.headers {
             let failed = |error| TargetError::Header(name.clone(), error);
             let key: HeaderName =
                 name.to_ascii_lowercase().parse().map_err(|error| failed(http::Error::from(error)))?;
             let value: HeaderValue = value.parse().map_err(|error| failed(http::Error::from(error)))?;
             headers.insert(key, value);
         }
-        headers
-            .insert(USER_AGENT, HeaderValue::from_static(concat!("sonde-agent/", env!("CARGO_PKG_VERSION"))));
-        let path = match config.protocol {
+        headers.insert(USER_AGENT, HeaderValue::from_static(options.user_agent));
+        let path = match protocol {
             Protocol::Grpc => {
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
                 headers.insert(TE, HeaderValue::from_static("trailers"));
                 headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
-                if let Ok(timeout) = HeaderValue::from_str(&format!("{}m", deadline.as_millis())) {
+                if let Ok(timeout) = HeaderValue::from_str(&format!("{}m", options.deadline.as_millis())) {
                     headers.insert("grpc-timeout", timeout);
                 }
                 format!("{}{grpc_path}", endpoint.path)
@@ -92,11 +84,11 @@ impl Target {
                 format!("{path}{http_path}")
             }
         };
-        let uri = match config.protocol {
+        let uri = match protocol {
             Protocol::Grpc => format!("{}://{}{path}", endpoint.scheme(), endpoint.authority()).parse()?,
             Protocol::Http => path.parse()?,
         };
-        Ok(Self { endpoint, protocol: config.protocol, uri, headers, token })
+        Ok(Self { endpoint, protocol, uri, headers, token: options.token.take() })
     }
 
     /// Where it goes.

@@ -4,13 +4,13 @@ use std::time::SystemTime;
 
 use http::{HeaderValue, header};
 use serde::Deserialize;
-use sonde_daemon::client::hint;
-use sonde_daemon::client::pool::Reply;
 use sonde_wire::answer::{self, Answer};
 use sonde_wire::grpc::{self, STATUS_DETAILS_TRAILER, Status, StatusDetails};
 use sonde_wire::response::{PartialSuccess, decode_logs_response};
 
 use super::packer::Encoding;
+use crate::client::hint;
+use crate::client::pool::Reply;
 
 /// Longest text of a receiver that is kept, for our own log.
 const WORDS: usize = 300;
@@ -299,10 +299,10 @@ mod tests {
         let page = of_grpc(&reply(404, &[], b"404 page not found"), Encoding::Zstd);
         assert_eq!(
             page.words,
-            "404 page not found (the answer is not gRPC: an OTLP/HTTP port needs export.protocol: http)"
+            "404 page not found (the answer is not gRPC: an OTLP/HTTP port needs protocol: http)"
         );
         let grpc = http(404, &[("content-type", "application/grpc")], b"");
-        assert_eq!(grpc.words, "the answer is gRPC: a gRPC port needs export.protocol: grpc");
+        assert_eq!(grpc.words, "the answer is gRPC: a gRPC port needs protocol: grpc");
         for (status, want) in [(503, Answer::BROKEN), (413, Answer::Reject), (403, Answer::Hold)] {
             let verdict = of_grpc(&reply(status, &[("content-type", "text/html")], b"no"), Encoding::Zstd);
             assert_eq!((verdict.answer, verdict.code), (want, status.to_string()));

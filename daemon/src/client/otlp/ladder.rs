@@ -4,9 +4,9 @@
 //! request. What the receiver accepts is remembered for the life of the process. An encoding that was accepted
 //! before is given up only where the receiver names it as the reason.
 
+use super::Compression;
 use super::packer::Encoding;
 use super::verdict::EncodingDoubt;
-use crate::config::Compression;
 
 /// Which encodings are tried and known to work.
 #[derive(Debug)]

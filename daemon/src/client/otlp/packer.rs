@@ -11,11 +11,12 @@
 use std::io::{self, Read, Write};
 
 use bytes::{Buf, Bytes};
-use flate2::read::GzDecoder;
+use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use http_body_util::Full;
-use sonde_daemon::client::pool::Body;
 use zstd::zstd_safe::CParameter;
+
+use crate::client::pool::Body;
 
 /// gRPC's length prefix: a flag and four bytes (grpc/doc/PROTOCOL-HTTP2.md, "Length-Prefixed-Message").
 const PREFIX: usize = 5;
@@ -91,7 +92,7 @@ pub enum PackError {
     TooLong(usize),
 }
 
-/// Makes bodies. One for each exporter.
+/// Makes bodies. One for each receiver.
 pub struct Packer {
     framed: bool,
     zstd: zstd::bulk::Compressor<'static>,
@@ -126,6 +127,11 @@ impl Packer {
                 Bytes::copy_from_slice(&self.scratch)
             }
         };
+        self.frame(message, encoding, raw.len())
+    }
+
+    /// A message that is compressed already.
+    pub fn frame(&self, message: Bytes, encoding: Encoding, raw_bytes: usize) -> Result<Packed, PackError> {
         let mut prefix = Bytes::new();
         if self.framed {
             let length = u32::try_from(message.len()).map_err(|_| PackError::TooLong(message.len()))?;
@@ -133,7 +139,7 @@ impl Packer {
             framed[1..].copy_from_slice(&length.to_be_bytes());
             prefix = Bytes::copy_from_slice(&framed);
         }
-        Ok(Packed { encoding, prefix, message, raw_bytes: raw.len() })
+        Ok(Packed { encoding, prefix, message, raw_bytes })
     }
 
     /// The same request in another encoding, for a receiver that refuses this one.
@@ -143,7 +149,7 @@ impl Packer {
             Encoding::Identity => packed.message.clone(),
             Encoding::Gzip => {
                 let mut raw = Vec::with_capacity(packed.raw_bytes);
-                GzDecoder::new(&packed.message[..]).read_to_end(&mut raw).map_err(failed)?;
+                MultiGzDecoder::new(&packed.message[..]).read_to_end(&mut raw).map_err(failed)?;
                 raw.into()
             }
             Encoding::Zstd => {
@@ -170,7 +176,7 @@ mod tests {
         let mut raw = Vec::new();
         match packed.encoding {
             Encoding::Identity => raw.extend_from_slice(body),
-            Encoding::Gzip => drop(GzDecoder::new(body).read_to_end(&mut raw).unwrap()),
+            Encoding::Gzip => drop(MultiGzDecoder::new(body).read_to_end(&mut raw).unwrap()),
             Encoding::Zstd => raw = zstd::decode_all(body).unwrap(),
         }
         raw
