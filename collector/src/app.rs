@@ -31,7 +31,7 @@ use crate::front::Front;
 use crate::metrics::Metrics;
 use crate::queue::{MinFree, Queue, QueueError, QueueOptions, RealFilesystem};
 use crate::receive::{self, Intake, Patience, Receiver, Reply, Settings};
-use crate::sinks::elasticsearch::{Elasticsearch, ElasticsearchError};
+use crate::sinks::{Destination, SinkError};
 use crate::store::{Store, StoreError, StoreOptions, Writer};
 use crate::{api, deliver, page, stats};
 
@@ -85,13 +85,13 @@ pub enum AppError {
     /// The directory of dead letters cannot be read.
     #[error("data_dir/dead-letter: {0}")]
     DeadLetter(std::io::Error),
-    /// A sink of type elasticsearch cannot be made.
+    /// A sink cannot be made.
     #[error("sink {name}: {source}")]
-    Elasticsearch {
+    Sink {
         /// Which.
         name: String,
         /// Why.
-        source: ElasticsearchError,
+        source: SinkError,
     },
     /// The runtime failed.
     #[error("{0}")]
@@ -104,7 +104,7 @@ pub struct App {
     _lock: Lock,
     queue: Queue,
     store: Option<StoreSink>,
-    others: Vec<(Sink, Elasticsearch)>,
+    others: Vec<(Sink, Destination)>,
     letters: Arc<DeadLetters>,
     receiver: Receiver,
     acks: Option<Acks>,
@@ -316,15 +316,14 @@ fn is_awaited(config: &Config, sink: &Sink) -> bool {
 }
 
 /// Every sink but the store.
-fn open_others(config: &Config) -> Result<Vec<(Sink, Elasticsearch)>, AppError> {
-    let others = config.sinks.iter().filter(|sink| sink.kind == SinkKind::Elasticsearch);
-    others
-        .map(|sink| {
-            let made = Elasticsearch::build(sink, &config.data_dir);
-            let made = made.map_err(|source| AppError::Elasticsearch { name: sink.name.clone(), source })?;
-            Ok((sink.clone(), made))
-        })
-        .collect()
+fn open_others(config: &Config) -> Result<Vec<(Sink, Destination)>, AppError> {
+    let mut others = Vec::new();
+    for sink in &config.sinks {
+        let made = Destination::build(sink, &config.data_dir);
+        let made = made.map_err(|source| AppError::Sink { name: sink.name.clone(), source })?;
+        others.extend(made.map(|made| (sink.clone(), made)));
+    }
+    Ok(others)
 }
 
 /// The store as configured; with its defaults where no sink is configured at all.

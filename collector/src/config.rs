@@ -2,9 +2,11 @@
 //!
 //! The file format, `${NAME}` expansion and the reporting of problems are `sonde_daemon::config`'s.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+pub use sonde_daemon::client::otlp::{Compression, Protocol};
 use sonde_daemon::units::{Interval, Size};
 
 /// Everything that can be set, section by section.
@@ -161,6 +163,18 @@ pub struct Sink {
     /// store: bytes on disk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_bytes: Option<Size>,
+    /// otlp: URL of the receiver.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// otlp: transport.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// otlp: compression of requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
+    /// otlp: extra headers of every request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub headers: Option<BTreeMap<String, String>>,
     /// elasticsearch: URLs of its nodes, or of what stands before them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Vec<String>>,
@@ -182,10 +196,10 @@ pub struct Sink {
     /// elasticsearch: an API key, as base64 of `id:key`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_key_file: Option<String>,
-    /// elasticsearch: a bearer token.
+    /// elasticsearch, otlp: a bearer token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<String>,
-    /// elasticsearch: TLS of https endpoints.
+    /// elasticsearch, otlp: TLS of https endpoints.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<ClientTls>,
 }
@@ -247,6 +261,19 @@ pub enum SinkKind {
     Store,
     /// Elasticsearch or OpenSearch.
     Elasticsearch,
+    /// Another OTLP receiver.
+    Otlp,
+}
+
+impl SinkKind {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::Elasticsearch => "elasticsearch",
+            Self::Otlp => "otlp",
+        }
+    }
 }
 
 impl Sink {

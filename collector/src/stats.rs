@@ -59,6 +59,7 @@ fn show_records(sink: &str, numbers: &Numbers, out: &mut Sink) {
         ("delivered", &numbers.delivered),
         ("duplicate", &numbers.duplicate),
         ("dead_letter", &numbers.dead_letter),
+        ("rejected", &numbers.rejected),
         ("skipped", &numbers.skipped),
     ] {
         rows.row([("sink", sink), ("outcome", outcome)], number.load(Ordering::Relaxed));

@@ -5,13 +5,13 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use sonde_collector::config::{ClientTls, Config, DataStream, Layout, Sink};
+use sonde_collector::config::{ClientTls, Compression, Config, DataStream, Layout, Protocol, Sink};
 use sonde_collector::store::StoreOptions;
 use sonde_daemon::units::{Interval, Size};
 
 fn flatten(path: &str, value: &Value, out: &mut BTreeMap<String, String>) {
     match value {
-        Value::Object(fields) => {
+        Value::Object(fields) if !fields.is_empty() => {
             for (name, value) in fields {
                 let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
                 flatten(&path, value, out);
@@ -32,6 +32,10 @@ fn the_table_of_keys_and_defaults_is_the_programs() {
         retention: Some(Interval(store.retention)),
         max_bytes: Some(Size(store.max_bytes)),
         max_lag_bytes: Some(Size(Config::default().queue.max_bytes.0 / 2)),
+        endpoint: Some(String::new()),
+        protocol: Some(Protocol::default()),
+        compression: Some(Compression::default()),
+        headers: Some(BTreeMap::new()),
         endpoints: Some(Vec::new()),
         layout: Some(Layout::default()),
         data_stream: Some(DataStream::default()),

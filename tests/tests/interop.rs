@@ -92,20 +92,38 @@ fn opentelemetry_collector(program: &Path, dir: &Path, signal: &str) -> (Killed,
     (receiver, (grpc, web), out)
 }
 
-fn the_agent_delivers_to_an_opentelemetry_collector(http: bool, compression: &str) {
-    let Some(otelcol) = installed("otelcol", "the_agent_delivers_to_an_opentelemetry_collector") else {
+/// By what an OpenTelemetry Collector gets its records.
+#[derive(Clone, Copy, PartialEq)]
+enum By {
+    Agent,
+    /// The agent sends to our collector, whose sink of type otlp sends on.
+    Collector,
+}
+
+fn it_delivers_to_an_opentelemetry_collector(by: By, http: bool, compression: &str) {
+    let Some(otelcol) = installed("otelcol", "it_delivers_to_an_opentelemetry_collector") else {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
     let (_receiver, (grpc, web), out) = opentelemetry_collector(&otelcol, dir.path(), "logs");
-    let settings = Settings {
-        http,
-        compression: compression.to_owned(),
-        endpoint: format!("http://127.0.0.1:{}", if http { web } else { grpc }),
-        agent: "metrics: {push: false}".to_owned(),
-        ..Settings::default()
-    };
+    let endpoint = format!("http://127.0.0.1:{}", if http { web } else { grpc });
+    let protocol = if http { "http" } else { "grpc" };
+    let mut settings = Settings { agent: "metrics: {push: false}".to_owned(), ..Settings::default() };
+    match by {
+        By::Agent => {
+            (settings.http, settings.compression, settings.endpoint) =
+                (http, compression.to_owned(), endpoint);
+        }
+        By::Collector => {
+            settings.collector = format!(
+                "sinks: [{{name: next, type: otlp, endpoint: \"{endpoint}\", protocol: {protocol}, compression: {compression}}}]"
+            );
+        }
+    }
     let mut stack = Stack::new(dir.path(), &settings).unwrap();
+    if by == By::Collector {
+        stack.start_collector().unwrap();
+    }
     corpus::write(&stack.pod_logs, 5, 2_000, 200).unwrap();
     stack.start_agent().unwrap();
     let lines = || fs::read_to_string(&out).unwrap_or_default();
@@ -160,17 +178,27 @@ fn records(text: &str) -> HashMap<String, HashMap<String, String>> {
 
 #[test]
 fn the_agent_delivers_to_an_opentelemetry_collector_over_grpc_with_zstd() {
-    the_agent_delivers_to_an_opentelemetry_collector(false, "zstd");
+    it_delivers_to_an_opentelemetry_collector(By::Agent, false, "zstd");
 }
 
 #[test]
 fn the_agent_delivers_to_an_opentelemetry_collector_over_grpc_uncompressed() {
-    the_agent_delivers_to_an_opentelemetry_collector(false, "none");
+    it_delivers_to_an_opentelemetry_collector(By::Agent, false, "none");
 }
 
 #[test]
 fn the_agent_delivers_to_an_opentelemetry_collector_over_http_with_gzip() {
-    the_agent_delivers_to_an_opentelemetry_collector(true, "gzip");
+    it_delivers_to_an_opentelemetry_collector(By::Agent, true, "gzip");
+}
+
+#[test]
+fn a_collectors_sink_delivers_to_an_opentelemetry_collector_over_grpc() {
+    it_delivers_to_an_opentelemetry_collector(By::Collector, false, "auto");
+}
+
+#[test]
+fn a_collectors_sink_delivers_to_an_opentelemetry_collector_over_http() {
+    it_delivers_to_an_opentelemetry_collector(By::Collector, true, "gzip");
 }
 
 #[test]

@@ -112,6 +112,19 @@ pub enum Value<'a> {
     Len(&'a [u8]),
 }
 
+/// The fields of a message, each with its number, its contents and all its bytes. Ends at what cannot be read.
+pub fn raw_fields(message: &[u8]) -> impl Iterator<Item = (u32, Value<'_>, &[u8])> {
+    let mut reader = Reader::new(message);
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let (field, value) = reader.field().ok()??;
+        let end = message.len() - reader.remaining();
+        let raw = message.get(at..end).unwrap_or_default();
+        at = end;
+        Some((field, value, raw))
+    })
+}
+
 /// Reads the fields of one message.
 ///
 /// Inlined by force: returned through memory, a field costs more than to read it (a record of eight fields

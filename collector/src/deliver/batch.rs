@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::queue::Position;
+use crate::queue::{Codec, Position};
 
 /// Records of a batch that may be put off one by one; where there are more, it is not they who are at fault.
 const PUT_OFF: usize = 256;
@@ -25,6 +25,8 @@ pub struct Unit {
     pub first: usize,
     /// How many it has.
     pub records: usize,
+    /// The request as it came, for a sink that sends it on; where it came compressed and nothing was added to it.
+    pub came: Option<(Codec, Bytes)>,
 }
 
 /// What has become of a record.
@@ -41,6 +43,9 @@ pub enum State {
     Duplicate,
     /// Refused for good.
     Refused,
+    /// Refused for good by a destination that says how many of a request it refused, and not which: stands for one of
+    /// them. Nothing of it is kept.
+    Rejected,
 }
 
 /// A record that the destination will never take, and why.
@@ -112,6 +117,11 @@ impl Batch {
     /// The destination had this record already.
     pub fn duplicate(&mut self, record: usize) {
         self.settle(record, State::Duplicate);
+    }
+
+    /// One of the records like this one was refused by the destination, which does not say which.
+    pub fn reject(&mut self, record: usize) {
+        self.settle(record, State::Rejected);
     }
 
     /// The destination will never take this record.

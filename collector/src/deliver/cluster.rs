@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use sonde_wire::attrs::{AttrSet, keys};
-use sonde_wire::proto::{Reader, Value, put_bytes};
+use sonde_wire::proto::{Value, put_bytes, raw_fields};
 use sonde_wire::view::{LogsRequest, ResourceView};
 
 // `resource_logs` of ExportLogsServiceRequest (logs_service.proto), `resource` of ResourceLogs (logs.proto).
@@ -42,16 +42,12 @@ pub fn fill<'a>(request: &'a [u8], cluster: &str) -> Cow<'a, [u8]> {
 /// Each field of a message: all its bytes, and the contents of field 1 where it is that. Both messages that are
 /// changed here hold what is looked for in their field 1.
 fn each<'a>(message: &'a [u8], mut take: impl FnMut(&'a [u8], Option<&'a [u8]>)) {
-    let mut reader = Reader::new(message);
-    let mut at = 0;
-    while let Ok(Some((field, value))) = reader.field() {
-        let end = message.len() - reader.remaining();
+    for (field, value, raw) in raw_fields(message) {
         let first = match value {
             Value::Len(contents) if field == u32::from(GROUP) => Some(contents),
             _ => None,
         };
-        take(message.get(at..end).unwrap_or_default(), first);
-        at = end;
+        take(raw, first);
     }
 }
 

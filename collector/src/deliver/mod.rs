@@ -28,6 +28,12 @@ pub trait Sink: Send + Sync + 'static {
     /// error it is called again later with the same batch, which remembers what was reached. The future may be
     /// dropped at any time: what was under way then may have happened or not, and is met again as such.
     fn deliver(&self, batch: &mut Batch) -> impl Future<Output = Result<(), Trouble>> + Send;
+
+    /// Whether it sends requests on as they came: then batches have them beside their content
+    /// ([`batch::Unit::came`]), which costs their compressed bytes more.
+    fn forwards(&self) -> bool {
+        false
+    }
 }
 
 /// Why a sink could not go on.

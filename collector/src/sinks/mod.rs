@@ -1,3 +1,92 @@
 //! Destinations beside the embedded store.
 
 pub mod elasticsearch;
+mod login;
+pub mod otlp;
+#[cfg(test)]
+mod stub;
+
+use std::io;
+use std::path::Path;
+
+use sonde_daemon::client::endpoint::EndpointError;
+use sonde_daemon::client::otlp::OtlpError;
+use sonde_daemon::secret::SecretError;
+use sonde_daemon::tls::TlsError;
+
+use self::elasticsearch::Elasticsearch;
+use self::otlp::Otlp;
+use crate::config::{self, SinkKind};
+use crate::deliver::{Batch, Sink, Trouble};
+
+/// Why a sink cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// An endpoint.
+    #[error("endpoint: {0}")]
+    Endpoint(#[from] EndpointError),
+    /// A secret's file.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// TLS files.
+    #[error("tls: {0}")]
+    Tls(#[from] TlsError),
+    /// TLS files, headers, the path.
+    #[error(transparent)]
+    Otlp(#[from] OtlpError),
+    /// The collector's own name.
+    #[error("data_dir/collector-id: {0}")]
+    Name(io::Error),
+}
+
+/// A sink of any type but the store.
+#[allow(clippy::large_enum_variant, reason = "there is one for each sink, made once")]
+pub enum Destination {
+    /// Elasticsearch and OpenSearch.
+    Elasticsearch(Elasticsearch),
+    /// Another OTLP receiver.
+    Otlp(Otlp),
+}
+
+impl Destination {
+    /// Reads secrets and TLS files; connects to nothing. `None` for a store.
+    ///
+    /// # Errors
+    /// Names the key or the file.
+    pub fn build(sink: &config::Sink, data_dir: &Path) -> Result<Option<Self>, SinkError> {
+        Ok(match sink.kind {
+            SinkKind::Store => None,
+            SinkKind::Elasticsearch => Some(Self::Elasticsearch(Elasticsearch::build(sink, data_dir)?)),
+            SinkKind::Otlp => Some(Self::Otlp(Otlp::build(sink)?)),
+        })
+    }
+}
+
+impl Sink for Destination {
+    async fn deliver(&self, batch: &mut Batch) -> Result<(), Trouble> {
+        match self {
+            Self::Elasticsearch(sink) => sink.deliver(batch).await,
+            Self::Otlp(sink) => sink.deliver(batch).await,
+        }
+    }
+
+    fn forwards(&self) -> bool {
+        match self {
+            Self::Elasticsearch(sink) => sink.forwards(),
+            Self::Otlp(sink) => sink.forwards(),
+        }
+    }
+}
+
+/// Work that takes long, beside the runtime's threads. A panic in it goes on here.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Trouble> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => Ok(result),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Trouble::retry("stopping", "the collector is stopping")),
+        },
+    }
+}

@@ -47,7 +47,7 @@ pub(super) async fn carry<S: Sink>(
     counted: Arc<AtomicU64>,
 ) -> bool {
     let mut stop = shared.stop.clone();
-    let mut counts = Counts { told: [0; 3], counted };
+    let mut counts = Counts { told: [0; 4], counted };
     let Some(mut batch) = shared.unpack(entries, fresh_from, &mut counts).await else { return false };
     let mut backoff = Backoff::new();
     let timing = shared.options.timing;
@@ -130,16 +130,16 @@ impl Drop for Stuck<'_> {
     }
 }
 
-/// What was added to the numbers for a batch: delivered, duplicate, refused.
+/// What was added to the numbers for a batch: delivered, duplicate, refused, rejected.
 struct Counts {
-    told: [u64; 3],
+    told: [u64; 4],
     counted: Arc<AtomicU64>,
 }
 
 impl Counts {
     /// What the sink took of other batches.
     fn others(&self, numbers: &Numbers) -> u64 {
-        let [delivered, duplicate, _] = self.told;
+        let [delivered, duplicate, ..] = self.told;
         numbers.taken().saturating_sub(delivered + duplicate)
     }
 }
@@ -147,8 +147,9 @@ impl Counts {
 impl<S: Sink> Shared<S> {
     /// Decodes and checks the frames; what cannot be read is a dead letter. `None` when it was told to stop.
     async fn unpack(&self, entries: Vec<Entry>, fresh_from: Position, counts: &mut Counts) -> Option<Batch> {
-        let options = self.options.clone();
-        let unpacked = tokio::task::spawn_blocking(move || unpack(&options, entries, fresh_from)).await;
+        let (options, forwards) = (self.options.clone(), self.sink.forwards());
+        let unpacked =
+            tokio::task::spawn_blocking(move || unpack(&options, forwards, entries, fresh_from)).await;
         let (batch, letters, unreadable) = passed_on(unpacked)?;
         if !self.keep(letters).await {
             return None;
@@ -183,8 +184,10 @@ impl<S: Sink> Shared<S> {
                 return false;
             }
         }
-        let now = [State::Delivered, State::Duplicate, State::Refused].map(|state| batch.count(state));
-        let numbers = [&self.numbers.delivered, &self.numbers.duplicate, &self.numbers.dead_letter];
+        let states = [State::Delivered, State::Duplicate, State::Refused, State::Rejected];
+        let now = states.map(|state| batch.count(state));
+        let numbers = &self.numbers;
+        let numbers = [&numbers.delivered, &numbers.duplicate, &numbers.dead_letter, &numbers.rejected];
         for ((now, told), number) in now.iter().zip(&mut counts.told).zip(numbers) {
             number.fetch_add(now - *told, Ordering::Relaxed);
             counts.counted.fetch_add(now - *told, Ordering::Relaxed);

@@ -18,6 +18,8 @@ pub struct Numbers {
     pub duplicate: AtomicU64,
     /// Records that it refused for good.
     pub dead_letter: AtomicU64,
+    /// Records that it refused for good without saying which.
+    pub rejected: AtomicU64,
     /// Records that were given up for being too far behind.
     pub skipped: AtomicU64,
     retries: Mutex<BTreeMap<String, u64>>,

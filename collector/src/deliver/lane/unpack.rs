@@ -15,9 +15,11 @@ use crate::queue::{Entry, Position, Signal};
 /// After this time in the queue, a frame may have come to another collector as well and gone out from there.
 const OLD: Duration = Duration::from_secs(30);
 
-/// Frames as a batch, dead letters for those that cannot be read, and how many records were in those.
+/// Frames as a batch, dead letters for those that cannot be read, and how many records were in those. `forwards` keeps
+/// beside the content how it came.
 pub(super) fn unpack(
     options: &LaneOptions,
+    forwards: bool,
     entries: Vec<Entry>,
     fresh_from: Position,
 ) -> (Batch, Vec<u8>, u64) {
@@ -37,14 +39,18 @@ pub(super) fn unpack(
                 let records = records as usize;
                 let waited = now.saturating_sub(Duration::from_nanos(frame.received_unix_nano));
                 doubts.push(frame.resend || entry.position < fresh_from || waited > OLD);
+                let mut came = None;
                 let bytes = match cluster::fill(bytes, &options.cluster) {
                     Cow::Owned(filled) => filled.into(),
                     // What is not compressed is not copied.
                     Cow::Borrowed(bytes) if bytes.as_ptr() == frame.payload.as_ptr() => frame.payload.clone(),
-                    Cow::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
+                    Cow::Borrowed(bytes) => {
+                        came = forwards.then(|| (frame.codec, frame.payload.clone()));
+                        Bytes::copy_from_slice(bytes)
+                    }
                 };
-                let received_unix_nano = frame.received_unix_nano;
-                units.push(Unit { position: entry.position, received_unix_nano, bytes, first, records });
+                let (position, received_unix_nano) = (entry.position, frame.received_unix_nano);
+                units.push(Unit { position, received_unix_nano, bytes, first, records, came });
                 first += records;
             }
             Err(error) => {

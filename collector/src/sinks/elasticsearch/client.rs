@@ -1,6 +1,5 @@
 //! Requests to the nodes of a cluster: in turn over those that work.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,12 +13,12 @@ use sonde_daemon::client::dial::Dialer;
 use sonde_daemon::client::endpoint::Endpoint;
 use sonde_daemon::client::names::System;
 use sonde_daemon::client::pool::{Body, CallError, Pool, Reply, Version};
-use sonde_daemon::secret::Token;
-use sonde_daemon::tls::{self, ClientOptions, Roots};
+use sonde_daemon::tls;
 
-use super::{ElasticsearchError, PORTS};
-use crate::config::{ClientTls, Sink};
-use crate::json;
+use super::PORTS;
+use crate::config::Sink;
+use crate::sinks::SinkError;
+use crate::sinks::login::{Login, tls_options};
 
 /// From the moment that a request is sent to the end of its answer.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -32,7 +31,7 @@ const SPREAD: usize = 4;
 pub struct Client {
     nodes: Vec<Node>,
     turn: AtomicUsize,
-    auth: Auth,
+    login: Login,
 }
 
 struct Node {
@@ -45,14 +44,6 @@ struct Node {
 struct Health {
     backoff: Backoff,
     avoid_until: Option<Instant>,
-}
-
-/// Who we say we are. Files are read again when they change.
-enum Auth {
-    None,
-    Basic(String, Token),
-    ApiKey(Token),
-    Bearer(Token),
 }
 
 /// What is sent with a request.
@@ -72,11 +63,12 @@ impl From<Content> for Body {
 
 impl Client {
     /// Reads secrets and TLS files; connects to nothing.
-    pub fn build(sink: &Sink) -> Result<Self, ElasticsearchError> {
+    pub fn build(sink: &Sink) -> Result<Self, SinkError> {
         let tls = sink.tls.clone().unwrap_or_default();
         let nodes = sink.endpoints.iter().flatten().map(|url| {
             let endpoint = Endpoint::parse(url, PORTS)?;
-            let tls = if endpoint.tls { Some(tls::Client::new(tls_options(&tls))?) } else { None };
+            let tls =
+                if endpoint.tls { Some(tls::Client::new(tls_options(&tls, tls::HTTP1))?) } else { None };
             let pool = Pool::new(
                 Dialer::new(endpoint.clone(), tls)?,
                 Box::new(System),
@@ -86,8 +78,8 @@ impl Client {
             );
             Ok(Node { endpoint, pool, health: Mutex::default() })
         });
-        let nodes = nodes.collect::<Result<Vec<_>, ElasticsearchError>>()?;
-        Ok(Self { nodes, turn: AtomicUsize::new(0), auth: Auth::build(sink)? })
+        let nodes = nodes.collect::<Result<Vec<_>, SinkError>>()?;
+        Ok(Self { nodes, turn: AtomicUsize::new(0), login: Login::build(sink)? })
     }
 
     /// Sends a request to one node; to the next one where nothing was sent.
@@ -154,10 +146,7 @@ impl Client {
         if gzip {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        if let Some(text) = self.auth.header()
-            && let Ok(mut value) = HeaderValue::from_str(&text)
-        {
-            value.set_sensitive(true);
+        if let Some(value) = self.login.header() {
             headers.insert(AUTHORIZATION, value);
         }
         request
@@ -177,47 +166,5 @@ impl Node {
 
     fn worked(&self) {
         *self.health.lock().unwrap_or_else(PoisonError::into_inner) = Health::default();
-    }
-}
-
-impl Auth {
-    fn build(sink: &Sink) -> Result<Self, ElasticsearchError> {
-        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-        let open = |path: String| Token::open(Path::new(&path));
-        Ok(match (given(&sink.username), given(&sink.api_key_file), given(&sink.token_file)) {
-            (Some(name), _, _) => Self::Basic(name, open(given(&sink.password_file).unwrap_or_default())?),
-            (_, Some(file), _) => Self::ApiKey(open(file)?),
-            (_, _, Some(file)) => Self::Bearer(open(file)?),
-            _ => Self::None,
-        })
-    }
-
-    fn header(&self) -> Option<String> {
-        match self {
-            Self::None => None,
-            Self::Basic(name, password) => {
-                let mut base64 = Vec::new();
-                json::write_base64(format!("{name}:{}", password.get()).as_bytes(), &mut base64);
-                Some(format!("Basic {}", String::from_utf8_lossy(&base64).trim_matches('"')))
-            }
-            Self::ApiKey(key) => Some(format!("ApiKey {}", key.get())),
-            Self::Bearer(token) => Some(format!("Bearer {}", token.get())),
-        }
-    }
-}
-
-fn tls_options(config: &ClientTls) -> ClientOptions {
-    let roots = match config.ca_file.as_str() {
-        "" => Roots::System,
-        file => Roots::Files(vec![file.into()]),
-    };
-    let identity = (!config.cert_file.is_empty())
-        .then(|| (config.cert_file.as_str().into(), config.key_file.as_str().into()));
-    ClientOptions {
-        roots,
-        identity,
-        server_name: config.server_name.clone(),
-        insecure_skip_verify: config.insecure_skip_verify,
-        alpn: vec![tls::HTTP1.to_vec()],
     }
 }

@@ -26,10 +26,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::Method;
-use sonde_daemon::client::endpoint::EndpointError;
 use sonde_daemon::client::pool::{CallError, Reply};
-use sonde_daemon::secret::SecretError;
-use sonde_daemon::tls::TlsError;
 use tokio::sync::Mutex;
 
 use self::answer::{Item, Maybe, Whole};
@@ -40,6 +37,7 @@ use self::setup::Setup;
 use crate::config;
 use crate::deliver::batch::State;
 use crate::deliver::{Batch, Sink, Trouble};
+use crate::sinks::{SinkError, blocking};
 
 /// Ports where an endpoint names none.
 pub const PORTS: (u16, u16) = (9200, 9200);
@@ -47,23 +45,6 @@ pub const PORTS: (u16, u16) = (9200, 9200);
 /// What is asked for of an answer to `_bulk`: nothing that is not read.
 const FILTER: &str = "errors,error,status,items.*._id,items.*._index,items.*.status,items.*.failure_store,\
                       items.*.error.type,items.*.error.reason";
-
-/// Why a sink cannot be made.
-#[derive(Debug, thiserror::Error)]
-pub enum ElasticsearchError {
-    /// An endpoint.
-    #[error("endpoints: {0}")]
-    Endpoint(#[from] EndpointError),
-    /// A secret's file.
-    #[error(transparent)]
-    Secret(#[from] SecretError),
-    /// TLS files.
-    #[error("tls: {0}")]
-    Tls(#[from] TlsError),
-    /// The collector's own name.
-    #[error("data_dir/collector-id: {0}")]
-    Name(io::Error),
-}
 
 /// The sink.
 pub struct Elasticsearch {
@@ -80,14 +61,14 @@ impl Elasticsearch {
     ///
     /// # Errors
     /// Names the key or the file.
-    pub fn build(sink: &config::Sink, data_dir: &Path) -> Result<Self, ElasticsearchError> {
+    pub fn build(sink: &config::Sink, data_dir: &Path) -> Result<Self, SinkError> {
         let layout = sink.layout.unwrap_or_default();
         let names = sink.data_stream.clone().unwrap_or_default();
         Ok(Self {
             client: Client::build(sink)?,
             stream: template::stream_name(layout, &names),
             writer: Arc::new(document::Writer::new(layout, &names)),
-            collector: collector_id(data_dir).map_err(ElasticsearchError::Name)?.into(),
+            collector: collector_id(data_dir).map_err(SinkError::Name)?.into(),
             ready: Mutex::new(false),
             setup: Setup {
                 layout,
@@ -260,17 +241,6 @@ fn trouble(reply: &Reply) -> Trouble {
         Whole::Trouble(trouble, _) => trouble,
         Whole::Halve(code, reason) => Trouble::hold(code, reason),
         Whole::Answered => Trouble::hold("answer", "an answer that was not expected"),
-    }
-}
-
-/// Work that takes long, beside the runtime's threads. A panic in it goes on here.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Trouble> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => Ok(result),
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(Trouble::retry("stopping", "the collector is stopping")),
-        },
     }
 }
 

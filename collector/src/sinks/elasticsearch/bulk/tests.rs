@@ -17,6 +17,7 @@ fn unit(first: usize, lines: &[Line]) -> Unit {
         bytes: Bytes::from(request(lines)),
         first,
         records: lines.len(),
+        came: None,
     }
 }
 

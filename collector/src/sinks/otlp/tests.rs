@@ -1,0 +1,465 @@
+//! The sink against receivers that do their work and say something else, or do nothing and say so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
+use proptest::prelude::*;
+use prost::Message;
+use sonde_wire::grpc::{self, Status, StatusDetails};
+use sonde_wire::response::encode_logs_response;
+
+use super::*;
+use crate::config::{Compression, Protocol, SinkKind};
+use crate::deliver::batch::Unit;
+use crate::queue::{Codec, Position};
+use crate::sinks::stub::{Act, Random, Seen, Way, dead_letters, frame, garbage, serve};
+use crate::store::tests::{Line, request};
+
+const BOTH: [Protocol; 2] = [Protocol::Grpc, Protocol::Http];
+const CODECS: [Codec; 3] = [Codec::Identity, Codec::Gzip, Codec::Zstd];
+
+fn sink(port: u16, protocol: Protocol) -> config::Sink {
+    config::Sink {
+        name: "next".to_owned(),
+        kind: SinkKind::Otlp,
+        endpoint: Some(format!("http://127.0.0.1:{port}")),
+        protocol: Some(protocol),
+        ..config::Sink::default()
+    }
+}
+
+fn otlp(port: u16, protocol: Protocol) -> Otlp {
+    Otlp::with_deadline(&sink(port, protocol), Duration::from_millis(700)).unwrap()
+}
+
+fn content(seen: &Seen, protocol: Protocol) -> Vec<u8> {
+    let (body, encoding) = match protocol {
+        Protocol::Grpc => (&seen.body[5..], seen.header("grpc-encoding")),
+        Protocol::Http => (&seen.body[..], seen.header("content-encoding")),
+    };
+    match encoding {
+        "zstd" => zstd::decode_all(body).unwrap(),
+        "gzip" => {
+            let mut raw = Vec::new();
+            flate2::read::MultiGzDecoder::new(body).read_to_end(&mut raw).unwrap();
+            raw
+        }
+        _ => body.to_vec(),
+    }
+}
+
+fn texts(request: &[u8]) -> Vec<String> {
+    let request = ExportLogsServiceRequest::decode(request).unwrap();
+    let records =
+        request.resource_logs.iter().flat_map(|group| &group.scope_logs).flat_map(|scope| &scope.log_records);
+    records
+        .map(|record| match &record.body.as_ref().unwrap().value {
+            Some(Any::StringValue(text)) => text.clone(),
+            other => panic!("{other:?}"),
+        })
+        .collect()
+}
+
+fn accepted(protocol: Protocol, rejected: u64, message: &str) -> Act {
+    let body = encode_logs_response(rejected, message);
+    match protocol {
+        Protocol::Http => {
+            Act::Answer(200, vec![("content-type", "application/x-protobuf".into())], body, vec![])
+        }
+        Protocol::Grpc => {
+            let mut framed = vec![0, 0, 0, 0, u8::try_from(body.len()).unwrap()];
+            framed.extend_from_slice(&body);
+            let headers = vec![("content-type", "application/grpc".into())];
+            Act::Answer(200, headers, framed, vec![("grpc-status", "0".into())])
+        }
+    }
+}
+
+fn refused(protocol: Protocol, status: Status, http: u16) -> Act {
+    match protocol {
+        Protocol::Http => Act::status(http, "no"),
+        Protocol::Grpc => {
+            let headers = vec![
+                ("content-type", "application/grpc".to_owned()),
+                ("grpc-status", status.number().to_string()),
+                ("grpc-message", "no".to_owned()),
+            ];
+            Act::Answer(200, headers, vec![], vec![])
+        }
+    }
+}
+
+fn later(protocol: Protocol) -> Act {
+    let details = StatusDetails {
+        status: Status::ResourceExhausted,
+        message: String::new(),
+        retry_delay: Some(Duration::from_millis(1)),
+    };
+    match (protocol, refused(protocol, Status::ResourceExhausted, 429)) {
+        (Protocol::Grpc, Act::Answer(status, mut headers, body, trailers)) => {
+            headers.push((grpc::STATUS_DETAILS_TRAILER, details.encode_trailer()));
+            Act::Answer(status, headers, body, trailers)
+        }
+        (_, act) => act,
+    }
+}
+
+/// A receiver that takes what it is sent, and answers something else.
+struct Receiver {
+    protocol: Protocol,
+    random: Random,
+    mischief: bool,
+    /// How often each text was taken, and how often in a request that was marked as sent before.
+    taken: BTreeMap<String, (u32, u32)>,
+    wrongs: BTreeSet<&'static str>,
+}
+
+impl Receiver {
+    fn answer(&mut self, seen: &Seen) -> Act {
+        let texts = texts(&content(seen, self.protocol));
+        let protocol = self.protocol;
+        let mut wrong = |what, act| {
+            self.wrongs.insert(what);
+            act
+        };
+        if texts.iter().any(|text| text.starts_with("poison")) {
+            return wrong("poison", refused(protocol, Status::InvalidArgument, 400));
+        }
+        if texts.len() > 12 {
+            return wrong("too much", refused(protocol, Status::ResourceExhausted, 413));
+        }
+        let before = if self.mischief { self.random.pick(12) } else { 99 };
+        match before {
+            0 => return wrong("dropped before", Act::Drop),
+            1 => return wrong("later", later(protocol)),
+            2 => return wrong("unauthenticated", refused(protocol, Status::Unauthenticated, 401)),
+            3 => {
+                return wrong(
+                    "a web page",
+                    Act::Answer(200, vec![("content-type", "text/html".into())], b"<html>".to_vec(), vec![]),
+                );
+            }
+            4 => return wrong("endless", Act::Endless),
+            _ => {}
+        }
+        for text in texts {
+            let taken = self.taken.entry(text).or_default();
+            taken.0 += 1;
+            taken.1 += u32::from(seen.header("x-sonde-resend") == "1");
+        }
+        match before {
+            5 => wrong("dropped after", Act::Drop),
+            6 => wrong("unavailable", refused(protocol, Status::Unavailable, 503)),
+            7 => wrong("internal", refused(protocol, Status::Internal, 500)),
+            _ => accepted(protocol, 0, ""),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_the_receiver_answers_each_record_arrives_or_is_a_dead_letter_and_a_second_copy_says_so() {
+    for (protocol, codec) in [(BOTH[0], CODECS[2]), (BOTH[1], CODECS[1]), (BOTH[0], CODECS[0])] {
+        let dir = tempfile::tempdir().unwrap();
+        let receiver = Arc::new(Mutex::new(Receiver {
+            protocol,
+            random: Random(0x9e37_79b9 + codec as u64),
+            mischief: true,
+            taken: BTreeMap::new(),
+            wrongs: BTreeSet::new(),
+        }));
+        let theirs = Arc::clone(&receiver);
+        let port = serve(protocol == Protocol::Grpc, move |seen| theirs.lock().unwrap().answer(&seen)).await;
+        let text = |n: u64| format!("{} {n}", if n % 37 == 9 { "poison" } else { "good" });
+        // Twice: what the first process left under way is met by the second.
+        for life in 0..2 {
+            let way = Way::new(dir.path(), otlp(port, protocol), "", 4);
+            for first in (life * 400..(life + 1) * 400).step_by(20) {
+                let lines: Vec<Line> =
+                    (first..first + 20).map(|n| Line::new(n + 1, 1, n, &text(n))).collect();
+                way.queue.append(frame(&lines, codec)).await.unwrap();
+            }
+            if life == 1 {
+                way.settled().await;
+            }
+            way.stop().await;
+        }
+        let receiver = receiver.lock().unwrap();
+        let all: BTreeSet<String> = (0..800).map(text).collect();
+        let (good, bad): (BTreeSet<_>, BTreeSet<_>) =
+            all.into_iter().partition(|text| text.starts_with("good"));
+        let taken: BTreeSet<String> = receiver.taken.keys().cloned().collect();
+        assert_eq!(taken, good, "{protocol:?} {codec:?}");
+        let dead: BTreeSet<String> = dead_letters(dir.path()).into_keys().collect();
+        assert_eq!(dead, bad, "{protocol:?} {codec:?}");
+        for (text, (times, marked)) in &receiver.taken {
+            assert!(*marked >= times - 1, "{text} came {times} times, {marked} of them said so");
+        }
+        assert!(receiver.taken.values().any(|(times, _)| *times > 1), "answers were lost");
+        assert_eq!(receiver.wrongs.len(), 10, "{:?}", receiver.wrongs);
+    }
+}
+
+/// What a receiver that takes everything was sent.
+async fn all_of(
+    protocol: Protocol,
+    cluster: &str,
+    frames: Vec<crate::queue::Frame>,
+) -> (Vec<Seen>, [u64; 3]) {
+    let dir = tempfile::tempdir().unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let theirs = Arc::clone(&seen);
+    let port = serve(protocol == Protocol::Grpc, move |one| {
+        theirs.lock().unwrap().push(one);
+        accepted(protocol, 0, "")
+    })
+    .await;
+    let otlp = Otlp::build(&config::Sink {
+        headers: Some([("X-Scope-OrgID".to_owned(), "a".to_owned())].into()),
+        ..sink(port, protocol)
+    });
+    let way = Way::new(dir.path(), otlp.unwrap(), cluster, 1);
+    for frame in frames {
+        way.queue.append(frame).await.unwrap();
+    }
+    way.settled().await;
+    let counts = way.counts();
+    way.stop().await;
+    let seen = seen.lock().unwrap().clone();
+    (seen, counts)
+}
+
+fn large(first: u64) -> Vec<Line> {
+    (first..first + 1000)
+        .map(|n| Line::new(n + 1, 1, n, &format!("a line of text that is long enough {n}")))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_request_goes_on_byte_by_byte_as_it_came_unless_a_cluster_has_to_be_named() {
+    for protocol in BOTH {
+        for codec in [Codec::Gzip, Codec::Zstd] {
+            let came = frame(&large(0), codec);
+            let (seen, counts) = all_of(protocol, "", vec![came.clone()]).await;
+            assert_eq!((seen.len(), counts), (1, [1000, 0, 0]));
+            let body = &seen[0].body[if protocol == Protocol::Grpc { 5 } else { 0 }..];
+            assert!(body == came.payload, "{protocol:?} {codec:?}");
+            assert_eq!(seen[0].header("x-scope-orgid"), "a");
+            assert_eq!(seen[0].header("x-sonde-resend"), "");
+            let (seen, _) = all_of(protocol, "east", vec![came]).await;
+            let request = ExportLogsServiceRequest::decode(&content(&seen[0], protocol)[..]).unwrap();
+            let named = |group: &opentelemetry_proto::tonic::logs::v1::ResourceLogs| {
+                let attributes = &group.resource.as_ref().unwrap().attributes;
+                attributes.iter().any(|attribute| attribute.key == "k8s.cluster.name")
+            };
+            assert!(request.resource_logs.iter().all(named));
+            assert_eq!(texts(&content(&seen[0], protocol)).len(), 1000);
+        }
+        // What came uncompressed is compressed.
+        let (seen, _) = all_of(protocol, "", vec![frame(&large(0), Codec::Identity)]).await;
+        assert!(seen[0].body.len() < 100_000, "{}", seen[0].body.len());
+        assert_eq!(content(&seen[0], protocol), request(&large(0)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_requests_are_joined_and_nothing_in_them_changes() {
+    let frames: Vec<_> = (0..20)
+        .map(|n| {
+            frame(&[Line::new(n + 1, 1, n, &format!("line {n}"))], CODECS[usize::try_from(n).unwrap() % 3])
+        })
+        .collect();
+    let raw: Vec<u8> =
+        (0..20).flat_map(|n: u64| request(&[Line::new(n + 1, 1, n, &format!("line {n}"))])).collect();
+    let (seen, counts) = all_of(Protocol::Grpc, "", frames).await;
+    assert_eq!(counts, [20, 0, 0]);
+    assert!(seen.len() < 10, "{}", seen.len());
+    let together: Vec<u8> = seen.iter().flat_map(|one| content(one, Protocol::Grpc)).collect();
+    assert_eq!(together, raw);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partial_success_is_counted_and_never_sent_again_and_where_all_are_refused_they_are_dead_letters() {
+    for protocol in BOTH {
+        let dir = tempfile::tempdir().unwrap();
+        let seen = Arc::new(Mutex::new(0));
+        let theirs = Arc::clone(&seen);
+        let port = serve(protocol == Protocol::Grpc, move |one| {
+            *theirs.lock().unwrap() += 1;
+            let rejected = if texts(&content(&one, protocol))[0].starts_with("all") { 1000 } else { 3 };
+            accepted(protocol, rejected, "too old")
+        })
+        .await;
+        let way = Way::new(dir.path(), otlp(port, protocol), "", 1);
+        for (word, first) in [("some", 0), ("all", 1000)] {
+            let lines: Vec<Line> = (first..first + 1000)
+                .map(|n| Line::new(n + 1, 1, n, &format!("{word} of a line that is long {n}")))
+                .collect();
+            way.queue.append(frame(&lines, Codec::Zstd)).await.unwrap();
+        }
+        way.settled().await;
+        assert_eq!(way.counts(), [997, 1000, 3]);
+        assert_eq!(*seen.lock().unwrap(), 2, "nothing is sent again");
+        let dead = dead_letters(dir.path());
+        assert!(dead.len() == 1000 && dead.keys().all(|text| text.starts_with("all")));
+        assert!(
+            dead.values().all(|reason| reason == "partial_success: too old"),
+            "{:?}",
+            dead.values().next()
+        );
+        way.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_without_zstd_gets_gzip_and_one_record_that_is_too_large_is_a_dead_letter() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = Arc::new(Mutex::new(Vec::new()));
+    let theirs = Arc::clone(&taken);
+    let port = serve(false, move |one| {
+        if one.header("content-encoding") == "zstd" {
+            return Act::Answer(415, vec![("accept-encoding", "gzip".into())], vec![], vec![]);
+        }
+        let raw = content(&one, Protocol::Http);
+        if raw.len() > 200_000 {
+            return Act::status(413, "too large");
+        }
+        theirs.lock().unwrap().extend(texts(&raw));
+        accepted(Protocol::Http, 0, "")
+    })
+    .await;
+    let way = Way::new(dir.path(), otlp(port, Protocol::Http), "", 1);
+    let mut lines = large(0);
+    lines[500].body = "huge ".repeat(60_000);
+    way.queue.append(frame(&lines, Codec::Zstd)).await.unwrap();
+    way.settled().await;
+    assert_eq!(way.counts(), [999, 1, 0]);
+    assert_eq!(taken.lock().unwrap().len(), 999);
+    assert!(dead_letters(dir.path()).values().all(|reason| reason == "413: too large"));
+    way.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_otlp_receiver_costs_no_record() {
+    let endings: [&'static [u8]; 3] = [
+        b"",
+        b"\x00\xff\x16\x03nonsense",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999\r\n\r\n",
+    ];
+    for protocol in BOTH {
+        let mut ports = Vec::new();
+        for bytes in endings {
+            ports.push((garbage(bytes).await, false));
+        }
+        for act in [
+            Act::Endless,
+            Act::Hang,
+            Act::Answer(
+                200,
+                vec![("content-type", "text/html".into())],
+                b"<html>hello</html>".to_vec(),
+                vec![],
+            ),
+            Act::Answer(200, vec![("content-type", "application/grpc".into())], vec![0xff; 70_000], vec![]),
+            Act::Answer(200, vec![("x", "y".repeat(60_000))], b"hello".to_vec(), vec![]),
+            Act::Answer(206, vec![], vec![], vec![]),
+            Act::Answer(302, vec![("location", "http://127.0.0.1:1/".into())], vec![], vec![]),
+        ] {
+            ports.push((serve(protocol == Protocol::Grpc, move |_| act.clone()).await, true));
+        }
+        for (port, _) in ports {
+            let dir = tempfile::tempdir().unwrap();
+            let otlp = Otlp::with_deadline(
+                &config::Sink { compression: Some(Compression::Gzip), ..sink(port, protocol) },
+                Duration::from_millis(100),
+            );
+            let way = Way::new(dir.path(), otlp.unwrap(), "", 1);
+            way.queue.append(frame(&large(0), Codec::Zstd)).await.unwrap();
+            let numbers = Arc::clone(way.lane.numbers());
+            for _ in 0..500 {
+                if numbers.retries().values().sum::<u64>() >= 2 {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            assert!(numbers.retries().values().sum::<u64>() >= 2, "{protocol:?} {port}");
+            assert_eq!(way.counts(), [0, 0, 0], "{protocol:?}: {:?}", numbers.retries());
+            way.stop().await;
+        }
+    }
+}
+
+fn unit(bytes: Vec<u8>, records: usize) -> Unit {
+    Unit {
+        position: Position::default(),
+        received_unix_nano: 1,
+        bytes: Bytes::from(bytes),
+        first: 100,
+        records,
+        came: None,
+    }
+}
+
+fn any_request() -> impl Strategy<Value = ExportLogsServiceRequest> {
+    use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
+    use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+    use opentelemetry_proto::tonic::resource::v1::Resource;
+    let record = ("[a-z]{0,40}", any::<u64>()).prop_map(|(text, time)| LogRecord {
+        time_unix_nano: time,
+        event_name: text,
+        ..LogRecord::default()
+    });
+    let scope = (prop::collection::vec(record, 0..5), prop::option::of("[a-z]{1,9}"), "[a-z]{0,5}").prop_map(
+        |(log_records, name, schema_url)| ScopeLogs {
+            log_records,
+            scope: name.map(|name| InstrumentationScope { name, ..InstrumentationScope::default() }),
+            schema_url,
+        },
+    );
+    let group = (prop::collection::vec(scope, 0..4), prop::option::of("[a-z]{0,9}"), "[a-z]{0,5}").prop_map(
+        |(scope_logs, value, schema_url)| ResourceLogs {
+            scope_logs,
+            resource: value.map(|value| Resource {
+                attributes: vec![crate::store::tests::text("key", &value)],
+                ..Resource::default()
+            }),
+            schema_url,
+        },
+    );
+    prop::collection::vec(group, 0..4).prop_map(|resource_logs| ExportLogsServiceRequest { resource_logs })
+}
+
+proptest! {
+    #[test]
+    fn a_selection_has_the_wanted_records_as_they_were_and_no_empty_group(
+        request in any_request(), mask: u64, bytes in 0..2000_usize, most in 1..30_usize, one: bool,
+    ) {
+        let records = request.resource_logs.iter().flat_map(|g| &g.scope_logs).map(|s| s.log_records.len()).sum();
+        let unit = unit(request.encode_to_vec(), records);
+        let wanted: Vec<usize> = (0..records).filter(|n| mask >> (n % 64) & 1 == 1).map(|n| n + 100).collect();
+        let (some, taken) = select::select(&unit, &wanted, bytes, most, one);
+        prop_assert!(wanted.starts_with(&taken), "{wanted:?} {taken:?}");
+        prop_assert!(taken.len() <= most);
+        prop_assert!(some.len() <= bytes || one && taken.len() == 1, "{} of {bytes}", some.len());
+        prop_assert!(!one || wanted.is_empty() || !taken.is_empty(), "one always goes");
+        let mut expected = request;
+        let mut number = 100;
+        for group in &mut expected.resource_logs {
+            for scope in &mut group.scope_logs {
+                scope.log_records.retain(|_| { number += 1; taken.contains(&(number - 1)) });
+            }
+            group.scope_logs.retain(|scope| !scope.log_records.is_empty());
+        }
+        expected.resource_logs.retain(|group| !group.scope_logs.is_empty());
+        prop_assert_eq!(ExportLogsServiceRequest::decode(&some[..]).unwrap(), expected);
+    }
+
+    #[test]
+    fn any_bytes_can_be_selected_from(bytes: Vec<u8>, wanted in prop::collection::btree_set(100..110_usize, 0..9)) {
+        let wanted: Vec<usize> = wanted.into_iter().collect();
+        select::select(&unit(bytes, 10), &wanted, 100, 100, true);
+    }
+}

@@ -1,0 +1,173 @@
+//! What the sinks of a configuration must be.
+
+use std::collections::HashSet;
+
+use http::{HeaderName, HeaderValue, header};
+use sonde_daemon::client::endpoint::Endpoint;
+use sonde_daemon::client::otlp;
+use sonde_daemon::config::Problems;
+use sonde_daemon::units::Size;
+
+use crate::config::{Config, Sink, SinkKind, WhenBehind};
+use crate::sinks::elasticsearch;
+
+/// All sinks.
+pub fn validate(config: &Config, problems: &mut Problems) {
+    let mut names = HashSet::new();
+    for (number, sink) in config.sinks.iter().enumerate() {
+        let key = |name: &str| format!("sinks[{number}].{name}");
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+        if sink.name.is_empty() || sink.name.len() > 63 || !sink.name.chars().all(plain) {
+            problems.add(
+                key("name"),
+                format!("`{}` is not a name for files and metrics", sink.name),
+                "1 to 63 of a-z, 0-9, `-`, `_`",
+            );
+        } else if !names.insert(sink.name.as_str()) {
+            problems.add(
+                key("name"),
+                format!("`{}` is the name of another sink", sink.name),
+                "names that differ",
+            );
+        }
+        if sink.retention.is_some_and(|retention| retention.0.is_zero()) {
+            problems.add(key("retention"), "0s would keep nothing", "an age such as `7d`");
+        }
+        if sink.max_bytes.is_some_and(|bytes| bytes < Size::mib(1)) {
+            problems.add(key("max_bytes"), "is too small", "at least 1MiB");
+        }
+        if sink.max_lag_bytes.is_some_and(|bytes| bytes > config.queue.max_bytes) {
+            problems.add(key("max_lag_bytes"), "is more than the queue holds", "at most queue.max_bytes");
+        }
+        if sink.required && sink.when_behind == WhenBehind::Skip {
+            problems.add(key("when_behind"), "a sink that is `required` cannot be skipped", "`hold`");
+        }
+        validate_keys(sink, &key, problems);
+        match sink.kind {
+            SinkKind::Store => {}
+            SinkKind::Elasticsearch => validate_elasticsearch(sink, &key, problems),
+            SinkKind::Otlp => validate_otlp(sink, &key, problems),
+        }
+    }
+    let second = config.sinks.iter().enumerate().filter(|(_, sink)| sink.kind == SinkKind::Store).nth(1);
+    if let Some((number, _)) = second {
+        let others = (0..number).map(|other| format!("sinks[{other}].type")).collect::<Vec<_>>();
+        problems.add_between(
+            format!("sinks[{number}].type"),
+            &others.iter().map(String::as_str).collect::<Vec<_>>(),
+            "is a second store",
+            "at most one sink of type store",
+        );
+    }
+}
+
+/// Keys that say nothing to a sink of this type.
+fn validate_keys(sink: &Sink, key: &impl Fn(&str) -> String, problems: &mut Problems) {
+    use SinkKind::{Elasticsearch, Otlp, Store};
+    let keys: [(&str, bool, &[SinkKind]); 15] = [
+        ("retention", sink.retention.is_some(), &[Store, Elasticsearch]),
+        ("max_bytes", sink.max_bytes.is_some(), &[Store]),
+        ("endpoint", sink.endpoint.is_some(), &[Otlp]),
+        ("protocol", sink.protocol.is_some(), &[Otlp]),
+        ("compression", sink.compression.is_some(), &[Otlp]),
+        ("headers", sink.headers.is_some(), &[Otlp]),
+        ("endpoints", sink.endpoints.is_some(), &[Elasticsearch]),
+        ("layout", sink.layout.is_some(), &[Elasticsearch]),
+        ("data_stream", sink.data_stream.is_some(), &[Elasticsearch]),
+        ("templates", sink.templates.is_some(), &[Elasticsearch]),
+        ("username", sink.username.is_some(), &[Elasticsearch]),
+        ("password_file", sink.password_file.is_some(), &[Elasticsearch]),
+        ("api_key_file", sink.api_key_file.is_some(), &[Elasticsearch]),
+        ("token_file", sink.token_file.is_some(), &[Elasticsearch, Otlp]),
+        ("tls", sink.tls.is_some(), &[Elasticsearch, Otlp]),
+    ];
+    for (name, given, kinds) in keys {
+        if given && !kinds.contains(&sink.kind) {
+            let expected = format!("only keys of type {}", sink.kind.name());
+            problems.add(key(name), "says nothing to a sink of this type", expected);
+        }
+    }
+    let skips = sink.when_behind != WhenBehind::Hold;
+    if sink.kind == SinkKind::Store && skips {
+        problems.add(key("when_behind"), "the store is never skipped", "`hold`");
+    }
+}
+
+fn validate_elasticsearch(sink: &Sink, key: &impl Fn(&str) -> String, problems: &mut Problems) {
+    let endpoints = sink.endpoints.as_deref().unwrap_or_default();
+    if endpoints.is_empty() {
+        problems.add(key("endpoints"), "is empty", "URLs such as `http://127.0.0.1:9200`");
+    }
+    for (number, url) in endpoints.iter().enumerate() {
+        if let Err(error) = Endpoint::parse(url, elasticsearch::PORTS) {
+            problems.add(key(&format!("endpoints[{number}]")), error.to_string(), "");
+        }
+    }
+    let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    if given(&sink.username) != given(&sink.password_file) {
+        let missing = if given(&sink.username) { "password_file" } else { "username" };
+        problems.add(key(missing), "is empty", "both username and password_file, or neither");
+    }
+    let ways = [&sink.username, &sink.api_key_file, &sink.token_file];
+    if ways.into_iter().filter(|way| given(way)).count() > 1 {
+        problems.add(
+            key("username"),
+            "is one of several ways to log in",
+            "username, api_key_file or token_file",
+        );
+    }
+    let stream = sink.data_stream.clone().unwrap_or_default();
+    for (name, part) in [("dataset", &stream.dataset), ("namespace", &stream.namespace)] {
+        // What Elasticsearch asks of the parts of a data stream's name.
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '.';
+        if part.is_empty() || part.len() > 100 || !part.chars().all(plain) {
+            problems.add(
+                key(&format!("data_stream.{name}")),
+                format!("`{part}` cannot be part of a data stream's name"),
+                "1 to 100 of a-z, 0-9, `_`, `.`",
+            );
+        }
+    }
+}
+
+fn validate_otlp(sink: &Sink, key: &impl Fn(&str) -> String, problems: &mut Problems) {
+    let protocol = sink.protocol.unwrap_or_default();
+    match sink.endpoint.as_deref().unwrap_or_default() {
+        "" => problems.add(key("endpoint"), "is empty", "a URL such as `http://127.0.0.1:14317`"),
+        url => match protocol.endpoint(url) {
+            Ok(endpoint) => validate_tls(sink, !endpoint.tls, key, problems),
+            Err(error) => problems.add(key("endpoint"), error.to_string(), ""),
+        },
+    }
+    let token = sink.token_file.as_ref().is_some_and(|file| !file.is_empty());
+    for (name, value) in sink.headers.iter().flatten() {
+        let path = key(&format!("headers.{name}"));
+        let Ok(parsed) = name.to_ascii_lowercase().parse::<HeaderName>() else {
+            problems.add(path, "is not a header's name", "letters, digits and `-`");
+            continue;
+        };
+        if otlp::OWN_HEADERS.contains(&parsed.as_str()) {
+            problems.add(path, "is set by the collector itself", "another header");
+        } else if parsed == header::AUTHORIZATION && token {
+            let others = key("token_file");
+            problems.add_between(path, &[others.as_str()], "is set by token_file", "one of the two");
+        } else if HeaderValue::from_str(value).is_err() {
+            problems.add(path, "has a value that cannot be a header's", "printable ASCII");
+        }
+    }
+}
+
+/// `plain` = the endpoint is http.
+fn validate_tls(sink: &Sink, plain: bool, key: &impl Fn(&str) -> String, problems: &mut Problems) {
+    let tls = sink.tls.clone().unwrap_or_default();
+    let set = [&tls.ca_file, &tls.cert_file, &tls.key_file, &tls.server_name];
+    if plain && (tls.insecure_skip_verify || set.iter().any(|text| !text.is_empty())) {
+        let others = key("endpoint");
+        let what = "is set, but the endpoint is http://";
+        problems.add_between(key("tls"), &[others.as_str()], what, "an https:// endpoint");
+    }
+    if tls.cert_file.is_empty() != tls.key_file.is_empty() {
+        let missing = if tls.cert_file.is_empty() { "tls.cert_file" } else { "tls.key_file" };
+        problems.add(key(missing), "is missing", "cert_file and key_file together");
+    }
+}

@@ -1,0 +1,136 @@
+//! Every mistake is said, with its line.
+
+use sonde_daemon::config::{Problem, load};
+
+use super::*;
+
+fn problems(text: &str) -> Vec<Problem> {
+    load::<Config>(text, "c.yaml", |_| None).err().unwrap_or_default()
+}
+
+#[test]
+fn defaults_and_the_contracts_example_are_valid() {
+    assert_eq!(problems(""), []);
+    let example = "
+cluster: east
+listen: {otlp_grpc: \"[::]:4317\", otlp_http: \":4318\", http: \"localhost:0\"}
+tls: {cert_file: a, key_file: b, client_ca_file: c}
+limits: {request: 64MiB, in_flight: 64MiB, connections: 1}
+queue: {max_bytes: 10GiB, min_free: 0B}
+sinks:
+  - {name: store, type: store, retention: 7d, max_bytes: 20GiB}
+  - name: es
+    type: elasticsearch
+    endpoints: [http://127.0.0.1:9200]
+    layout: otel
+    data_stream: {dataset: kubernetes.container_logs, namespace: default}
+    username: \"\"
+    password_file: \"\"
+    api_key_file: \"\"
+    tls: {ca_file: \"\"}
+  - {name: next, type: otlp, endpoint: \"http://127.0.0.1:14317\", protocol: grpc}
+";
+    assert_eq!(problems(example), []);
+    assert_eq!(problems("{ack: delivered, sinks: [{name: a, required: true}]}"), []);
+}
+
+#[test]
+fn each_mistake_is_said() {
+    for (text, path, what) in [
+        ("listen: {http: nonsense}", "listen.http", "nonsense"),
+        ("listen: {http: \"::1:80\"}", "listen.http", "::1:80"),
+        ("listen: {http: \"127.0.0.1:99999\"}", "listen.http", "99999"),
+        ("listen: {otlp_http: \"127.0.0.1:4317\"}", "listen.otlp_http", "taken"),
+        ("tls: {cert_file: a}", "tls.key_file", "is empty"),
+        ("tls: {client_ca_file: a}", "tls.client_ca_file", "certificate"),
+        ("auth: {otlp: {kubernetes: {audience: x}}}", "auth.otlp.kubernetes", "not there yet"),
+        ("ack: delivered", "ack", "there is none"),
+        ("{ack: delivered, sinks: [{name: a}]}", "ack", "there is none"),
+        (
+            "sinks: [{name: a, type: elasticsearch, endpoints: [\"http://x\"], required: true, when_behind: skip}]",
+            "sinks[0].when_behind",
+            "cannot be skipped",
+        ),
+        ("limits: {request: 100MiB, in_flight: 10MiB}", "limits.in_flight", "less than"),
+        // Rules between two keys say nothing of one whose other could not be read.
+        ("limits: {request: big, in_flight: 10MiB}", "limits.request", "big"),
+        ("listen: {otlp_grpc: [x], otlp_http: \"127.0.0.1:4317\"}", "listen.otlp_grpc", "a list"),
+        ("tls: {cert_file: [x], key_file: k, client_ca_file: a}", "tls.cert_file", "a list"),
+        ("limits: {request: 0}", "limits.request", "out of range"),
+        ("limits: {request: 129MiB, in_flight: 1GiB}", "limits.request", "128MiB"),
+        ("limits: {connections: 0}", "limits.connections", "0 would"),
+        ("queue: {min_free: much}", "queue.min_free", "much"),
+        ("queue: {min_free: 100%}", "queue.min_free", "100%"),
+        ("sinks: [{name: a}, {name: b}]", "sinks[1].type", "second store"),
+        ("sinks: [{name: \"../x\"}]", "sinks[0].name", "../x"),
+        ("sinks: [{name: a, retention: 0s}]", "sinks[0].retention", "0s would"),
+        ("sinks: [{name: a, type: elastic}]", "sinks[0].type", "store"),
+        ("sinks: [{name: a, endpoints: [\"http://x\"]}]", "sinks[0].endpoints", "says nothing"),
+        ("sinks: [{name: a, when_behind: skip}]", "sinks[0].when_behind", "never skipped"),
+        ("sinks: [{name: a, max_lag_bytes: 20GiB}]", "sinks[0].max_lag_bytes", "more than"),
+        ("sinks: [{name: a, type: elasticsearch}]", "sinks[0].endpoints", "is empty"),
+        ("sinks: [{name: a, type: elasticsearch, endpoints: [x]}]", "sinks[0].endpoints[0]", "`x`"),
+        (
+            "sinks: [{name: a, type: elasticsearch, endpoints: [\"http://x\"], max_bytes: 1GiB}]",
+            "sinks[0].max_bytes",
+            "says nothing",
+        ),
+        (
+            "sinks: [{name: a, type: elasticsearch, endpoints: [\"http://x\"], username: u}]",
+            "sinks[0].password_file",
+            "is empty",
+        ),
+        (
+            "sinks: [{name: a, type: elasticsearch, endpoints: [\"http://x\"], token_file: t, api_key_file: k}]",
+            "sinks[0].username",
+            "several",
+        ),
+        (
+            "sinks: [{name: a, type: elasticsearch, endpoints: [\"http://x\"], data_stream: {namespace: a-b}}]",
+            "sinks[0].data_stream.namespace",
+            "a-b",
+        ),
+    ] {
+        let found = problems(text);
+        assert_eq!(found.len(), 1, "{text}: {found:?}");
+        assert_eq!((found[0].path.as_str(), found[0].line), (path, 1), "{text}: {found:?}");
+        assert!(found[0].to_string().contains(what), "{text}: {found:?}");
+    }
+}
+
+#[test]
+fn two_sinks_of_one_name_are_two_mistakes_where_both_are_stores() {
+    let found = problems("sinks: [{name: a}, {name: a}]");
+    let paths: Vec<&str> = found.iter().map(|problem| problem.path.as_str()).collect();
+    assert_eq!(paths, ["sinks[1].name", "sinks[1].type"]);
+}
+
+#[test]
+fn all_mistakes_of_a_file_are_said_each_with_its_line() {
+    let text = "
+listen:
+  http: nonsense
+limits:
+  request: 100MiB
+  in_flight: 10MiB
+ack: delivered
+queue:
+  min_fre: 10%
+sinks:
+  - name: a
+    retention: 0s
+";
+    let found: Vec<String> = problems(text).iter().map(ToString::to_string).collect();
+    let starts = [
+        "c.yaml:3: listen.http: ",
+        "c.yaml:6: limits.in_flight: 10MiB is less",
+        "c.yaml:7: ack: ",
+        "c.yaml:9: queue.min_fre: ",
+        "c.yaml:12: sinks[0].retention: ",
+    ];
+    assert_eq!(found.len(), starts.len(), "{found:#?}");
+    for (line, start) in found.iter().zip(starts) {
+        assert!(line.starts_with(start), "{line:?} {start:?}");
+    }
+    assert!(found[3].contains("min_free"), "the nearest key is named: {found:?}");
+}
