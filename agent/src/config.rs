@@ -142,6 +142,8 @@ pub struct Metrics {
     pub interval: Interval,
     /// Whether the same samples go to the collector as OTLP metrics.
     pub push: bool,
+    /// Whether the push has them under the semantic conventions' names too.
+    pub conventions: bool,
     /// `container_*`.
     pub containers: bool,
     /// `kube_pod_*`.
@@ -296,6 +298,7 @@ impl Default for Metrics {
         Self {
             interval: Interval::secs(10),
             push: true,
+            conventions: true,
             containers: true,
             pods: true,
             namespaces: true,

@@ -1,4 +1,4 @@
-//! Writing an `ExportMetricsServiceRequest`: one resource, one scope, metric after metric, point after point
+//! Writing an `ExportMetricsServiceRequest`: resources with one scope each, metric after metric, point after point
 //! (`opentelemetry/proto/metrics/v1/metrics.proto`).
 //!
 //! Nothing is kept but the bytes. Lengths that are not known at the beginning of a message are five bytes wide and
@@ -17,6 +17,7 @@ const SCOPE_VERSION: u8 = 2;
 const METRICS: u8 = 2;
 const NAME: u8 = 1;
 const DESCRIPTION: u8 = 2;
+const UNIT: u8 = 3;
 const GAUGE: u8 = 5;
 const SUM: u8 = 7;
 const HISTOGRAM: u8 = 9;
@@ -42,6 +43,8 @@ pub enum Shape {
     Gauge,
     /// A sum since its start that only grows (cumulative, monotonic).
     Sum,
+    /// A sum that goes up and down (cumulative, not monotonic), so that it may be added up over its attributes.
+    UpDown,
     /// Counts in buckets since their start (cumulative); its points come from [`Metric::histogram`].
     Histogram,
 }
@@ -78,29 +81,38 @@ impl MetricsEncoder {
     #[must_use]
     pub fn new(mut bytes: Vec<u8>, resource: &AttrSet, scope: &str, version: &str) -> Self {
         bytes.clear();
-        let resource_at = begin(&mut bytes, RESOURCE_METRICS);
-        put_bytes(&mut bytes, RESOURCE, resource.bytes());
-        let scope_at = begin(&mut bytes, SCOPE_METRICS);
-        let own = begin(&mut bytes, SCOPE);
-        put_bytes(&mut bytes, SCOPE_NAME, scope.as_bytes());
-        put_bytes(&mut bytes, SCOPE_VERSION, version.as_bytes());
-        end(&mut bytes, own);
+        let (resource_at, scope_at) = begin_resource(&mut bytes, resource, scope, version);
         Self { bytes, resource_at, scope_at, points: 0 }
     }
 
-    /// The next metric; its points are added to what is returned.
+    /// Ends the resource before, and begins another one, said by one scope.
+    pub fn resource(&mut self, resource: &AttrSet, scope: &str, version: &str) {
+        end(&mut self.bytes, self.scope_at);
+        end(&mut self.bytes, self.resource_at);
+        (self.resource_at, self.scope_at) = begin_resource(&mut self.bytes, resource, scope, version);
+    }
+
+    /// The next metric, of a name that says its unit; its points are added to what is returned.
     pub fn metric(&mut self, name: &str, description: &str, shape: Shape) -> Metric<'_> {
+        self.metric_in(name, description, "", shape)
+    }
+
+    /// The next metric with its unit in UCUM; its points are added to what is returned.
+    pub fn metric_in(&mut self, name: &str, description: &str, unit: &str, shape: Shape) -> Metric<'_> {
         let bytes = &mut self.bytes;
         let metric_at = begin(bytes, METRICS);
         put_bytes(bytes, NAME, name.as_bytes());
         if !description.is_empty() {
             put_bytes(bytes, DESCRIPTION, description.as_bytes());
         }
+        if !unit.is_empty() {
+            put_bytes(bytes, UNIT, unit.as_bytes());
+        }
         let data_at = begin(
             bytes,
             match shape {
                 Shape::Gauge => GAUGE,
-                Shape::Sum => SUM,
+                Shape::Sum | Shape::UpDown => SUM,
                 Shape::Histogram => HISTOGRAM,
             },
         );
@@ -222,6 +234,18 @@ fn put_packed(bytes: &mut Vec<u8>, field: u8, values: impl ExactSizeIterator<Ite
     for value in values {
         bytes.extend_from_slice(&value.to_le_bytes());
     }
+}
+
+/// Begins a resource and its scope; returns where they lie.
+fn begin_resource(bytes: &mut Vec<u8>, resource: &AttrSet, scope: &str, version: &str) -> (usize, usize) {
+    let resource_at = begin(bytes, RESOURCE_METRICS);
+    put_bytes(bytes, RESOURCE, resource.bytes());
+    let scope_at = begin(bytes, SCOPE_METRICS);
+    let own = begin(bytes, SCOPE);
+    put_bytes(bytes, SCOPE_NAME, scope.as_bytes());
+    put_bytes(bytes, SCOPE_VERSION, version.as_bytes());
+    end(bytes, own);
+    (resource_at, scope_at)
 }
 
 /// Begins a message of unknown length; returns where it lies.

@@ -73,6 +73,15 @@ fn whole(pattern: &str) -> String {
     format!("^(?:{pattern})$")
 }
 
+/// The names that the configuration drops.
+///
+/// # Errors
+/// When a pattern is none.
+pub fn dropped(config: &config::Metrics) -> Result<RegexSet, PatternError> {
+    RegexSet::new(config.drop.iter().map(|pattern| whole(pattern)))
+        .map_err(|error| PatternError::new("metrics.drop", error))
+}
+
 /// Every source of metrics.
 pub struct Sources {
     sampler: Arc<Sampler>,
@@ -92,8 +101,7 @@ impl Sources {
         logs: &LogMetrics,
     ) -> Result<Self, PatternError> {
         let sampler = Arc::new(Sampler::new(paths, index.clone()));
-        let drop = RegexSet::new(config.drop.iter().map(|pattern| whole(pattern)))
-            .map_err(|error| PatternError::new("metrics.drop", error))?;
+        let drop = dropped(config)?;
         let section = |prefix: &str, label: &str, mut sources: Vec<Box<dyn Source>>| {
             if !drop.is_empty() {
                 let dropping =

@@ -155,14 +155,14 @@ impl Sampler {
         Ok(sample)
     }
 
-    /// When the last sample was made; `None` where there is none, and while one is being made, which may hang.
-    pub fn last(&self) -> Option<SystemTime> {
+    /// The last sample; `None` where there is none, and while one is being made, which may hang.
+    pub fn last(&self) -> Option<Arc<Sample>> {
         let state = match self.state.try_lock() {
             Ok(state) => state,
             Err(TryLockError::Poisoned(state)) => state.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
-        state.last.as_ref().map(|(_, sample)| sample.at)
+        state.last.as_ref().map(|(_, sample)| Arc::clone(sample))
     }
 
     /// One reading a pod, from a process of its sandbox or of any of its containers.

@@ -12,6 +12,7 @@
 //! While a push is made: the rows of one page (as a scrape), the request (METRICS.md has its size), its compressed
 //! bytes. Between two pushes the room of the request stays, no more.
 
+mod conventions;
 mod encode;
 mod metrics;
 
@@ -32,6 +33,7 @@ use sonde_wire::attrs::{AttrSet, keys};
 use sonde_wire::metrics::MetricsEncoder;
 use tokio::time::Instant;
 
+use self::conventions::Conventions;
 pub use self::metrics::{Dropped, PushMetrics};
 use crate::config::Config;
 use crate::export::{Courier, ExportError, Service, Timing};
@@ -39,6 +41,8 @@ use crate::metrics::{Sections, Sources};
 
 /// Our name as the scope of what is pushed; a collector knows us by it.
 pub const SCOPE: &str = "sonde-agent";
+/// The scope of the same under the semantic conventions' names.
+pub const CONVENTIONS_SCOPE: &str = "sonde-agent/conventions";
 /// From the start to the first push: time to hear of the pods.
 const FIRST: Duration = Duration::from_secs(2);
 /// The longest that a push waits for its answer; a shorter interval is waited for one interval.
@@ -232,14 +236,21 @@ fn sampling(config: &Config, sources: &Sources) -> Sampling {
     let (cluster, node) = (config.cluster.clone(), config.node.name.clone());
     let resource = resource(&cluster, &node);
     let began = SystemTime::now();
+    let mut conventions = config.metrics.conventions.then(|| Conventions::new(&config.metrics));
     Box::new(move |room| {
         let mut encoder = MetricsEncoder::new(room, &resource, SCOPE, env!("CARGO_PKG_VERSION"));
         for (section, sampled) in &sections {
             let rows = section.sample();
             let read = if *sampled { sampler.last() } else { None };
-            let at = read.unwrap_or_else(SystemTime::now);
+            let at = read.map_or_else(SystemTime::now, |sample| sample.at);
             let about = encode::About { cluster: &cluster, node: &node, at, began };
             encode::put(&rows, &about, &mut encoder);
+            if let Some(conventions) = &mut conventions {
+                conventions.learn(&rows, at);
+            }
+        }
+        if let Some(conventions) = &mut conventions {
+            conventions.put(sampler.last().as_deref(), (&cluster, &node), &mut encoder);
         }
         let points = encoder.points();
         (encoder.finish(), points)

@@ -12,6 +12,9 @@ use sonde_wire::view::{AnyValueView, Attributes, MetricView, MetricsRequest, Poi
 
 /// The scope by which our agent is known.
 pub const AGENT_SCOPE: &str = "sonde-agent";
+/// The scope under which it says the same under the semantic conventions' names, for receivers of others. It is taken and
+/// passed over.
+pub const CONVENTIONS_SCOPE: &str = "sonde-agent/conventions";
 
 /// One node at one instant; what a request does not say is `None`.
 #[derive(Debug, Default)]
@@ -155,6 +158,9 @@ pub fn read(request: MetricsRequest<'_>) -> Samples<'_> {
         };
         let (cluster, node) = (text(keys::CLUSTER_NAME), text(keys::NODE_NAME));
         for scope in resource.scopes() {
+            if scope.name() == CONVENTIONS_SCOPE {
+                continue;
+            }
             let points: u64 = scope.metrics().map(MetricView::count).sum();
             if scope.name() != AGENT_SCOPE || node.is_empty() {
                 samples.others += points;

@@ -177,6 +177,14 @@ fn one_request_cannot_tell_of_more_than_its_room() {
 }
 
 #[test]
+fn what_the_agent_says_under_the_conventions_names_is_passed_over_and_not_refused() {
+    let bytes = request("n1", sample::CONVENTIONS_SCOPE, NOW, &node("web", 1.0));
+    let samples = sample::read(MetricsRequest::trusted(&bytes));
+    assert!(samples.nodes.is_empty());
+    assert_eq!((samples.taken, samples.others), (0, 0));
+}
+
+#[test]
 fn metrics_of_others_are_nobodys() {
     let metrics = Metrics::default();
     let rows = node("web", 1.0);

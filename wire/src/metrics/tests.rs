@@ -124,3 +124,32 @@ proptest! {
         prop_assert_eq!(summary.records as usize, gauges.len() + sums.len() + histograms.len());
     }
 }
+
+#[test]
+fn each_resource_has_its_own_metrics_and_a_sum_that_falls_says_so() {
+    let resource = |name: &str| AttrSet::builder().str("k8s.pod.name", name).build();
+    let mut encoder = MetricsEncoder::new(Vec::new(), &resource("a"), "one", "1");
+    encoder.metric("first", "", Shape::Sum).point([], Span::default(), Number::Int(1));
+    encoder.resource(&resource("b"), "two", "2");
+    encoder.metric_in("second", "", "By", Shape::UpDown).point([], Span::default(), Number::Int(2));
+    let bytes = encoder.finish();
+    assert_eq!(crate::view::check_metrics(&bytes, &Default::default()).unwrap().records, 2);
+    let request = ExportMetricsServiceRequest::decode(&bytes[..]).unwrap();
+    let seen: Vec<_> = request
+        .resource_metrics
+        .iter()
+        .map(|one| {
+            let (scope, metric) = (&one.scope_metrics[0], &one.scope_metrics[0].metrics[0]);
+            let Some(otlp::metric::Data::Sum(sum)) = &metric.data else { panic!("no sum") };
+            let attributes = one.resource.as_ref().unwrap().attributes.clone();
+            (attributes, scope.scope.as_ref().unwrap().name.as_str(), metric.unit.as_str(), sum.is_monotonic)
+        })
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (vec![attribute("k8s.pod.name", "a")], "one", "", true),
+            (vec![attribute("k8s.pod.name", "b")], "two", "By", false),
+        ]
+    );
+}

@@ -108,6 +108,6 @@ fn a_sample_that_hangs_holds_nobody_up_who_asks_for_the_last_one() {
         scope.spawn(|| answers.send(sampler.last()));
         let answered = answer.recv_timeout(std::time::Duration::from_secs(20));
         drop(hanging);
-        assert_eq!(answered, Ok(None), "there is an answer while the sample is being made");
+        assert!(matches!(answered, Ok(None)), "there is an answer while the sample is being made");
     });
 }
