@@ -17,11 +17,14 @@ use sonde_daemon::secret::{SecretError, Tokens};
 use sonde_daemon::shutdown::{self, Shutdown};
 use tokio::sync::mpsc;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Settlement};
 use crate::config::{Config, PodSource};
 use crate::export::{ExportError, Exporter, Timing};
 use crate::host::{HostPaths, host_name};
 use crate::http::{self, Files, MetricPages, Pages};
+use crate::inbox::Inbox;
+use crate::journal::metrics::JournalMetrics;
+use crate::journal::{self, JournalDeps, JournalError};
 use crate::kubelet::Kubelet;
 use crate::kubelet::client::ClientError;
 use crate::log_page::LogPage;
@@ -67,6 +70,9 @@ pub enum AppError {
     /// The log reader.
     #[error(transparent)]
     Logs(#[from] LogsError),
+    /// The reader of journals.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// The metrics.
     #[error(transparent)]
     Metrics(#[from] PatternError),
@@ -81,8 +87,8 @@ pub enum AppError {
         "positions could not be written in time; what was not acknowledged is read again at the next start"
     )]
     Late,
-    /// The reader's thread ended by itself.
-    #[error("the log reader ended before it was asked to")]
+    /// The readers' threads ended by themselves.
+    #[error("the log readers ended before they were asked to")]
     ReaderEnded,
 }
 
@@ -150,27 +156,57 @@ impl App {
     /// # Errors
     /// When a part cannot start, or ends before it was asked to.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), AppError> {
-        let Self { config, paths, bound, health, pods, kubelet, exporter, metrics, logs, push, readers } =
-            self;
-        let (sender, batches) = mpsc::channel(config.export.in_flight);
+        let Self {
+            config,
+            paths,
+            bound,
+            health,
+            pods,
+            kubelet,
+            exporter,
+            metrics,
+            logs: own_logs,
+            push,
+            readers,
+        } = self;
+        // One more: the journals' reader has a slot of its own.
+        let (sender, batches) = mpsc::channel(config.export.in_flight + 1);
+        let journal_metrics = JournalMetrics::default();
+        let journal = if config.logs.journald.enabled {
+            let beat = health.heartbeat("journal reader", STANDS_STILL);
+            let heartbeat = Box::new(move || beat.beat());
+            let deps = journal_deps(&config, &paths, sender.clone(), heartbeat, journal_metrics.clone());
+            Some(journal::Reader::start(deps)?)
+        } else {
+            None
+        };
         let reader = if config.logs.enabled {
             let beat = health.heartbeat("log reader", STANDS_STILL);
             let heartbeat = Box::new(move || beat.beat());
+            let logs = own_logs.clone();
             let deps = logs_deps(&config, paths, pods, kubelet.is_some(), sender.clone(), heartbeat, logs);
             Some(Reader::start(deps)?)
         } else {
             None
         };
         // Without a reader nothing is exported, and the exporter runs until the stop.
-        let kept = reader.is_none().then_some(sender);
-        let inbox = reader.as_ref().map(Reader::inbox);
+        let kept = (reader.is_none() && journal.is_none()).then_some(sender);
+        let inboxes = Inboxes {
+            logs: reader.as_ref().map(Reader::inbox),
+            journal: journal.as_ref().map(journal::Reader::inbox),
+        };
 
         let mut sources: Vec<Box<dyn Source>> = vec![
             Box::new(Build { prefix: "sonde_agent", version: env!("CARGO_PKG_VERSION") }),
             Box::new(Process),
             Box::new(exporter.metrics()),
         ];
-        sources.extend(reader.as_ref().map(|reader| Box::new(LogPage(reader.metrics())) as Box<dyn Source>));
+        if journal.is_some() {
+            sources.push(Box::new(journal_metrics.clone()));
+        }
+        if reader.is_some() || journal.is_some() {
+            sources.push(Box::new(LogPage { logs: own_logs, journal: journal_metrics }));
+        }
         sources.extend(kubelet.as_ref().map(|kubelet| Box::new(kubelet.metrics()) as Box<dyn Source>));
         sources.extend(push.as_ref().map(|push| Box::new(push.metrics()) as Box<dyn Source>));
         let accounting = Accounting { prefix: "sonde_agent_source".to_owned(), label: "source".to_owned() };
@@ -196,23 +232,17 @@ impl App {
         let kubelet = kubelet.map(|kubelet| tokio::spawn(kubelet.run(shutdown.clone())));
         let (export_trigger, export_shutdown) = shutdown::channel();
         let stop = {
-            let (shutdown, inbox) = (shutdown.clone(), inbox.clone());
+            let (shutdown, inboxes) = (shutdown.clone(), inboxes.clone());
             async move {
                 let deadline = shutdown.wait().await;
                 let left = deadline.saturating_duration_since(Instant::now());
                 // The exporter's last word must reach the reader while it still writes positions.
                 export_trigger.fire(left.mul_f64(1.0 - TO_WRITE));
-                if let Some(inbox) = inbox {
-                    inbox.stop(Instant::now() + left.mul_f64(1.0 - TO_WRITE / 2.0));
-                }
+                inboxes.stop(Instant::now() + left.mul_f64(1.0 - TO_WRITE / 2.0));
                 drop(kept);
             }
         };
-        let settle = |settlement| {
-            if let Some(inbox) = &inbox {
-                inbox.settle(settlement);
-            }
-        };
+        let settle = |settlement| inboxes.settle(settlement);
         let beat = health.heartbeat("exporter", STANDS_STILL);
         let export = exporter.run(batches, settle, export_shutdown, || beat.beat());
         let (mut export, mut stop) = (pin!(export), pin!(stop));
@@ -236,6 +266,9 @@ impl App {
             if let Some(reader) = reader.and_then(Arc::into_inner) {
                 reader.join();
             }
+            if let Some(journal) = journal {
+                journal.join();
+            }
             served
         });
         // A disk that hangs must not keep the process: what is not written is read again at the next start.
@@ -246,6 +279,48 @@ impl App {
             Ok(_) => Err(AppError::Panicked),
             Err(_) => Err(AppError::Late),
         }
+    }
+}
+
+/// Where the readers hear of their batches.
+#[derive(Clone)]
+struct Inboxes {
+    logs: Option<Inbox>,
+    journal: Option<Inbox>,
+}
+
+impl Inboxes {
+    fn settle(&self, settlement: Settlement) {
+        let whose = if journal::is_ours(settlement.id) { &self.journal } else { &self.logs };
+        if let Some(inbox) = whose {
+            inbox.settle(settlement);
+        }
+    }
+
+    fn stop(&self, deadline: Instant) {
+        for inbox in [&self.logs, &self.journal].into_iter().flatten() {
+            inbox.stop(deadline);
+        }
+    }
+}
+
+fn journal_deps(
+    config: &Config,
+    paths: &HostPaths,
+    batches: mpsc::Sender<Batch>,
+    heartbeat: Box<dyn Fn() + Send>,
+    metrics: JournalMetrics,
+) -> JournalDeps {
+    JournalDeps {
+        config: config.logs.clone(),
+        cluster: config.cluster.clone(),
+        node_name: config.node.name.clone(),
+        batch: config.export.batch.clone(),
+        host_root: paths.root.clone(),
+        state_dir: config.state_dir.clone(),
+        batches,
+        heartbeat,
+        metrics,
     }
 }
 

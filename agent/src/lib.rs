@@ -12,6 +12,8 @@ pub mod config;
 pub mod export;
 pub mod host;
 pub mod http;
+pub mod inbox;
+pub mod journal;
 pub mod kubelet;
 pub mod log_page;
 pub mod logs;

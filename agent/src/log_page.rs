@@ -1,12 +1,18 @@
-//! The ledger and the reader's own counters as `sonde_agent_log_*` (contract section 5).
+//! The ledgers and the readers' own counters as `sonde_agent_log_*` (contract section 5).
 
 use sonde_daemon::page::{Sink, Source};
 
+use crate::journal::metrics::JournalMetrics;
 use crate::logs::ledger::{EXCLUDED, LOST, Row, SHED};
 use crate::logs::metrics::LogMetrics;
 
-/// What the log reader last published; never waits for it.
-pub struct LogPage(pub LogMetrics);
+/// What the readers of log files and journals last published; never waits for them.
+pub struct LogPage {
+    /// Of the log files.
+    pub logs: LogMetrics,
+    /// Of the journals; their rows have neither namespace nor pod.
+    pub journal: JournalMetrics,
+}
 
 type Bytes = fn(&Row) -> u64;
 type ByReason = fn(&Row) -> &[u64];
@@ -17,7 +23,9 @@ impl Source for LogPage {
     }
 
     fn collect(&self, out: &mut Sink) -> Result<(), String> {
-        let now = self.0.snapshot();
+        let now = self.logs.snapshot();
+        let journal = self.journal.snapshot();
+        let all = || now.rows.iter().chain(&journal.rows);
         let plain: [(&str, &str, Bytes); 2] = [
             (
                 "sonde_agent_log_observed_bytes_total",
@@ -28,7 +36,7 @@ impl Source for LogPage {
         ];
         for (name, help, value) in plain {
             let mut rows = out.counter(name, help);
-            for (key, row) in &now.rows {
+            for (key, row) in all() {
                 rows.row(key.labels(), value(row));
             }
         }
@@ -48,7 +56,7 @@ impl Source for LogPage {
         ];
         for (name, help, reasons, values) in by_reason {
             let mut rows = out.counter(name, help);
-            for (key, row) in &now.rows {
+            for (key, row) in all() {
                 // A reason that a container never had is left out: hundreds of containers, nine reasons.
                 for (reason, value) in reasons.iter().zip(values(row)).filter(|(_, value)| **value > 0) {
                     rows.row(key.labels().into_iter().chain([("reason", *reason)]), *value);
@@ -56,28 +64,31 @@ impl Source for LogPage {
             }
         }
         let mut rows = out.gauge("sonde_agent_log_pending_bytes", "Bytes seen and not settled.");
-        for (key, row) in &now.rows {
+        for (key, row) in all() {
             rows.row(key.labels(), row.pending());
         }
         let mut rows = out.counter("sonde_agent_log_records_total", "Log records by outcome.");
-        let records = now.records;
+        let (records, others) = (now.records, journal.records);
         for (outcome, value) in [
-            ("acked", records.acked),
-            ("rejected", records.rejected),
+            ("acked", records.acked + others.acked),
+            ("rejected", records.rejected + others.rejected),
             ("shed", records.shed),
-            ("truncated", records.truncated),
-            ("malformed", records.malformed),
-            ("invalid_utf8", now.invalid_utf8_records),
-            ("sent", records.sent),
+            ("truncated", records.truncated + others.truncated),
+            ("malformed", records.malformed + others.malformed),
+            ("invalid_utf8", now.invalid_utf8_records + journal.counts.invalid_utf8),
+            ("sent", records.sent + others.sent),
         ] {
             rows.row([("outcome", outcome)], value);
         }
-        if !now.redacted.is_empty() {
+        if !now.redacted.is_empty() || !journal.redacted.is_empty() {
             let help = "What logs.redact found and replaced, by rule: its number in the list and its preset, or pattern. What is read \
                         again is counted again.";
             let mut rows = out.counter("sonde_agent_log_redacted_total", help);
-            for (rule, times) in &now.redacted {
-                rows.row([("rule", rule.as_str())], *times);
+            // Both have the same rules, in the same order; one of them may not run.
+            let rules = if now.redacted.is_empty() { &journal.redacted } else { &now.redacted };
+            for (at, (rule, _)) in rules.iter().enumerate() {
+                let times = |list: &[(String, u64)]| list.get(at).map_or(0, |(_, times)| *times);
+                rows.row([("rule", rule.as_str())], times(&now.redacted) + times(&journal.redacted));
             }
         }
         for (name, help, value) in [

@@ -51,6 +51,7 @@ fn record(body: &str, offset: u64) -> LogRecord<'_> {
         uid: RecordUid { file: FileHash([0x5a; 10]), offset },
         truncated: false,
         malformed: false,
+        attributes: &[],
     }
 }
 

@@ -138,6 +138,47 @@ impl AttrSetBuilder {
     }
 }
 
+/// Attributes of one record beyond those that [`LogRecord`](crate::logs::LogRecord) has a field for, encoded. To be cleared
+/// for the next record; the buffer stays.
+#[derive(Clone, Debug, Default)]
+pub struct RecordAttrs {
+    bytes: Vec<u8>,
+}
+
+/// LogRecord.attributes = 6
+const RECORD_ATTRIBUTES: u8 = 6;
+
+impl RecordAttrs {
+    /// No attributes any more.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+    }
+
+    /// Adds a string. Keys must differ, also from the record's own.
+    pub fn str(&mut self, name: &str, value: &str) {
+        put_string_pair(&mut self.bytes, RECORD_ATTRIBUTES, name, value);
+    }
+
+    /// Adds an integer.
+    pub fn int(&mut self, name: &str, value: i64) {
+        let value = value.cast_unsigned();
+        let value_len = 1 + varint_len(value);
+        self.bytes.push(key(RECORD_ATTRIBUTES, LEN));
+        put_varint(&mut self.bytes, (bytes_field_len(name.len()) + bytes_field_len(value_len)) as u64);
+        put_bytes(&mut self.bytes, KEY, name.as_bytes());
+        self.bytes.push(key(VALUE, LEN));
+        put_varint(&mut self.bytes, value_len as u64);
+        put_uint(&mut self.bytes, INT_VALUE, value);
+    }
+
+    /// Fields `attributes` of a `LogRecord`, one behind the other.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// Appends the field `field`, a `KeyValue` of two strings.
 pub(crate) fn put_string_pair(buf: &mut Vec<u8>, field: u8, name: &str, value: &str) {
     let value_len = bytes_field_len(value.len());

@@ -45,6 +45,8 @@ pub struct LogRecord<'a> {
     pub truncated: bool,
     /// Not in the runtime's format.
     pub malformed: bool,
+    /// Further attributes, as [`RecordAttrs::bytes`](crate::attrs::RecordAttrs::bytes) has them; none of the keys above.
+    pub attributes: &'a [u8],
 }
 
 impl LogRecord<'_> {
@@ -81,7 +83,7 @@ impl LogRecord<'_> {
         if self.malformed {
             len += MALFORMED.len();
         }
-        len
+        len + self.attributes.len()
     }
 
     #[inline]
@@ -294,6 +296,7 @@ impl LogEncoder {
         if record.malformed {
             self.buf.extend_from_slice(&MALFORMED);
         }
+        self.buf.extend_from_slice(record.attributes);
     }
 
     /// Ends the open `ResourceLogs`, or drops it if it has no record. [`Self::open`], [`Self::finish`] and

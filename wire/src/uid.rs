@@ -42,6 +42,17 @@ impl FileHash {
         Self(first)
     }
 
+    /// The name of something that is not a container's log: the first ten bytes of `SHA-256(kind ‖ 0x00 ‖ bytes)`. No pod's
+    /// uid is a `kind`.
+    #[must_use]
+    pub fn of_bytes(kind: &str, bytes: &[u8]) -> Self {
+        let digest: [u8; 32] =
+            Sha256::new().chain_update(kind).chain_update([0]).chain_update(bytes).finalize().into();
+        let mut first = [0; 10];
+        first.copy_from_slice(&digest[..10]);
+        Self(first)
+    }
+
     /// 20 lower-case hex digits.
     #[must_use]
     pub fn hex(&self) -> String {

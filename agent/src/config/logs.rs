@@ -27,6 +27,51 @@ pub struct Logs {
     pub pinned_deleted: Size,
     /// What is taken out of bodies before they leave the node.
     pub redact: Vec<RedactRule>,
+    /// systemd's journal.
+    pub journald: Journald,
+}
+
+/// systemd's journal.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Journald {
+    /// Whether it is read.
+    pub enabled: bool,
+    /// Directories in which journals lie, or in whose directories they lie; below `host.root`.
+    pub paths: Vec<String>,
+    /// Units to read, `*` globs; empty = everything.
+    pub units: Vec<String>,
+    /// Entries that are less urgent are left out.
+    pub priority: Priority,
+}
+
+/// Syslog's priorities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    /// 0
+    Emerg,
+    /// 1
+    Alert,
+    /// 2
+    Crit,
+    /// 3
+    Err,
+    /// 4
+    Warning,
+    /// 5
+    Notice,
+    /// 6
+    Info,
+    /// 7: everything.
+    Debug,
+}
+
+impl Priority {
+    /// Syslog's number: the greater, the less urgent.
+    pub fn number(self) -> u8 {
+        self as u8
+    }
 }
 
 /// A container by `*` globs; a field that is not given matches everything.
@@ -119,6 +164,20 @@ impl Default for Logs {
             limits: Limits::default(),
             pinned_deleted: Size::gib(1),
             redact: Vec::new(),
+            journald: Journald::default(),
+        }
+    }
+}
+
+/// The two places in which journald keeps its journals; of a node's units, what else runs on it is not Kubernetes'.
+impl Default for Journald {
+    fn default() -> Self {
+        let texts = |list: [&str; 2]| list.map(str::to_owned).to_vec();
+        Self {
+            enabled: false,
+            paths: texts(["/var/log/journal", "/run/log/journal"]),
+            units: texts(["kubelet.service", "containerd.service"]),
+            priority: Priority::Debug,
         }
     }
 }

@@ -61,17 +61,17 @@ pub mod pod_path;
 pub mod redact;
 pub mod spans;
 
-mod checkpoint;
-mod core;
+pub(crate) mod checkpoint;
+pub(crate) mod core;
 mod cuts;
 mod decoders;
 mod discover;
 mod docker_config;
 mod docker_dirs;
 mod emit;
-mod filter;
+pub(crate) mod filter;
 mod format;
-mod fs;
+pub(crate) mod fs;
 mod gz;
 mod identity;
 mod layout;
@@ -84,9 +84,9 @@ mod outbox;
 mod persist;
 mod reader;
 mod reconcile;
-mod record;
+pub(crate) mod record;
 mod redo;
-mod resource;
+pub(crate) mod resource;
 mod rules;
 mod settle;
 mod status;
@@ -94,7 +94,7 @@ mod tail;
 mod visit;
 mod window;
 
-pub use reader::{Inbox, Reader};
+pub use reader::Reader;
 pub use tail::FileId;
 
 /// What the reader is made of.

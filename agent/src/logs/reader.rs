@@ -1,11 +1,7 @@
 //! The reader's thread and its doors.
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::checkpoint::DiskStore;
 use super::core::{Core, Now, Settings, state_error};
@@ -16,7 +12,7 @@ use super::outbox::Outbox;
 use super::redact::Redactor;
 use super::resource::Node;
 use super::{FileStatus, LogsDeps, LogsError};
-use crate::batch::Settlement;
+use crate::inbox::{Inbox, Letters, Message};
 
 /// Longest sleep, so that the heartbeat and what is published stay fresh.
 const MAX_SLEEP: Duration = Duration::from_secs(1);
@@ -28,20 +24,6 @@ pub struct Reader {
     inbox: Inbox,
     metrics: LogMetrics,
     thread: Option<std::thread::JoinHandle<()>>,
-}
-
-/// Where the exporter and the shutdown talk to the reader. At most one settlement a batch is ever under way, so it is
-/// bounded by `in_flight`.
-#[derive(Clone, Debug)]
-pub struct Inbox {
-    sender: Sender<Message>,
-    wake: Arc<OwnedFd>,
-}
-
-#[derive(Debug)]
-enum Message {
-    Settled(Settlement),
-    Stop(Instant),
 }
 
 impl Reader {
@@ -65,23 +47,14 @@ impl Reader {
         let redactor = Redactor::new(&deps.config.redact, settings.max_line)?;
         let core = Core::new(fs, settings, deps.pods, redactor, outbox, store, Instant::now())
             .map_err(|source| state_error(&deps.state_dir.join("positions"), source))?;
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|error| LogsError::Thread(error.into()))?;
-        let wake = Arc::new(wake);
-        let (sender, receiver) = channel();
+        let (inbox, letters) = Inbox::new().map_err(LogsError::Thread)?;
         let metrics = deps.metrics;
-        let running = Running {
-            core,
-            receiver,
-            wake: wake.clone(),
-            metrics: metrics.clone(),
-            heartbeat: deps.heartbeat,
-        };
+        let running = Running { core, letters, metrics: metrics.clone(), heartbeat: deps.heartbeat };
         let thread = std::thread::Builder::new()
             .name("logs".to_owned())
             .spawn(move || running.run())
             .map_err(LogsError::Thread)?;
-        Ok(Self { inbox: Inbox { sender, wake }, metrics, thread: Some(thread) })
+        Ok(Self { inbox, metrics, thread: Some(thread) })
     }
 
     /// A door for settlements and the stop.
@@ -112,30 +85,10 @@ impl Reader {
     }
 }
 
-impl Inbox {
-    /// The receiver's word on a batch. Never waits.
-    pub fn settle(&self, settlement: Settlement) {
-        self.send(Message::Settled(settlement));
-    }
-
-    /// Stops reading, seals what is open, waits for what is in flight until `deadline`, writes the positions.
-    pub fn stop(&self, deadline: Instant) {
-        self.send(Message::Stop(deadline));
-    }
-
-    fn send(&self, message: Message) {
-        // A reader that has ended needs no word.
-        if self.sender.send(message).is_ok() {
-            let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
-        }
-    }
-}
-
 /// What the thread owns.
 struct Running {
     core: Core<HostFs>,
-    receiver: Receiver<Message>,
-    wake: Arc<OwnedFd>,
+    letters: Letters,
     metrics: LogMetrics,
     heartbeat: Box<dyn Fn() + Send>,
 }
@@ -148,7 +101,7 @@ impl Running {
         loop {
             let now = now();
             (self.heartbeat)();
-            while let Ok(message) = self.receiver.try_recv() {
+            while let Some(message) = self.letters.take() {
                 match message {
                     Message::Settled(settlement) => self.core.on_settlement(settlement, now),
                     Message::Stop(deadline) => {
@@ -181,21 +134,7 @@ impl Running {
         let Some(next) = self.core.next_turn() else { return };
         let next = stop_at.map_or(next, |stop_at| next.min(stop_at));
         let wait = next.saturating_duration_since(Instant::now().max(now)).min(MAX_SLEEP);
-        if wait.is_zero() {
-            return;
-        }
-        let timeout = Timespec {
-            tv_sec: i64::try_from(wait.as_secs()).unwrap_or(1),
-            tv_nsec: i64::from(wait.subsec_nanos()),
-        };
-        let mut fds = vec![PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN)];
-        if let Some(inotify) = self.core.fs.poll_fd() {
-            fds.push(PollFd::from_borrowed_fd(inotify, PollFlags::IN));
-        }
-        // An interrupted or failed wait is a short one.
-        let _ = poll(&mut fds, Some(&timeout));
-        let mut count = [0u8; 8];
-        let _ = rustix::io::read(&*self.wake, &mut count);
+        self.letters.wait(self.core.fs.poll_fd(), wait);
     }
 }
 

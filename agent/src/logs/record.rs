@@ -87,6 +87,7 @@ pub fn record<'a>(
         uid: RecordUid { file: context.hash, offset },
         truncated: body.truncated,
         malformed: header.is_none(),
+        attributes: &[],
     }
 }
 

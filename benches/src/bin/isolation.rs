@@ -194,6 +194,7 @@ fn payload() -> Bytes {
             uid: RecordUid { file: FileHash([7; 10]), offset: number },
             truncated: false,
             malformed: false,
+            attributes: &[],
         });
     }
     encoder.take().into()

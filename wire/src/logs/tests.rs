@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use prost::Message;
 
 use super::*;
+use crate::attrs::RecordAttrs;
 use crate::limits::ViewLimits;
 use crate::uid::FileHash;
 use crate::view;
@@ -20,6 +21,9 @@ struct Owned {
     stream: Stream,
     uid: RecordUid,
     flags: (bool, bool),
+    /// One more attribute of each kind.
+    more: Option<(String, i64)>,
+    encoded: RecordAttrs,
 }
 
 impl Owned {
@@ -32,6 +36,8 @@ impl Owned {
             stream: Stream::Stdout,
             uid: RecordUid { file: FileHash([7; 10]), offset },
             flags: (false, false),
+            more: None,
+            encoded: RecordAttrs::default(),
         }
     }
 
@@ -48,6 +54,7 @@ impl Owned {
             uid: self.uid,
             truncated: self.flags.0,
             malformed: self.flags.1,
+            attributes: self.encoded.bytes(),
         }
     }
 
@@ -65,6 +72,10 @@ impl Owned {
         }
         if self.flags.1 {
             attributes.push(attribute("log.malformed", Value::BoolValue(true)));
+        }
+        if let Some((text, number)) = &self.more {
+            attributes.push(attribute("syslog.identifier", Value::StringValue(text.clone())));
+            attributes.push(attribute("process.pid", Value::IntValue(*number)));
         }
         otlp::LogRecord {
             time_unix_nano: self.times.0,
@@ -229,6 +240,15 @@ fn a_full_buffer_is_not_allocated_again() {
     assert_eq!(buffers.len(), 1);
 }
 
+fn encoded(more: Option<&(String, i64)>) -> RecordAttrs {
+    let mut attributes = RecordAttrs::default();
+    if let Some((text, number)) = more {
+        attributes.str("syslog.identifier", text);
+        attributes.int("process.pid", *number);
+    }
+    attributes
+}
+
 fn owned() -> impl Strategy<Value = Owned> {
     (
         any::<(u64, u64)>(),
@@ -238,8 +258,11 @@ fn owned() -> impl Strategy<Value = Owned> {
         prop_oneof![Just(Stream::Stdout), Just(Stream::Stderr), Just(Stream::Unknown)],
         any::<([u8; 10], u64)>(),
         any::<(bool, bool)>(),
+        proptest::option::of(("\\PC{0,50}", any::<i64>())),
     )
-        .prop_map(|(times, severity, body, ids, stream, (file, offset), flags)| Owned {
+        .prop_map(|(times, severity, body, ids, stream, (file, offset), flags, more)| Owned {
+            encoded: encoded(more.as_ref()),
+            more,
             times,
             severity,
             body,

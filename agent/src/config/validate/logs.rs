@@ -3,12 +3,15 @@
 use sonde_daemon::config::Problems;
 use sonde_daemon::units::Size;
 
-use super::{check_container, check_pattern, within};
-use crate::config::{Logs, MultilineRule};
+use super::{check_container, check_glob, check_pattern, within};
+use crate::config::{Journald, Logs, MultilineRule};
 use crate::logs::redact;
 
 /// The named rules of `logs.multiline`.
 const PRESETS: [&str; 8] = ["java", "python", "go", "node", "ruby", "dotnet", "php", "rust"];
+
+/// The characters of unit names beside those of Kubernetes' names: systemd.unit(5).
+const UNIT: &str = ":_@\\";
 
 impl Logs {
     pub(super) fn check(&self, problems: &mut Problems) {
@@ -37,15 +40,39 @@ impl Logs {
             }
         }
         within(problems, "logs.max_line", self.max_line, Size::kib(1), Size::mib(16));
+        self.journald.check(problems);
     }
 
     fn check_redact(&self, problems: &mut Problems) {
         for (at, rule) in self.redact.iter().enumerate() {
             let path = format!("logs.redact[{at}]");
-            check_container(problems, &path, [&rule.namespace, &rule.pod, &rule.container]);
+            check_container(problems, &path, [&rule.namespace, &rule.pod, ""]);
+            if !rule.container.is_empty() {
+                // The journal's rows are called `journal:` and the unit.
+                check_glob(problems, &format!("{path}.container"), &rule.container, UNIT);
+            }
         }
         for problem in redact::problems(&self.redact) {
             problems.add(format!("logs.redact{}", problem.key), problem.what, problem.expected);
+        }
+    }
+}
+
+impl Journald {
+    fn check(&self, problems: &mut Problems) {
+        for (at, path) in self.paths.iter().enumerate().filter(|(_, path)| !path.starts_with('/')) {
+            let what = format!("`{path}` is not an absolute path");
+            problems.add(
+                format!("logs.journald.paths[{at}]"),
+                what,
+                "a directory such as `/var/log/journal`",
+            );
+        }
+        if self.enabled && self.paths.is_empty() {
+            problems.add("logs.journald.paths", "is empty, but the journal is to be read", "a directory");
+        }
+        for (at, unit) in self.units.iter().enumerate() {
+            check_glob(problems, &format!("logs.journald.units[{at}]"), unit, UNIT);
         }
     }
 }

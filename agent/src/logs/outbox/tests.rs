@@ -22,6 +22,7 @@ fn a_request_whose_records_were_taken_back_is_not_due() {
         uid: RecordUid { file: FileHash([0; 10]), offset: 0 },
         truncated: false,
         malformed: false,
+        attributes: &[],
     };
     outbox.push(&record, &[Extent { file: FileId(1), start: 0, end: 10 }], 0, false, now);
     assert!(outbox.due().is_some());
