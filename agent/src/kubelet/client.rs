@@ -20,7 +20,9 @@ use sonde_daemon::client::dial::{DialError, Stream, dial_plain, dial_tls};
 use sonde_daemon::client::endpoint::{Endpoint, EndpointError};
 
 /// A longer answer is refused: 500 pods are a few megabytes.
-const ANSWER_BYTES: usize = 64 << 20;
+const PODS_BYTES: usize = 64 << 20;
+/// And their summary, of some kilobytes a container.
+const SUMMARY_BYTES: usize = 16 << 20;
 const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(20);
 /// The service account's authority, mounted beside its token.
@@ -87,20 +89,20 @@ impl Client {
 
     /// The body of `GET /pods`.
     pub async fn pods(&mut self) -> Result<Bytes, ClientError> {
-        self.in_time("/pods").await
+        self.in_time("/pods", PODS_BYTES).await
     }
 
     /// The body of `GET /stats/summary`.
     pub async fn summary(&mut self) -> Result<Bytes, ClientError> {
-        self.in_time("/stats/summary").await
+        self.in_time("/stats/summary", SUMMARY_BYTES).await
     }
 
-    async fn in_time(&mut self, path: &str) -> Result<Bytes, ClientError> {
+    async fn in_time(&mut self, path: &str, limit: usize) -> Result<Bytes, ClientError> {
         tokio::time::timeout(ANSWER, async {
             let reused = self.sender.is_some();
-            match self.get(path).await {
+            match self.get(path, limit).await {
                 // The kubelet closed a connection that was idle, which shows only when it is used.
-                Err(ClientError::Http(_)) if reused => self.get(path).await,
+                Err(ClientError::Http(_)) if reused => self.get(path, limit).await,
                 answer => answer,
             }
         })
@@ -108,7 +110,7 @@ impl Client {
         .unwrap_or(Err(ClientError::Slow))
     }
 
-    async fn get(&mut self, path: &str) -> Result<Bytes, ClientError> {
+    async fn get(&mut self, path: &str, limit: usize) -> Result<Bytes, ClientError> {
         let request = self.request(path);
         let kept = self.sender.take().filter(http1::SendRequest::is_ready);
         let mut sender = match kept {
@@ -117,9 +119,13 @@ impl Client {
         };
         let response = sender.send_request(request).await?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES).collect().await.map_err(|error| {
+        let body = Limited::new(response.into_body(), limit).collect().await.map_err(|error| {
             let long = error.downcast_ref::<LengthLimitError>().is_some();
-            ClientError::Body(if long { "it is over 64 MiB".to_owned() } else { error.to_string() })
+            ClientError::Body(if long {
+                format!("it is over {} MiB", limit >> 20)
+            } else {
+                error.to_string()
+            })
         })?;
         let body = body.to_bytes();
         self.sender = Some(sender);

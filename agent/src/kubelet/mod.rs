@@ -1,11 +1,12 @@
 //! The kubelet of this node: its pods, asked for in time for the first lines of a new container.
 //!
-//! One loop owns the connection and writes the [`PodIndex`]. It asks every interval, and at once when somebody wants
+//! One loop owns the connection and writes the [`PodIndex`]; what is told of volumes has another, in `summary`. It asks every interval, and at once when somebody wants
 //! a pod that is not known yet, at most once a second. While the kubelet does not answer the last picture stays, and
 //! nobody waits for it.
 
 pub mod client;
 pub mod pods;
+mod summary;
 pub mod volumes;
 
 use std::path::PathBuf;
@@ -19,25 +20,26 @@ use sonde_daemon::shutdown::Shutdown;
 
 use self::client::{Client, ClientError};
 use self::pods::PodsError;
+use self::summary::Summary;
 use crate::config;
 use crate::pods::PodIndex;
 
 /// Between two requests, however many pods are wanted.
 const AT_MOST_EVERY: Duration = Duration::from_secs(1);
-/// Between two requests for the summary, which costs the kubelet more; it looks at volumes once a minute itself.
-const SUMMARY_EVERY: Duration = Duration::from_secs(60);
-const SUMMARY_TAKES: Duration = Duration::from_secs(3);
 
-/// The loop. Build it, then [`Kubelet::run`] it on a tokio runtime.
+/// The loops. Build it, then [`Kubelet::run`] it on a tokio runtime.
 pub struct Kubelet {
+    pods: Pods,
+    summary: Summary,
+}
+
+struct Pods {
     client: Client,
     index: PodIndex,
     node: String,
     interval: Duration,
     metrics: Metrics,
     foreign: RateLimit,
-    summary: Option<Instant>,
-    no_summary: RateLimit,
 }
 
 /// Why there is no new picture.
@@ -57,25 +59,34 @@ impl Kubelet {
         own_certificate: PathBuf,
         index: PodIndex,
     ) -> Result<Self, ClientError> {
-        Ok(Self {
+        let summary = Summary::build(config, node, own_certificate.clone(), index.clone())?;
+        let pods = Pods {
             client: Client::new(config, node, own_certificate)?,
             metrics: Metrics { last: Arc::default(), index: index.clone() },
             index,
             node: node.to_owned(),
             interval: config.interval.0,
             foreign: RateLimit::new(Duration::from_secs(60)),
-            summary: None,
-            no_summary: RateLimit::new(Duration::from_secs(3600)),
-        })
+        };
+        Ok(Self { pods, summary })
     }
 
     /// Its numbers.
     pub fn metrics(&self) -> Metrics {
-        self.metrics.clone()
+        self.pods.metrics.clone()
     }
 
     /// Runs until the stop is asked for.
-    pub async fn run(mut self, shutdown: Shutdown) {
+    pub async fn run(self, shutdown: Shutdown) {
+        tokio::select! {
+            () = self.pods.run(shutdown) => {}
+            () = self.summary.run() => {}
+        }
+    }
+}
+
+impl Pods {
+    async fn run(mut self, shutdown: Shutdown) {
         let mut backoff = Backoff::new();
         let mut failing = false;
         loop {
@@ -129,32 +140,7 @@ impl Kubelet {
         }
         self.index.replace(picture.pods);
         self.index.replace_states(picture.states);
-        self.volumes().await;
         Ok(())
-    }
-
-    /// Asks for the summary where somebody wants what it says of volumes. What is not told any more is forgotten.
-    async fn volumes(&mut self) {
-        if self.summary.is_some_and(|at| at.elapsed() < SUMMARY_EVERY) || !self.index.volumes_wanted() {
-            return;
-        }
-        self.summary = Some(Instant::now());
-        // The pods must not wait for it.
-        let told = match tokio::time::timeout(SUMMARY_TAKES, self.client.summary()).await {
-            Ok(Ok(body)) => volumes::parse(&body).map_err(|error| error.to_string()),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no complete answer within {} s", SUMMARY_TAKES.as_secs())),
-        };
-        if let Err(error) = &told
-            && let Some(suppressed) = self.no_summary.allow()
-        {
-            tracing::warn!(
-                error,
-                suppressed,
-                "the kubelet does not tell of volumes: pods with several claims have no kubelet_volume_stats"
-            );
-        }
-        self.index.replace_volumes(told.unwrap_or_default());
     }
 }
 

@@ -40,6 +40,11 @@ struct Server {
 
 /// Acts through the script, then serves the recorded pods.
 async fn kubelet(tls: Option<Arc<tls::Server>>, script: Vec<Act>) -> Server {
+    serve(tls, script, true).await
+}
+
+/// The same; it may never answer for its summary.
+async fn serve(tls: Option<Arc<tls::Server>>, script: Vec<Act>, has_summary: bool) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let scheme = if tls.is_some() { "https" } else { "http" };
@@ -60,7 +65,8 @@ async fn kubelet(tls: Option<Arc<tls::Server>>, script: Vec<Act>) -> Server {
                     token.unwrap_or_default()
                 });
                 let act = match summary {
-                    true => Act::Text(200, SUMMARY),
+                    true if has_summary => Act::Text(200, SUMMARY),
+                    true => Act::Never,
                     false => script.lock().unwrap().pop_front().unwrap_or(Act::Pods),
                 };
                 async move {
@@ -277,4 +283,26 @@ async fn the_summary_is_asked_for_when_somebody_wants_volumes_and_not_again_for_
     assert_eq!(asked("summary"), 1, "it is wanted all the time");
     trigger.fire(Duration::ZERO);
     running.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_summary_that_is_never_answered_delays_no_pod() {
+    let server = serve(None, vec![], false).await;
+    let index = PodIndex::default();
+    let config = config(&server, Path::new("/none"));
+    let kubelet = Kubelet::build(&config, "n", "none".into(), index.clone()).unwrap();
+    let (trigger, shutdown) = shutdown::channel();
+    let running = tokio::spawn(kubelet.run(shutdown));
+    let asked = |what: &str| server.tokens.lock().unwrap().iter().filter(|each| *each == what).count();
+    until("the summary is asked for", || {
+        index.volumes();
+        asked("summary") == 1
+    })
+    .await;
+    // Polls go on while it is awaited; it is given up after ten seconds, and this waits for five.
+    let pods = asked("");
+    until("pods", || asked("") > pods + 20).await;
+    assert_eq!(asked("summary"), 1);
+    trigger.fire(Duration::ZERO);
+    tokio::time::timeout(Duration::from_secs(2), running).await.unwrap().unwrap();
 }

@@ -11,7 +11,7 @@ use super::limits::Gate;
 use super::lineage::LineageId;
 use super::open::read_file;
 use super::record::{self, Context};
-use super::redact::RuleSet;
+use super::redact::{self, RuleSet};
 use super::tail::FileId;
 use super::window::Window;
 
@@ -48,9 +48,10 @@ impl<F: LogFs> Core<F> {
             done.settle(entry, Account::Shed);
             return;
         }
-        let mut body = record::body(bytes, max_line, false);
+        let keep = kept(context.redact, bytes, max_line, false);
+        let mut body = record::body(bytes, keep, false);
         self.redact(context.redact, &mut body);
-        let cut = bytes.len().saturating_sub(max_line) as u64;
+        let cut = (bytes.len() - keep) as u64;
         self.count(&body, header.is_none());
         done.records += 1;
         let record = record::record(context, header, &body, entry.start);
@@ -147,12 +148,14 @@ impl<F: LogFs> Core<F> {
             Ok(_) => Ok(()),
         };
         if let (Ok(gathered), Ok(())) = (gathered, outcome) {
-            let mut body = record::body(&joined, self.settings.max_line, gathered.cut > 0 || is_cut);
+            let was_cut = gathered.cut > 0 || is_cut;
+            let keep = kept(context.redact, &joined, max_line, was_cut);
+            let mut body = record::body(&joined, keep, was_cut);
             self.redact(context.redact, &mut body);
             self.count(&body, gathered.first.is_none());
             let resend = self.may_have_been_sent(extents);
             let record = record::record(context, gathered.first, &body, first.start);
-            self.outbox.push(&record, extents, gathered.cut, resend, now.mono);
+            self.outbox.push(&record, extents, gathered.cut + (joined.len() - keep) as u64, resend, now.mono);
         }
         joined.clear();
         (self.joined, self.side) = (joined, side);
@@ -203,4 +206,15 @@ impl<F: LogFs> Core<F> {
         self.records.malformed += u64::from(is_malformed);
         self.invalid_utf8 += u64::from(body.invalid);
     }
+}
+
+/// How many bytes of a body are sent: up to the limit, and where a rule may look for what the limit cuts in two, up to the last
+/// whole word.
+#[inline]
+fn kept(rules: RuleSet, bytes: &[u8], max_line: usize, was_cut: bool) -> usize {
+    let within = bytes.get(..max_line).unwrap_or(bytes);
+    if rules.is_empty() || !(was_cut || bytes.len() > max_line) {
+        return within.len();
+    }
+    redact::without_last_word(within)
 }

@@ -8,6 +8,7 @@
 //! - Work is linear in the line: the regex crate has no backtracking, and passes and places are bounded.
 //! - Fields (level, trace id) are taken out of what is left. `log.record.uid` and the ledger are of the file's bytes, so
 //!   a changed rule changes no name and no count.
+//! - Of a body that was cut at `max_line` the last word goes too ([`without_last_word`]): what is left of a secret may look like none.
 //!
 //! A rule sees one record: what is spread over several lines (a private key in PEM) is found where its first line is, to the
 //! end of the record.
@@ -156,6 +157,18 @@ impl Redactor {
     }
 }
 
+/// How far back of the cut a word is looked for the beginning of, bytes.
+const LONGEST_WORD: usize = 4096;
+
+/// The length of a body without its last word, back to the last white space within [`LONGEST_WORD`] bytes; without these
+/// bytes where there is none.
+pub fn without_last_word(body: &[u8]) -> usize {
+    let from = body.len().saturating_sub(LONGEST_WORD);
+    body.get(from..)
+        .and_then(|tail| tail.iter().rposition(u8::is_ascii_whitespace))
+        .map_or(from, |at| from + at)
+}
+
 enum Replaced {
     Nothing,
     Places(String),
@@ -175,14 +188,18 @@ impl Rule {
                 return if out.len() > limit { Replaced::All } else { Replaced::Places(out) };
             };
             at = found.next(text);
-            let secret = text.get(found.secret.clone()).unwrap_or_default();
-            if secret.is_empty() || secret == self.replace {
-                continue;
+            let mut is_new = false;
+            for place in &found.secrets {
+                let secret = text.get(place.clone()).unwrap_or_default();
+                if secret.is_empty() || secret == self.replace {
+                    continue;
+                }
+                is_new = true;
+                out.push_str(text.get(kept..place.start).unwrap_or_default());
+                out.push_str(&self.replace);
+                kept = place.end;
             }
-            self.times += 1;
-            out.push_str(text.get(kept..found.secret.start).unwrap_or_default());
-            out.push_str(&self.replace);
-            kept = found.secret.end;
+            self.times += u64::from(is_new);
             if out.len() > limit {
                 return Replaced::All;
             }
@@ -196,15 +213,15 @@ impl Rule {
 struct Place {
     /// All that belongs to it.
     whole: Range<usize>,
-    /// What is replaced.
-    secret: Range<usize>,
+    /// What is replaced, in order and apart from each other.
+    secrets: Vec<Range<usize>>,
 }
 
 impl Place {
     /// Where the search goes on: behind the secret, for what else belongs to the place may hold another one.
     fn next(&self, text: &str) -> usize {
-        if !self.secret.is_empty() {
-            return self.secret.end;
+        if let Some(last) = self.secrets.last().filter(|last| !last.is_empty()) {
+            return last.end;
         }
         let at = self.whole.end;
         if !self.whole.is_empty() {
@@ -242,9 +259,10 @@ pub fn problems(rules: &[RedactRule]) -> Vec<RuleProblem> {
     }
     for (at, rule) in rules.iter().enumerate() {
         let finds = |(other, finder): &&(usize, Finder)| {
-            finder.find(&rule.replace, 0).and_then(|place| rule.replace.get(place.secret)).is_some_and(
-                |secret| !secret.is_empty() && rules.get(*other).is_some_and(|other| secret != other.replace),
-            )
+            let found = finder.find(&rule.replace, 0).map(|place| place.secrets).unwrap_or_default();
+            found.into_iter().filter_map(|secret| rule.replace.get(secret)).any(|secret| {
+                !secret.is_empty() && rules.get(*other).is_some_and(|other| secret != other.replace)
+            })
         };
         let found_by = finders.iter().find(finds);
         if let Some((other, _)) = found_by {

@@ -181,10 +181,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..120)
 }
 
-fn run(steps: Vec<Step>) {
-    let mut world = World::new(ReadExisting::All);
-    let mut writers: Vec<Writer> = (0..2).map(Writer::new).collect();
-    writers.push(Writer::of_docker(2, &world.disk));
+/// Takes the steps, and then all that is left to be taken, with a disk that is not full any more.
+fn take(world: &mut World, writers: &mut [Writer], steps: Vec<Step>) {
     for step in steps {
         match step {
             Step::Write { container, stderr, fragments, len } => {
@@ -198,17 +196,15 @@ fn run(steps: Vec<Step>) {
             Step::Truncate { container, keep } => writers[container].truncate(&world.disk, keep),
             Step::Turn { millis } => world.turn(millis),
             Step::Accept { which, answered } => {
-                if !world.unsettled.is_empty() {
-                    let at = which % world.unsettled.len();
+                if let Some(at) = which.checked_rem(world.unsettled.len()) {
                     world.accept(at, answered);
                 }
             }
             Step::Refuse { which } => {
-                if !world.unsettled.is_empty() {
-                    let at = which % world.unsettled.len();
-                    if world.unsettled[at].records > 1 {
-                        world.settle(at, Outcome::Refused { code: "413".into() });
-                    }
+                if let Some(at) = which.checked_rem(world.unsettled.len())
+                    && world.unsettled[at].records > 1
+                {
+                    world.settle(at, Outcome::Refused { code: "413".into() });
                 }
             }
             Step::Restart => world.restart(),
@@ -217,6 +213,13 @@ fn run(steps: Vec<Step>) {
     }
     *world.store.full.lock().unwrap() = false;
     world.drain();
+}
+
+fn run(steps: Vec<Step>) {
+    let mut world = World::new(ReadExisting::All);
+    let mut writers: Vec<Writer> = (0..2).map(Writer::new).collect();
+    writers.push(Writer::of_docker(2, &world.disk));
+    take(&mut world, &mut writers, steps);
     for writer in &writers {
         for (index, stream) in ["stdout", "stderr"].into_iter().enumerate() {
             let mut got = world.bodies(&writer.pod, stream);

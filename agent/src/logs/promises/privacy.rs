@@ -27,7 +27,7 @@ fn no_way_to_a_record_leads_around_redaction_and_no_records_name_or_count_change
         entry(4, "stderr", "P", "cut a@b.co"),
     ]
     .concat();
-    let (mut plain, mut redacted) = (redacting(&[]), redacting(&["email"]));
+    let (mut plain, mut redacted) = (redacting(&["card"]), redacting(&["email"]));
     for world in [&mut plain, &mut redacted] {
         world.disk.append(LIVE, text.as_bytes());
         world.drain();
@@ -55,4 +55,39 @@ fn a_resend_after_a_refusal_is_redacted_too() {
     world.settle(0, crate::batch::Outcome::Refused { code: "413".into() });
     world.drain();
     assert_eq!(world.bodies("pod", "stdout"), ["[redacted]"; 4]);
+}
+
+#[test]
+fn what_the_limit_leaves_of_a_secret_is_not_sent_and_its_bytes_are_counted_as_cut() {
+    let of = |presets: &[&str]| {
+        let mut world = redacting(presets);
+        // The limit of 4096 cuts in the middle of the card's number: what is left of it is no card's.
+        let line = format!("{} 4111111111111111 tail", "x".repeat(4083));
+        world.disk.append(LIVE, full(1, &line).as_bytes());
+        // The same of a line in two fragments.
+        world.disk.append(LIVE, entry(2, "stdout", "P", &line[..1500]).as_bytes());
+        world.disk.append(LIVE, entry(2, "stdout", "F", &line[1500..]).as_bytes());
+        world.drain();
+        let row = world.core.ledger.rows().map(|(_, row)| *row).next().unwrap();
+        assert_eq!((row.observed, row.pending()), (row.acked + row.excluded[2], 0));
+        (world.bodies("pod", "stdout"), row.excluded[2])
+    };
+    let (plain, cut) = of(&[]);
+    assert!(plain.iter().all(|body| body.ends_with(" 411111111111")), "{plain:?}");
+    let (redacted, more) = of(&["card"]);
+    assert_eq!(redacted, ["x".repeat(4083), "x".repeat(4083)]);
+    assert_eq!(more, cut + 2 * " 411111111111".len() as u64);
+}
+
+#[test]
+fn bytes_that_go_with_the_cut_are_counted_as_they_are_in_the_file_and_not_as_they_would_be_sent() {
+    let mut world = redacting(&["card"]);
+    // In a record each of these bytes is a replacement character, which is three.
+    let line =
+        [b"2026-01-01T00:00:01Z stdout F ".as_slice(), &[b'x'; 96], b" ", &[0xff; 5000], b"\n"].concat();
+    world.disk.append(LIVE, &line);
+    world.drain();
+    let row = world.core.ledger.rows().map(|(_, row)| *row).next().unwrap();
+    assert_eq!(world.bodies("pod", "stdout"), ["x".repeat(96)]);
+    assert_eq!((row.excluded[2], row.acked), (5001, line.len() as u64 - 5001));
 }

@@ -12,17 +12,47 @@ pub const NAMES: [&str; 4] = ["email", "card", "bearer", "key"];
 /// An address as people write it (the dot-atom of RFC 5322, section 3.2.3, without its rarer signs) at a host with a dot.
 const EMAIL: &str = r"[A-Za-z0-9._%+-]+@(?:[A-Za-z0-9-]+\.)+[A-Za-z]{2,}";
 
-/// Bearer tokens (RFC 6750, section 2.1: b64token), credentials in an Authorization header
-/// (of one scheme or none, also where a program prints headers as lists: `map[Authorization:[Basic x]]`), and JSON Web Tokens
-/// (RFC 7515, section 7.1: three parts; the first two are JSON objects, so they begin with `{"` in base64).
+/// Bearer tokens (RFC 6750, section 2.1: b64token), credentials in an Authorization header, and JSON Web Tokens (RFC 7515,
+/// section 7.1: three parts; the first two are JSON objects, so they begin with `{"` in base64).
+///
+/// Of a header's value the name of a scheme that is known stays (RFC 9110, section 11.4: `scheme token68`, or `scheme` and a
+/// list of parameters). What stands in quotes or in a list goes as a whole, however many values it has; without either, a
+/// word that is no known scheme goes with the one behind it: which of the two is the credential cannot be told.
 const BEARER: &str = concat!(
-    r#"(?i-u:authorization)\\?["']?\s*[=:]\s*(?:[\[({\s]*\\?["']?"#,
-    r"(?i-u:basic|bearer|digest|negotiate|ntlm|token|api-?key|dpop|aws4-hmac-sha256|aws|splunk|ssws|hawk|sharedkey(?:lite)?|oauth|jwt|bot|mac|geniekey|key)\s+",
-    // A bracket by itself belongs to the credential: the replacement may begin with one, and is not to be found again.
-    r#"|[\[(\s]*\\?["']|[\[(]+\s+|)([^\s"'\\,;]+)"#,
+    r#"(?i-u:authorization)\\?["']?\s*[=:]\s*(?:"#,
+    // In quotes: JSON in a string, JSON, and others; first lists of them.
+    r#"(?:[\[(]\s*)+\\"@((?:[^"\\]|\\\\(?:\\.|[^\\]))+(?:\\"\s*,\s*\\"(?:[^"\\]|\\\\(?:\\.|[^\\]))*)*)"#,
+    r#"|\\"@((?:[^"\\]|\\\\(?:\\.|[^\\]))+)"#,
+    r#"|(?:[\[(]\s*)+"@((?:[^"\\]|\\.)+(?:"\s*,\s*"(?:[^"\\]|\\.)*)*)"#,
+    r#"|"@((?:[^"\\]|\\.)+)"#,
+    r#"|(?:[\[(]\s*)+'@([^']+(?:'\s*,\s*'[^']*)*)"#,
+    r#"|'@([^']+)"#,
+    // A list without quotes, as Go and Java print it. A bracket that the credential itself begins with, and its end, belong to
+    // it: the replacement may have them, and is not to be found again.
+    r#"|\[\s*(?:SCHEME)\s+((?:\[[^"'\\\[\]]*\]|[^"'\\\[\]])+)"#,
+    r#"|(\[[^"'\\\[\]]+(?:\]|\z))"#,
+    r#"|[({\s]*(?:SCHEME)\s+(PARAMS|WORD)"#,
+    r#"|[({\s]*(WORD)(?:[ \t]+(PARAMS|WORD))?)"#,
     r#"|(?i-u:bearer)(?:\s|%20|[+:=])+\\?["']?([A-Za-z0-9._~+/=-]{8,})"#,
     r"|(eyJ[A-Za-z0-9_-]{5,}\.eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]*)",
 );
+/// What stands for these in [`BEARER`] (there `@` is a scheme that may stand or not): the schemes that are known, ...
+const SCHEME: &str = "(?i-u:basic|bearer|digest|negotiate|ntlm|token|api-?key|dpop|aws4-hmac-sha256|aws|splunk|ssws|hawk|sharedkey(?:lite)?|oauth|jwt|bot|mac|geniekey|key)";
+/// ... one word, ...
+const WORD: &str = r#"[^\s"'\\,;]+"#;
+/// ... and a list of parameters.
+const PARAMS: &str = concat!(
+    r#"[A-Za-z0-9_-]+=(?:\\?"[^"\\]*\\?"|[^\s"'\\,;]+)"#,
+    r#"(?:\s*,\s*[A-Za-z0-9_-]+=(?:\\?"[^"\\]*\\?"|[^\s"'\\,;]*))*"#,
+);
+
+fn bearer() -> String {
+    BEARER
+        .replace('@', r"(?:SCHEME\s+)?")
+        .replace("SCHEME", SCHEME)
+        .replace("PARAMS", PARAMS)
+        .replace("WORD", WORD)
+}
 
 /// Private key blocks (RFC 7468; to the end where theirs is missing), key ids and tokens with a known beginning (AWS, GitHub,
 /// GitLab, Slack, Google, Stripe), the password in a URL, and the value behind a name that ends in password, secret, token, …
@@ -32,10 +62,14 @@ const KEY: &str = concat!(
     r"|(gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{22,}|glpat-[A-Za-z0-9_-]{20,}|xox[abeprs]-[A-Za-z0-9-]{10,}|AIza[A-Za-z0-9_-]{35}|[rs]k_live_[A-Za-z0-9]{16,})",
     r#"|://[^\s/:@"']*:([^\s/@"']+)@"#,
     r#"|(?i-u:passw(?:or)?d|passphrase|passwd|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|secret[_-]?key|account[_-]?key|credentials?)"#,
-    // In JSON in a string, then in JSON, each with its escapes; in quotes; without any.
-    r#"(?:\\?["'])?\s*[=:]\s*(?:[\[(\s]*(?:\\"((?:[^"\\]|\\\\(?:\\.|[^\\]))+)|"((?:[^"\\]|\\.)+)|'([^']+))"#,
-    // A bracket and its end belong to the value: the replacement may have them, and is not to be found again.
-    r#"|(\[[^\s"'\\,;&<>{}()\[\]|]+\]?[^\s"'\\,;&<>{}()\[\]|]*|[^\s"'\\,;&<>{}()\[\]|]+))"#,
+    r#"(?:\\?["'])?\s*[=:]\s*(?:"#,
+    // In JSON in a string, then in JSON, each with its escapes, then in quotes; first lists of them, which go as a whole.
+    r#"(?:[\[(]\s*)+\\"((?:[^"\\]|\\\\(?:\\.|[^\\]))+(?:\\"\s*,\s*\\"(?:[^"\\]|\\\\(?:\\.|[^\\]))*)*)"#,
+    r#"|\\"((?:[^"\\]|\\\\(?:\\.|[^\\]))+)"#,
+    r#"|(?:[\[(]\s*)+"((?:[^"\\]|\\.)+(?:"\s*,\s*"(?:[^"\\]|\\.)*)*)|"((?:[^"\\]|\\.)+)"#,
+    r#"|(?:[\[(]\s*)+'([^']+(?:'\s*,\s*'[^']*)*)|'([^']+)"#,
+    // Without any quotes. A bracket and its end belong to the value: the replacement may have them, and is not to be found again.
+    r#"|(\[[^"'\\\[\]{}]+(?:\][^\s"'\\,;&<>{}()\[\]|]*|\z)|\[[^\s"'\\,;&<>{}()\[\]|]+|[^\s"'\\,;&<>{}()\[\]|]+))"#,
 );
 
 /// What looks for secrets.
@@ -45,8 +79,8 @@ pub enum Finder {
     Pattern {
         /// The pattern.
         regex: Regex,
-        /// Whether it has groups.
-        has_groups: bool,
+        /// Of the groups of a match that take part, how many are replaced; 0 = the match is.
+        groups: usize,
     },
     /// Card numbers.
     Card,
@@ -54,22 +88,29 @@ pub enum Finder {
 
 /// A named rule.
 pub fn preset(name: &str) -> Option<Finder> {
-    let pattern = match name {
-        "email" => EMAIL,
+    let finder = match name {
+        "email" => Finder::pattern(EMAIL),
         "card" => return Some(Finder::Card),
-        "bearer" => BEARER,
-        "key" => KEY,
+        "bearer" => Finder::pattern(&bearer()),
+        "key" => Finder::pattern(KEY),
         _ => return None,
     };
-    Finder::pattern(pattern).ok()
+    Some(finder.ok()?.with_all_groups())
 }
 
 impl Finder {
     /// Looks for a pattern.
     pub fn pattern(pattern: &str) -> Result<Self, regex::Error> {
         let regex = compile(pattern)?;
-        let has_groups = regex.captures_len() > 1;
-        Ok(Self::Pattern { regex, has_groups })
+        let groups = usize::from(regex.captures_len() > 1);
+        Ok(Self::Pattern { regex, groups })
+    }
+
+    fn with_all_groups(self) -> Self {
+        match self {
+            Self::Pattern { regex, groups: 1 } => Self::Pattern { regex, groups: usize::MAX },
+            other => other,
+        }
     }
 
     /// The first place that begins at `from` or behind.
@@ -79,17 +120,20 @@ impl Finder {
         }
         match self {
             Self::Card => {
-                card(text.as_bytes(), from).map(|found| Place { whole: found.clone(), secret: found })
+                card(text.as_bytes(), from).map(|found| Place { whole: found.clone(), secrets: vec![found] })
             }
-            Self::Pattern { regex, has_groups } => {
+            Self::Pattern { regex, groups } => {
                 let whole = regex.find_at(text, from)?.range();
-                if !has_groups {
-                    return Some(Place { secret: whole.clone(), whole });
+                if *groups == 0 {
+                    return Some(Place { secrets: vec![whole.clone()], whole });
                 }
-                let groups = regex.captures_at(text, from)?;
-                let secret =
-                    groups.iter().skip(1).flatten().next().map_or(whole.clone(), |group| group.range());
-                Some(Place { whole, secret })
+                let captures = regex.captures_at(text, from)?;
+                let taking_part = captures.iter().skip(1).flatten().take(*groups).map(|group| group.range());
+                let mut secrets: Vec<_> = taking_part.collect();
+                if secrets.is_empty() {
+                    secrets.push(whole.clone());
+                }
+                Some(Place { whole, secrets })
             }
         }
     }

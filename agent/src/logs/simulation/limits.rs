@@ -4,43 +4,15 @@
 use proptest::prelude::*;
 use sonde_daemon::units::Size;
 
-use super::{Step, World, Writer, steps};
-use crate::batch::Outcome;
+use super::{Step, World, Writer, steps, take};
 use crate::config::{Limits, Logs, ReadExisting};
 
-fn run(steps: Vec<Step>, limits: Limits) {
+fn run(mut steps: Vec<Step>, limits: Limits) {
+    // What is cut away was perhaps neither stored nor shed.
+    steps.retain(|step| !matches!(step, Step::Truncate { .. }));
     let mut world = World::with(Logs { read_existing: ReadExisting::All, limits, ..Logs::default() }, 4);
     let mut writers: Vec<Writer> = (0..3).map(Writer::new).collect();
-    for step in steps {
-        match step {
-            Step::Write { container, stderr, fragments, len } => {
-                for _ in 0..fragments {
-                    writers[container].write(&world.disk, stderr, true, len);
-                    writers[container].write(&world.disk, !stderr, false, 3);
-                }
-                writers[container].write(&world.disk, stderr, false, len);
-            }
-            Step::Rotate { container, compress } => writers[container].rotate(&world.disk, compress),
-            Step::Truncate { .. } => {}
-            Step::Turn { millis } => world.turn(millis),
-            Step::Accept { which, answered } => {
-                if !world.unsettled.is_empty() {
-                    world.accept(which % world.unsettled.len(), answered);
-                }
-            }
-            Step::Refuse { which } => {
-                if let Some(at) = which.checked_rem(world.unsettled.len())
-                    && world.unsettled[at].records > 1
-                {
-                    world.settle(at, Outcome::Refused { code: "413".into() });
-                }
-            }
-            Step::Restart => world.restart(),
-            Step::Full { full } => *world.store.full.lock().unwrap() = full,
-        }
-    }
-    *world.store.full.lock().unwrap() = false;
-    world.drain();
+    take(&mut world, &mut writers, steps);
     assert_eq!(world.lost(), 0);
     for writer in &writers {
         let mut bytes = (0, 0);
