@@ -184,7 +184,11 @@ fn show_conditions(pods: &[Pod], out: &mut Sink) {
 
 fn show_specs(pods: &[Pod], out: &mut Sink) {
     info(out, pods, "kube_pod_restart_policy", "type", |pod| &pod.spec.restart_policy);
-    info(out, pods, "kube_pod_service_account", "service_account", |pod| &pod.spec.service_account_name);
+    let mut rows = help::gauge(out, "kube_pod_service_account");
+    for pod in pods {
+        // Of a static pod too, which has none.
+        put(&mut rows, pod, [("service_account", pod.spec.service_account_name.as_str())], 1u64);
+    }
     info(out, pods, "kube_pod_scheduler", "name", |pod| &pod.spec.scheduler_name);
     info(out, pods, "kube_pod_runtimeclass_name_info", "runtimeclass_name", |pod| {
         &pod.spec.runtime_class_name
@@ -201,7 +205,12 @@ fn show_specs(pods: &[Pod], out: &mut Sink) {
     }
     let mut rows = help::gauge(out, "kube_pod_tolerations");
     for pod in pods {
-        for toleration in &pod.spec.tolerations {
+        let tolerations = &pod.spec.tolerations;
+        for (at, toleration) in tolerations.iter().enumerate() {
+            // The API server takes one twice; a row is there once.
+            if tolerations.iter().take(at).any(|other| other == toleration) {
+                continue;
+            }
             let seconds = toleration.toleration_seconds.map(|seconds| seconds.to_string());
             let labels = [
                 ("key", toleration.key.as_str()),

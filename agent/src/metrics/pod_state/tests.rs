@@ -84,3 +84,15 @@ fn an_empty_pod_list_and_empty_pods_are_fine() {
     assert!(!rendered(move |out| super::show(&pods, out)).is_empty());
     rendered(|out| super::show(&[], out));
 }
+
+#[test]
+fn a_pod_without_a_service_account_has_its_row_and_a_toleration_given_twice_has_one() {
+    let mut pod = recorded_pods().states().first().unwrap().clone();
+    pod.spec.service_account_name.clear();
+    pod.spec.tolerations = vec![pod.spec.tolerations[0].clone(); 2];
+    let page = families(
+        &rendered(move |out| super::show(std::slice::from_ref(&pod), out)).replace("sha256:", "sha256/"),
+    );
+    assert_eq!(page["kube_pod_service_account"].len(), 1);
+    assert_eq!(page["kube_pod_tolerations"].len(), 1);
+}
