@@ -56,6 +56,8 @@ pub(super) struct Known<F> {
     pub(super) path: String,
     /// None = nothing has its name any more.
     pub(super) node: Option<(u64, u64)>,
+    /// The last listing did not have it: a listing during which it is renamed may pass it by.
+    pub(super) is_missed: bool,
     pub(super) file_id: [u8; 16],
     pub(super) stream: Stream,
     pub(super) head_realtime: u64,
@@ -69,11 +71,26 @@ pub(super) struct Known<F> {
     pub(super) counted: u64,
     /// Entries below may have been sent by an earlier process.
     pub(super) resend_below: u64,
-    /// Entries with an earlier time are left out, microseconds since the epoch.
-    pub(super) cutoff: u64,
+    /// Sequence number of its first entry; 0 = it had none yet.
+    pub(super) head: u64,
+    /// When its contents last changed, at the last listing.
+    pub(super) mtime_nanos: u64,
+    /// Since when the disk does not give what comes next.
+    pub(super) failing: Option<Instant>,
     /// Nothing is written to it any more, and it was read to its end.
     pub(super) is_finished: bool,
     pub(super) is_dirty: bool,
+}
+
+/// Why a file is not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Passed {
+    /// It is no journal, as long as it was last changed then.
+    Unlike(u64),
+    /// It could not be opened or read.
+    Failed,
+    /// Another one has the same id.
+    Copy,
 }
 
 /// Journals that go on where another ends: directory and name without what rotation added, and the first ten bytes of the
@@ -104,8 +121,8 @@ pub struct Core<D: Dirs> {
     pub(super) restored: HashMap<String, (FileKey, FileState)>,
     /// One past the last entry of each stream.
     pub(super) ends: HashMap<Stream, u64>,
-    /// What is no journal, or a copy of one, by inode and time of change.
-    pub(super) passed_over: HashMap<(u64, u64), u64>,
+    /// What is not read, by inode.
+    pub(super) passed_over: HashMap<(u64, u64), Passed>,
     pub(super) gone: Vec<FileKey>,
     pub(super) counts: Counts,
     pub(super) first_start: bool,
@@ -236,6 +253,7 @@ impl<D: Dirs> Core<D> {
     /// Looks at the headers of those that may grow; whether one of them was rotated.
     fn look(&mut self) -> bool {
         let mut is_rotated = false;
+        let mut replaced = Vec::new();
         for known in &mut self.files {
             let Some(journal) = &mut known.journal else { continue };
             let before = journal.header().archived;
@@ -243,6 +261,10 @@ impl<D: Dirs> Core<D> {
                 Ok(is_new) => {
                     if is_new {
                         let header = *journal.header();
+                        if known.is_replaced(&header) {
+                            replaced.push(known.id);
+                            continue;
+                        }
                         known.see(header);
                         let end = self.ends.entry(known.stream.clone()).or_default();
                         *end = (*end).max(known.tail);
@@ -254,6 +276,12 @@ impl<D: Dirs> Core<D> {
                     tracing::debug!(path = %known.path, %error, "a journal's header cannot be read");
                 }
             }
+        }
+        for known in self.files.extract_if(.., |known| replaced.contains(&known.id)) {
+            tracing::warn!(path = known.path, "a journal was overwritten with another one");
+            let (key, state) = known.state();
+            self.restored.insert(key.container.clone(), (key, state));
+            is_rotated = true;
         }
         is_rotated
     }
@@ -308,27 +336,40 @@ impl<D: Dirs> Core<D> {
 impl<F: LogFile> Known<F> {
     /// What its header says by now.
     pub(super) fn see(&mut self, header: Header) {
+        if self.head == 0 {
+            (self.head, self.head_realtime) = (header.head_seqnum, header.head_realtime);
+        }
         if header.tail_seqnum >= self.tail {
             self.tail = header.tail_seqnum.saturating_add(1);
             self.is_dirty = true;
         }
     }
 
+    /// Whether such a header is that of another journal in the same file, or of an older state of this one.
+    fn is_replaced(&self, header: &Header) -> bool {
+        header.file_id != self.file_id || header.tail_seqnum.saturating_add(1) < self.tail
+    }
+
+    /// All entries below are somebody's else, or were dealt with before.
+    pub(super) fn begin_at(&mut self, seqnum: u64) {
+        (self.settled, self.read, self.counted) = (seqnum, seqnum, seqnum);
+    }
+
     /// What is kept of it.
-    fn state(&self) -> (FileKey, FileState) {
+    pub(super) fn state(&self) -> (FileKey, FileState) {
         let key = FileKey {
             pod_dir: self.stream.name.clone(),
             container: hex(&self.file_id),
             restart: 0,
             hash: sonde_wire::uid::FileHash(self.stream.seqnum_id),
         };
-        let settled = if self.settled > 0 { vec![(0, self.settled)] } else { Vec::new() };
+        let settled = vec![(self.head, self.settled.max(self.head))];
         let state = FileState {
             head_len: 0,
             seen: self.tail,
             settled,
             cuts: Vec::new(),
-            cutoff: self.cutoff,
+            cutoff: 0,
             name: self.path.clone(),
             node: self.node,
         };

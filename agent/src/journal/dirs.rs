@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use crate::logs::fs::{LogFile, Stat};
 
-/// Journals of one directory that are looked at.
+/// Journals that are looked at; of more, those that are listed first.
 const MOST: usize = 4096;
 
 /// What is there.
@@ -19,6 +19,23 @@ pub struct Listing {
     pub journals: Vec<(String, Stat)>,
     /// Directories that could be listed.
     pub dirs: Vec<String>,
+    /// What is there and could not be looked at: what lies there, or there by that name, is not gone.
+    pub failed: Vec<String>,
+}
+
+impl Listing {
+    /// Whether all that lies in this directory is known.
+    pub fn is_whole(&self, dir: &str) -> bool {
+        self.dirs.iter().any(|listed| listed == dir) && self.failed.iter().all(|failed| dir_of(failed) != dir)
+    }
+
+    /// Whether nothing is known of this path, because it, or a directory above it, could not be looked at.
+    pub fn is_unknown(&self, path: &str) -> bool {
+        let is_above = |failed: &String| {
+            path.strip_prefix(failed.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        self.failed.iter().any(is_above)
+    }
 }
 
 /// Where journals lie.
@@ -93,16 +110,25 @@ impl Dirs for HostDirs {
             let mut at = 0;
             while let Some(dir) = dirs.get(at).cloned() {
                 at += 1;
-                let Ok(names) = self.names(&dir) else { continue };
+                let names = match self.names(&dir) {
+                    Ok(names) => names,
+                    Err(error) => {
+                        listing.failed.extend((!is_absent(&error)).then_some(dir));
+                        continue;
+                    }
+                };
                 for name in names {
                     let path = format!("{dir}/{name}");
                     if is_journal(&name) {
-                        let Ok(file) = self.open_with(&path, OFlags::PATH) else { continue };
-                        if let Ok(stat) = LogFile::stat(&File::from(file))
-                            && stat.regular
-                            && listing.journals.len() < MOST
-                        {
-                            listing.journals.push((path, stat));
+                        if listing.journals.len() >= MOST {
+                            listing.failed.push(path);
+                            continue;
+                        }
+                        let file = self.open_with(&path, OFlags::PATH);
+                        match file.and_then(|file| LogFile::stat(&File::from(file))) {
+                            Ok(stat) if stat.regular => listing.journals.push((path, stat)),
+                            Err(error) if !is_absent(&error) => listing.failed.push(path),
+                            Ok(_) | Err(_) => {}
                         }
                     } else if dir == top {
                         dirs.push(path);
@@ -122,6 +148,11 @@ impl Dirs for HostDirs {
         }
         Ok(file)
     }
+}
+
+/// Whether nothing is there by that name, or no directory.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// `system.journal`, `system@….journal`, `system@….journal~`.

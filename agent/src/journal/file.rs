@@ -21,6 +21,8 @@ const MOST_FIELDS: u64 = 1024;
 const NAME: usize = 64;
 /// Of compressed bytes, what is read beyond what is wanted of them: a zstd block is decoded whole.
 const AHEAD: usize = 256 << 10;
+/// Longest field, uncompressed (`DATA_SIZE_MAX`).
+const LONGEST: u64 = 768 << 20;
 /// Largest window of a zstd frame, as a power of two: journald's level has 2 MiB.
 const ZSTD_WINDOW_LOG: u32 = 23;
 
@@ -195,6 +197,26 @@ impl<F: LogFile> Journal<F> {
         Ok(Next::Entry(entry, offset))
     }
 
+    /// Gives up the item at the place to which the reading has come, which the disk does not give, or all that is left if it
+    /// does not say where the next one is; gives how many.
+    pub fn pass_over(&mut self) -> u64 {
+        let left = self.unread();
+        let given_up = if self.array != 0 && self.index < self.capacity { left.min(1) } else { left };
+        self.index += given_up;
+        given_up
+    }
+
+    /// The sequence number of the entry at the place to which the reading has come; none = there is none that can be read.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn peek(&mut self, pages: &mut Pages) -> io::Result<Option<u64>> {
+        if self.unread() == 0 || !self.enter_array(pages)? || self.index >= self.capacity {
+            return Ok(None);
+        }
+        Ok(self.entry_at(pages, self.index)?.map(|(entry, _)| entry.seqnum))
+    }
+
     /// Whether an entry's number leaps over that of the entry behind it, which would then be passed over with all up to there.
     fn is_jump(&self, pages: &mut Pages, entry: &Entry) -> io::Result<bool> {
         let is_last = self.index >= self.capacity || self.unread() == 0;
@@ -304,6 +326,9 @@ impl<F: LogFile> Journal<F> {
                 return Ok(None);
             };
             let bytes = bytes.unwrap_or(scratch.plain.len() as u64);
+            if bytes > LONGEST {
+                return Ok(None);
+            }
             let wanted = wanted(&scratch.plain[..equals]);
             let whole = usize::try_from(bytes).unwrap_or(usize::MAX).min(equals + 1 + wanted);
             if wanted > 0 && scratch.plain.len() < whole && most == NAME + 1 {
@@ -398,10 +423,14 @@ impl<F: LogFile> Journal<F> {
     }
 }
 
+/// journald may be writing: entries are counted after their bytes and the space for these, so all else is read behind the count.
 fn read_header<F: LogFile>(file: &F) -> Result<Header, JournalError> {
     let mut bytes = [0u8; 272];
     let read = file.read_at(&mut bytes, 0)?;
-    Ok(Header::parse(&bytes[..read], file.stat()?.size)?)
+    let counted = Header::parse(&bytes[..read], u64::MAX)?;
+    let read = file.read_at(&mut bytes, 0)?;
+    let header = Header::parse(&bytes[..read], file.stat()?.size)?;
+    Ok(Header { n_entries: counted.n_entries.min(header.n_entries), ..header })
 }
 
 /// Decompresses the first `most` bytes at least, if there are so many; gives the length of the whole where the bytes say it,

@@ -12,6 +12,9 @@
 //!   is counted and passed over, a turn looks at so many items of a journal and then at the next one.
 //! - Journals that are deleted are read to their end through the open handle, up to `logs.pinned_deleted`. What was removed
 //!   while no agent ran is counted by its sequence numbers.
+//! - What cannot be listed or opened is not gone, and what one listing does not have may have been renamed meanwhile: a position is
+//!   forgotten when two listings do not have its journal. A place that the disk does not give is asked for again for half a minute,
+//!   then it is counted and passed over. A journal that is another one by now, or an older state of itself, is read as what it is.
 //! - Every byte of an entry that was read is in exactly one place of the ledger. An entry's bytes are those of its fields with
 //!   their names, uncompressed. Rows have neither namespace nor pod: `journal:<unit>`, `journal:kernel`, `journal:other`, and
 //!   `journal` for the entries that `units` and `priority` leave out.

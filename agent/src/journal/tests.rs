@@ -1,6 +1,8 @@
 //! Against journals that systemd's own programs wrote: `tests/servers/journal` puts them below `target/journal`; without them
 //! these tests are skipped, loudly.
 
+#[path = "tests/faults.rs"]
+mod faults;
 #[path = "tests/hostile.rs"]
 mod hostile;
 #[path = "tests/promises.rs"]

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
 
 use sonde_wire::logs::{LogRecord, Stream};
 
@@ -19,6 +20,8 @@ use crate::logs::pod_path::PodDir;
 
 /// Items of one journal that are looked at in a turn.
 const STEPS: usize = 512;
+/// How long the disk is asked again for what it does not give.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Rows of units; those of further units share one.
 const MOST_ROWS: usize = 200;
 /// Resources whose attributes are kept.
@@ -90,15 +93,11 @@ impl<D: Dirs> Core<D> {
     }
 
     fn visit_open(&mut self, known: &mut Known<D::File>, journal: &mut Journal<D::File>, now: Now) -> Visit {
-        if journal.passed() == 0 && (known.read > 0 || known.cutoff > 0) {
-            let (read, cutoff) = (known.read, known.cutoff);
-            let sought = journal
-                .seek(&mut self.pages, |entry| entry.seqnum < read || (read == 0 && entry.realtime < cutoff));
-            if sought.is_err() {
-                return Visit::Failed;
-            }
-            if known.counted == 0 {
-                self.counts.old += journal.passed();
+        if journal.passed() == 0 && known.read > 0 {
+            let read = known.read;
+            if journal.seek(&mut self.pages, |entry| entry.seqnum < read).is_err() {
+                // Then from its beginning, past what was read.
+                journal.rewind();
             }
         }
         for _ in 0..STEPS {
@@ -109,18 +108,33 @@ impl<D: Dirs> Core<D> {
                 Ok(Next::Entry(entry, offset)) => {
                     if entry.seqnum >= known.read {
                         if self.take(known, journal, &entry, offset, now).is_err() {
-                            journal.rewind();
-                            return Visit::Failed;
+                            if !self.gives_up(known, now) {
+                                journal.rewind();
+                                return Visit::Failed;
+                            }
+                            self.counts.damaged += 1;
                         }
                         known.read = entry.seqnum.saturating_add(1);
                     }
+                    let is_patient = |since: &mut Instant| now.mono.duration_since(*since) < PATIENCE;
+                    known.failing.take_if(is_patient);
                 }
                 Ok(Next::Damaged) => self.counts.damaged += 1,
-                Ok(Next::End) => return Visit::End,
+                Ok(Next::End) => {
+                    known.failing = None;
+                    return Visit::End;
+                }
+                Err(_) if self.gives_up(known, now) => self.counts.damaged += journal.pass_over(),
                 Err(_) => return Visit::Failed,
             }
         }
         Visit::More
+    }
+
+    /// Whether the disk has failed for so long that what it does not give is given up: a bad place must not hold back for ever
+    /// what lies behind it, and the journals after this one.
+    fn gives_up(&self, known: &mut Known<D::File>, now: Now) -> bool {
+        now.mono.duration_since(*known.failing.get_or_insert(now.mono)) >= PATIENCE
     }
 
     /// Adds the record of an entry, or says why there is none.
@@ -132,10 +146,6 @@ impl<D: Dirs> Core<D> {
         offset: u64,
         now: Now,
     ) -> std::io::Result<()> {
-        if found.realtime < known.cutoff {
-            self.counts.old += 1;
-            return Ok(());
-        }
         let max_line = self.settings.max_line;
         let fields = &mut self.fields;
         fields.clear();

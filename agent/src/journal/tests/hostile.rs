@@ -152,6 +152,42 @@ proptest! {
     }
 }
 
+/// A header that is read while journald writes it: the first read has its first half of before and its second half of after.
+struct Torn {
+    before: Vec<u8>,
+    after: Vec<u8>,
+    reads: std::sync::atomic::AtomicU32,
+}
+
+impl LogFile for Torn {
+    fn stat(&self) -> std::io::Result<Stat> {
+        Ok(Stat { size: self.after.len() as u64, regular: true, ..Stat::default() })
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        let read = Bytes(self.after.clone()).read_at(buffer, offset)?;
+        if self.reads.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0 {
+            buffer[..128].copy_from_slice(&self.before[..128]);
+        }
+        Ok(read)
+    }
+}
+
+#[test]
+fn a_header_that_is_read_while_it_is_written_costs_no_entry() {
+    let Some(real) = real() else { return };
+    let mut before = real.to_vec();
+    let end = memchr::memmem::find(real, b"MESSAGE=line 101 ").unwrap() as u64;
+    before[96..104].copy_from_slice(&(end - u64_at(real, 88)).to_le_bytes());
+    let torn = Torn { before, after: real.to_vec(), reads: Default::default() };
+    let mut journal = Journal::open(JournalId(0), torn).unwrap();
+    let mut pages = Pages::default();
+    for n in 1..=200 {
+        let next = journal.next(&mut pages).unwrap();
+        assert!(matches!(next, Next::Entry(entry, _) if entry.seqnum == n), "{n} {next:?}");
+    }
+}
+
 #[test]
 fn arrays_that_lead_back_end_the_reading_instead_of_going_round() {
     let Some(real) = real() else { return };

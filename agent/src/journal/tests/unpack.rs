@@ -92,3 +92,22 @@ fn a_field_in_lz4_is_read_and_one_in_xz_is_counted_and_costs_the_entry_no_other_
         assert_eq!(sum, Sum { unreadable: 1, bytes });
     }
 }
+
+#[test]
+fn a_field_that_claims_to_be_longer_than_any_is_counted_as_unreadable() {
+    let test = "a_field_that_claims_to_be_longer_than_any_is_counted_as_unreadable";
+    let Some(tools) = Tools::find(test) else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("system.journal");
+    let message = "lz4 ".repeat(100);
+    tools.write(&path, &[made(0, &message)], &[]);
+    let text = format!("MESSAGE={message}").into_bytes();
+    let mut packed = u64::MAX.to_le_bytes().to_vec();
+    packed.extend(lz4_flex::block::compress(&text));
+    replace(&path, &text[..40], 2, &packed);
+    let mut journal = Journal::open(JournalId(0), File::open(&path).unwrap()).unwrap();
+    let mut pages = Pages::default();
+    let Next::Entry(_, offset) = journal.next(&mut pages).unwrap() else { panic!() };
+    let sum = journal.fields(&mut pages, offset, &mut Scratch::default(), |_| 100, |_, _, _| {}).unwrap();
+    assert!(sum.unreadable == 1 && sum.bytes < 1000, "{sum:?}");
+}

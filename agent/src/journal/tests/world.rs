@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -9,6 +10,7 @@ use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use prost::Message;
 use tokio::sync::mpsc;
 
+use super::faults::{Faults, TestDirs};
 use super::real::{BEGIN, Made, Tools};
 use crate::batch::{Batch, Outcome, Settlement};
 use crate::config::{Parse, ReadExisting, RedactRule};
@@ -60,7 +62,8 @@ pub struct World {
     pub tools: Tools,
     pub dir: tempfile::TempDir,
     pub wanted: Wanted,
-    core: Option<Core<HostDirs>>,
+    core: Option<Core<TestDirs>>,
+    faults: Arc<Mutex<Faults>>,
     batches: mpsc::Receiver<Batch>,
     now: Instant,
     /// By uid; how often it came.
@@ -83,6 +86,7 @@ impl World {
             dir,
             wanted,
             core: None,
+            faults: Arc::default(),
             batches: mpsc::channel(1).1,
             now: Instant::now(),
             got: BTreeMap::new(),
@@ -97,7 +101,8 @@ impl World {
     pub fn start(&mut self) {
         let wanted = &self.wanted;
         let paths = ["/var/log/journal".to_owned(), "/run/log/journal".to_owned()];
-        let dirs = HostDirs::open(self.dir.path(), &paths).unwrap();
+        let host = HostDirs::open(self.dir.path(), &paths).unwrap();
+        let dirs = TestDirs { host, faults: self.faults.clone() };
         let settings = Settings {
             node: Node { cluster: "lab".into(), name: "n1".into(), labels: Vec::new() },
             units: wanted.units.clone(),
@@ -136,7 +141,12 @@ impl World {
         all
     }
 
-    pub fn core(&mut self) -> &mut Core<HostDirs> {
+    /// What goes wrong from now on.
+    pub fn faults(&self) -> std::sync::MutexGuard<'_, Faults> {
+        self.faults.lock().unwrap()
+    }
+
+    pub fn core(&mut self) -> &mut Core<TestDirs> {
         self.core.as_mut().unwrap()
     }
 
@@ -150,6 +160,15 @@ impl World {
             self.core().turn(now);
         }
         self.check();
+    }
+
+    /// A turn, with a receiver that takes everything.
+    pub fn turn_and_store(&mut self) {
+        self.turn();
+        while let Some(batch) = self.take() {
+            self.store(&batch);
+            self.settle(&batch, Outcome::Accepted { rejected: 0, message: String::new() });
+        }
     }
 
     /// Every byte is in one place.
