@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use sonde_collector::queue::{Codec, Frame, Position, Queue, QueueOptions, RealFilesystem, Signal};
+use sonde_collector::queue::{Codec, Frame, MinFree, Position, Queue, QueueOptions, RealFilesystem, Signal};
 use tokio::task::JoinSet;
 
 /// A request of 1 MiB, compressed.
@@ -21,7 +21,8 @@ fn append(c: &mut Criterion) {
     group.sample_size(10);
     for senders in [1, 4, 16] {
         let dir = tempfile::tempdir().unwrap();
-        let options = QueueOptions { max_bytes: 512 << 20, ..QueueOptions::default() };
+        let options =
+            QueueOptions { max_bytes: 512 << 20, min_free: MinFree::Bytes(0), ..QueueOptions::default() };
         let queue = Queue::open(dir.path(), options, Arc::new(RealFilesystem)).unwrap();
         let _ = queue.register("bench", None);
         group.throughput(Throughput::Bytes((senders * PAYLOAD) as u64));

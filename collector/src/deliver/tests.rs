@@ -8,7 +8,7 @@ use crate::queue::{QueueOptions, RealFilesystem};
 #[tokio::test]
 async fn the_cursor_of_a_sink_that_is_gone_is_forgotten_and_the_others_stay() {
     let dir = tempfile::tempdir().unwrap();
-    let open = || Queue::open(dir.path(), QueueOptions::default(), Arc::new(RealFilesystem)).unwrap();
+    let open = || Queue::open(dir.path(), QueueOptions::on_any_disk(), Arc::new(RealFilesystem)).unwrap();
     let queue = open();
     queue.register("before", None);
     queue.register("store", None);

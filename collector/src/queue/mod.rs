@@ -352,6 +352,12 @@ impl Default for QueueOptions {
 }
 
 impl QueueOptions {
+    /// For tests: however full the disk is on which they run.
+    #[cfg(test)]
+    pub(crate) fn on_any_disk() -> Self {
+        Self { min_free: MinFree::Bytes(0), ..Self::default() }
+    }
+
     fn bounded(self) -> Self {
         Self { segment_bytes: self.segment_bytes.min(self.max_bytes / 4).max(16 << 10), ..self }
     }

@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use crate::deliver::Sink;
 use crate::deliver::dead_letter::DeadLetters;
 use crate::deliver::lane::{self, Lane, LaneOptions, Timing};
-use crate::queue::{Codec, Frame, MinFree, Queue, QueueOptions, RealFilesystem, Signal};
+use crate::queue::{Codec, Frame, Queue, QueueOptions, RealFilesystem, Signal};
 use crate::store::tests::{Line, request};
 
 /// A request as it came.
@@ -203,7 +203,7 @@ pub struct Way {
 impl Way {
     /// `dir` may be that of an earlier one that was stopped.
     pub fn new(dir: &Path, sink: impl Sink, cluster: &str, in_flight: u32) -> Self {
-        let options = QueueOptions { min_free: MinFree::Bytes(0), ..QueueOptions::default() };
+        let options = QueueOptions::on_any_disk();
         let queue = Queue::open(&dir.join("queue"), options, Arc::new(RealFilesystem)).unwrap();
         let (stop, stops) = watch::channel(false);
         let shelf = DeadLetters::open(&dir.join("dead-letter"), 64 << 20).unwrap().shelf("next");

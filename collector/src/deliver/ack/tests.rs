@@ -5,12 +5,12 @@ use std::path::Path;
 use bytes::Bytes;
 
 use super::*;
-use crate::queue::{Codec, MinFree, QueueOptions, RealFilesystem, Signal};
+use crate::queue::{Codec, QueueOptions, RealFilesystem, Signal};
 
 const LONG: Duration = Duration::from_secs(60);
 
 fn open(dir: &Path) -> Queue {
-    let options = QueueOptions { min_free: MinFree::Bytes(0), ..QueueOptions::default() };
+    let options = QueueOptions::on_any_disk();
     Queue::open(dir, options, Arc::new(RealFilesystem)).unwrap()
 }
 

@@ -15,7 +15,7 @@ use super::*;
 use crate::deliver::batch::{Batch, State};
 use crate::deliver::dead_letter::DeadLetters;
 use crate::deliver::{Sink, Trouble};
-use crate::queue::{Codec, Frame, MinFree, QueueOptions, RealFilesystem, Signal};
+use crate::queue::{Codec, Frame, QueueOptions, RealFilesystem, Signal};
 use crate::store::tests::{Line, request};
 
 const RECORDS: u64 = 10;
@@ -55,7 +55,7 @@ fn options(name: &str) -> LaneOptions {
 }
 
 fn open(dir: &Path, max_bytes: u64) -> Queue {
-    let options = QueueOptions { max_bytes, min_free: MinFree::Bytes(0), ..QueueOptions::default() };
+    let options = QueueOptions { max_bytes, ..QueueOptions::on_any_disk() };
     Queue::open(&dir.join("queue"), options, Arc::new(RealFilesystem)).unwrap()
 }
 

@@ -49,8 +49,9 @@ async fn what_is_in_the_queue_comes_into_the_store_once_and_across_restarts() {
         StoreOptions { sink: "store".to_owned(), request_bytes: 1 << 20, cluster: "east".to_owned() };
     let names = [Some("east".to_owned()), None, None, None, None];
     for round in 0..3_u64 {
-        let queue = Queue::open(&dir.path().join("queue"), QueueOptions::default(), Arc::new(RealFilesystem))
-            .unwrap();
+        let queue =
+            Queue::open(&dir.path().join("queue"), QueueOptions::on_any_disk(), Arc::new(RealFilesystem))
+                .unwrap();
         let (store, writer) = Store::open(&dir.path().join("store"), options()).unwrap();
         let (stop, stops) = watch::channel(false);
         let shelf = DeadLetters::open(&letters, 1 << 20).unwrap().shelf("store");
@@ -92,8 +93,8 @@ async fn what_is_in_the_queue_comes_into_the_store_once_and_across_restarts() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_under_a_larger_limit_is_delivered_under_a_smaller_one() {
     let dir = tempfile::tempdir().unwrap();
-    let queue =
-        Queue::open(&dir.path().join("queue"), QueueOptions::default(), Arc::new(RealFilesystem)).unwrap();
+    let queue = Queue::open(&dir.path().join("queue"), QueueOptions::on_any_disk(), Arc::new(RealFilesystem))
+        .unwrap();
     let (store, writer) = Store::open(&dir.path().join("store"), options()).unwrap();
     let lines: Vec<Line> = (0..10).map(|n| Line::new(n + 1, 1, n, "line")).collect();
     queue.append(frame(request(&lines))).await.unwrap();

@@ -30,10 +30,9 @@ fn frame(text: &str) -> Frame {
 fn options() -> QueueOptions {
     QueueOptions {
         max_bytes: 1 << 20,
-        min_free: MinFree::Bytes(0),
         segment_bytes: 16 << 10,
         read_patience: Duration::ZERO,
-        ..QueueOptions::default()
+        ..QueueOptions::on_any_disk()
     }
 }
 

@@ -22,7 +22,7 @@ use super::*;
 use crate::config::Layout;
 use crate::deliver::dead_letter::DeadLetters;
 use crate::deliver::lane::{self, LaneOptions, Timing};
-use crate::queue::{Codec, Frame, MinFree, Queue, QueueOptions, RealFilesystem, Signal};
+use crate::queue::{Codec, Frame, Queue, QueueOptions, RealFilesystem, Signal};
 use crate::store::tests::{Line, request};
 
 /// A data stream that keeps `create`'s promise and no other.
@@ -376,7 +376,7 @@ async fn whatever_the_server_answers_each_record_ends_once_in_the_stream_or_amon
         let letters = dir.path().join("dead-letter");
         // Twice: what the first process left under way is met by the second.
         for life in 0..2 {
-            let options_ = QueueOptions { min_free: MinFree::Bytes(0), ..QueueOptions::default() };
+            let options_ = QueueOptions::on_any_disk();
             let queue = Queue::open(&dir.path().join("queue"), options_, Arc::new(RealFilesystem)).unwrap();
             let (stop, stops) = watch::channel(false);
             let shelf = DeadLetters::open(&letters, 1 << 20).unwrap().shelf("es");
@@ -438,7 +438,7 @@ async fn an_item_that_is_answered_500_for_ever_is_a_dead_letter_with_the_reason_
     let server = Arc::new(StdMutex::new(Server { random: 1, ..Server::default() }));
     let port = serve(Arc::clone(&server)).await;
     let letters = dir.path().join("dead-letter");
-    let queue_options = QueueOptions { min_free: MinFree::Bytes(0), ..QueueOptions::default() };
+    let queue_options = QueueOptions::on_any_disk();
     let queue = Queue::open(&dir.path().join("queue"), queue_options, Arc::new(RealFilesystem)).unwrap();
     let (_stop, stops) = watch::channel(false);
     let shelf = DeadLetters::open(&letters, 1 << 20).unwrap().shelf("es");
