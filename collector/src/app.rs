@@ -253,7 +253,10 @@ impl App {
         let limits = Limits { connections: READERS, ..Limits::default() };
         let pages = tokio::spawn(http::serve_pages(self.pages, limits, pages_stop, answer));
 
-        let options = receive::options(self.config.limits.connections, self.tls.clone());
+        let options = {
+            let limits = &self.config.limits;
+            receive::options(limits.connections, limits.connection_age.0, self.tls.clone())
+        };
         let mut senders = JoinSet::new();
         let receiver = self.receiver.clone();
         let grpc = service_fn(move |request: Request<Incoming>| {

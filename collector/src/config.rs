@@ -111,6 +111,8 @@ pub struct Limits {
     pub in_flight: Size,
     /// Open connections.
     pub connections: usize,
+    /// Age of a connection after which it is closed; 0 = none.
+    pub connection_age: Interval,
 }
 
 /// What an acknowledgement means.
@@ -320,7 +322,12 @@ impl Default for Listen {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { request: Size::mib(64), in_flight: Size::mib(128), connections: 10_000 }
+        Self {
+            request: Size::mib(64),
+            in_flight: Size::mib(128),
+            connections: 10_000,
+            connection_age: Interval::secs(600),
+        }
     }
 }
 

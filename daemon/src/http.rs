@@ -7,6 +7,7 @@ mod stream;
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::pin::pin;
@@ -14,12 +15,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, header};
+use http::header::{self, CONNECTION, HeaderValue};
+use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -91,6 +94,10 @@ pub struct Options {
     pub http2: Http2,
     /// TLS; `None` = plain text.
     pub tls: Option<Arc<tls::Server>>,
+    /// A connection that is so old (give or take a tenth, so that not all go at once) is told to end: HTTP/2 by GOAWAY, HTTP/1
+    /// by `Connection: close` in its next answer, so that no request is lost on the way. Its client connects again, and may meet a
+    /// replica that is newer. `None` = never.
+    pub max_age: Option<Duration>,
 }
 
 /// The other end of the connection; in the extensions of every request.
@@ -322,36 +329,67 @@ impl Connection {
             is_http2 = answer;
         }
         let peer = Peer(self.peer);
+        let old = self.options.max_age.map(|age| Instant::now() + spread_out(age));
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
-            service.call(request)
+            let answered = service.call(request);
+            async move {
+                let mut response = answered.await?;
+                if !is_http2 && old.is_some_and(|old| old <= Instant::now()) {
+                    // Said with an answer, so that it never crosses with a request.
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, S::Error>(response)
+            }
         });
         let io = TokioIo::new(io);
         let result = if is_http2 {
-            let connection = http2_builder(&self.options.http2).serve_connection(io, service);
-            let mut connection = pin!(connection);
-            tokio::select! {
-                result = connection.as_mut() => result,
-                _ = shutdown.wait() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
+            let ended = async {
+                tokio::select! {
+                    _ = shutdown.wait() => {}
+                    () = reached(old) => {}
                 }
-            }
+            };
+            until(ended, http2_builder(&self.options.http2).serve_connection(io, service)).await
         } else {
-            let connection = http1_builder(limits).serve_connection(io, service);
-            let mut connection = pin!(connection);
-            tokio::select! {
-                result = connection.as_mut() => result,
-                _ = shutdown.wait() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            }
+            let ended = async {
+                shutdown.wait().await;
+            };
+            until(ended, http1_builder(limits).serve_connection(io, service)).await
         };
         if let Err(error) = result {
             tracing::debug!(peer = %self.peer, %error, "connection ended");
         }
     }
+}
+
+/// Runs a connection; from `ended` on it takes no new request.
+async fn until<C: GracefulConnection>(
+    ended: impl Future<Output = ()>,
+    connection: C,
+) -> Result<(), C::Error> {
+    let mut connection = pin!(connection);
+    tokio::select! {
+        result = connection.as_mut() => result,
+        () = ended => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    }
+}
+
+/// `None` = never.
+async fn reached(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// `age`, give or take a tenth of it.
+fn spread_out(age: Duration) -> Duration {
+    let parts = u32::try_from(RandomState::new().hash_one(age) % 201).unwrap_or_default();
+    age.saturating_mul(900 + parts) / 1000
 }
 
 fn http1_builder(limits: &Limits) -> http1::Builder {

@@ -42,6 +42,26 @@ impl Daemon {
         Ok(Self { child, log: log.to_owned() })
     }
 
+    /// As [`Daemon::start`], with a file of its own for `/etc/hosts`, in a mount namespace of its own.
+    ///
+    /// # Errors
+    /// The binary is not built or cannot be started.
+    pub fn start_with_hosts(name: &str, config: &Path, log: &Path, hosts: &Path) -> anyhow::Result<Self> {
+        let out = File::options().create(true).append(true).open(log)?;
+        let child = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "sh", "-c"])
+            .arg("mount --bind \"$0\" /etc/hosts && exec \"$@\"")
+            .arg(hosts)
+            .arg(binary(name)?)
+            .arg("--config")
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(out.try_clone()?)
+            .stderr(out)
+            .spawn()?;
+        Ok(Self { child, log: log.to_owned() })
+    }
+
     /// Process id.
     pub fn pid(&self) -> u32 {
         self.child.id()

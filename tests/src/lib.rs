@@ -7,6 +7,7 @@ pub mod campaign;
 pub mod corpus;
 pub mod daemon;
 pub mod http;
+pub mod opensearch;
 pub mod stack;
 pub mod verify;
 

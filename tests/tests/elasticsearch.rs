@@ -1,19 +1,19 @@
 //! A real OpenSearch: every record is in the stream once, in both layouts.
 //!
-//! `tests/servers/opensearch` puts the server below `target/servers`; without it this test is skipped, loudly.
+//! Without the server (`tests/servers/opensearch`) this test is skipped, loudly.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::io::{BufWriter, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sonde_tests::opensearch::OpenSearch;
 use sonde_tests::stack::{Settings, Stack};
-use sonde_tests::{corpus, free_port, http, root, wait_until};
+use sonde_tests::{corpus, http, wait_until};
 
 const FILES: usize = 20;
 const LINES: usize = 10_000;
@@ -24,120 +24,9 @@ const TRACE: usize = 100;
 const OTEL: &str = "logs-kubernetes.container_logs.otel-default";
 const ECS: &str = "logs-kubernetes.container_logs-default";
 
-/// What the node says of itself, for the day when it does not come up.
-const LOG: &str = "rootLogger.level = warn\nrootLogger.appenderRef.console.ref = console\nappender.console.type = Console\n\
-                   appender.console.name = console\nappender.console.layout.type = PatternLayout\n\
-                   appender.console.layout.pattern = %d %p %c %m%n\n";
-
-fn installed(test: &str) -> Option<PathBuf> {
-    let exe = std::env::current_exe().unwrap();
-    let target = exe.ancestors().nth(3).unwrap().to_owned();
-    let places = [target.join("servers/opensearch"), root().join("target/servers/opensearch")];
-    let found = places.into_iter().find(|place| place.join("stamp").exists());
-    if found.is_none() {
-        eprintln!("SKIPPED {test}: no server below target/servers/opensearch (run tests/servers/opensearch)");
-    }
-    found
-}
-
-/// A node that keeps its data when it is killed and started again.
-struct Server {
-    installed: PathBuf,
-    home: PathBuf,
-    port: u16,
-    child: Option<Child>,
-}
-
-impl Server {
-    fn start(&mut self) {
-        fs::create_dir_all(self.home.join("config")).unwrap();
-        fs::write(self.home.join("config/log4j2.properties"), LOG).unwrap();
-        let log = File::options().create(true).append(true).open(self.home.join("node.log")).unwrap();
-        let lib = self.installed.join("lib");
-        let path = format!("{}/*:{}", lib.display(), self.installed.join("classes").display());
-        let child = Command::new("java")
-            .arg(format!(
-                "-Dlog4j2.configurationFile={}",
-                self.home.join("config/log4j2.properties").display()
-            ))
-            .args(["-Xms512m", "-Xmx1g", "-cp", &path, "OpenSearchNode"])
-            .arg(&self.home)
-            .arg(self.port.to_string())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.child = Some(child);
-        let up = || {
-            http::get(self.port, "/_cluster/health?wait_for_status=yellow&timeout=1s")
-                .is_ok_and(|a| a.status == 200)
-        };
-        wait_until("OpenSearch", Duration::from_secs(600), up)
-            .unwrap_or_else(|e| panic!("{e}: {}", fs::read_to_string(self.home.join("node.log")).unwrap()));
-    }
-
-    /// kill -9.
-    fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
-    }
-
-    fn call(&self, method: &str, path: &str, content: &Value) -> Value {
-        let content = if content.is_null() { String::new() } else { content.to_string() };
-        let mut answer = http::send(self.port, method, path, &content).unwrap();
-        let mut text = String::new();
-        answer.body.read_to_string(&mut text).unwrap();
-        assert_eq!(answer.status, 200, "{method} {path}: {text}");
-        serde_json::from_str(&text).unwrap()
-    }
-
-    fn count(&self, stream: &str, query: &Value) -> u64 {
-        let answer = self.call("POST", &format!("/{stream}/_count"), &json!({"query": query}));
-        answer["count"].as_u64().unwrap()
-    }
-
-    /// Documents that are there, or 0 while there is no answer.
-    fn total(&self, stream: &str) -> u64 {
-        let refresh = http::send(self.port, "POST", &format!("/{stream}/_refresh"), "");
-        if refresh.is_ok_and(|answer| answer.status == 200) {
-            self.count(stream, &json!({"match_all": {}}))
-        } else {
-            0
-        }
-    }
-
-    fn roll_over(&self) {
-        for stream in [OTEL, ECS] {
-            self.call("POST", &format!("/{stream}/_rollover"), &Value::Null);
-        }
-    }
-
-    /// Every document's text, read page by page.
-    fn texts(&self, stream: &str, field: &str) -> Vec<String> {
-        let mut texts = Vec::new();
-        let ask = json!({"size": 10_000, "_source": [field], "sort": ["_doc"]});
-        let mut page = self.call("POST", &format!("/{stream}/_search?scroll=1m"), &ask);
-        loop {
-            let hits = page["hits"]["hits"].as_array().unwrap();
-            if hits.is_empty() {
-                return texts;
-            }
-            for hit in hits {
-                let text = field.split('.').fold(&hit["_source"], |at, part| &at[part]);
-                texts.push(text.as_str().unwrap().to_owned());
-            }
-            let scroll = json!({"scroll": "1m", "scroll_id": page["_scroll_id"]});
-            page = self.call("POST", "/_search/scroll", &scroll);
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
+fn roll_over(server: &OpenSearch) {
+    for stream in [OTEL, ECS] {
+        server.call("POST", &format!("/{stream}/_rollover"), &Value::Null).unwrap();
     }
 }
 
@@ -170,11 +59,9 @@ fn trace(file: usize, line: usize) -> String {
 #[test]
 fn every_record_is_in_the_stream_once_through_rollovers_and_kills_in_both_layouts() {
     let test = "every_record_is_in_the_stream_once_through_rollovers_and_kills_in_both_layouts";
-    let Some(installed) = installed(test) else { return };
     let dir = tempfile::tempdir().unwrap();
-    let home = dir.path().join("opensearch");
-    let mut server = Server { installed, home, port: free_port().unwrap(), child: None };
-    server.start();
+    let Some(mut server) = OpenSearch::new(test, dir.path().join("opensearch")).unwrap() else { return };
+    server.start().unwrap();
     let sinks = format!(
         "sinks:\n  - {{name: store, type: store}}\n  - {{name: otel, type: elasticsearch, endpoints: [\"http://127.0.0.1:{0}\"]}}\n  \
          - {{name: ecs, type: elasticsearch, layout: ecs, endpoints: [\"http://127.0.0.1:{0}\"]}}\n",
@@ -185,28 +72,28 @@ fn every_record_is_in_the_stream_once_through_rollovers_and_kills_in_both_layout
     let mut stack = Stack::new(dir.path(), &settings).unwrap();
     write_logs(&stack.pod_logs);
     stack.start().unwrap();
-    let reached = |server: &Server, share: u64| {
+    let reached = |server: &OpenSearch, share: u64| {
         let there = || server.total(OTEL).min(server.total(ECS)) >= TOTAL * share / 100;
         wait_until(&format!("{share} % in both streams"), Duration::from_secs(600), there).unwrap_or_else(
             |error| panic!("{error}: {}", fs::read_to_string(dir.path().join("collector.log")).unwrap()),
         );
     };
     reached(&server, 1);
-    server.roll_over();
+    roll_over(&server);
     reached(&server, 20);
-    server.kill();
-    server.start();
-    server.roll_over();
+    server.kill().unwrap();
+    server.start().unwrap();
+    roll_over(&server);
     reached(&server, 40);
     stack.kill_collector().unwrap();
-    server.roll_over();
+    roll_over(&server);
     stack.start_collector().unwrap();
     reached(&server, 60);
     // Both at once: nobody knows what became of what was under way.
-    server.kill();
+    server.kill().unwrap();
     stack.kill_collector().unwrap();
-    server.start();
-    server.roll_over();
+    server.start().unwrap();
+    roll_over(&server);
     stack.start_collector().unwrap();
     reached(&server, 100);
     let behind = |sink: &str| {
@@ -235,13 +122,13 @@ fn every_record_is_in_the_stream_once_through_rollovers_and_kills_in_both_layout
             "trace.id",
         ),
     ] {
-        let indices = server.call("GET", &format!("/_data_stream/{stream}"), &Value::Null);
+        let indices = server.call("GET", &format!("/_data_stream/{stream}"), &Value::Null).unwrap();
         let indices = indices["data_streams"][0]["indices"].as_array().unwrap().len();
         assert!(indices >= 5, "{stream} was rolled over: {indices}");
-        let mapping = server.call("GET", &format!("/{stream}/_mapping"), &Value::Null);
+        let mapping = server.call("GET", &format!("/{stream}/_mapping"), &Value::Null).unwrap();
         assert!(mapping.as_object().unwrap().values().all(|index| index["mappings"]["dynamic"] == "strict"));
         assert_eq!(server.total(stream), TOTAL, "{stream}");
-        let term = |field: &str, value: &str| server.count(stream, &json!({"term": {field: value}}));
+        let term = |field: &str, value: &str| server.count(stream, &json!({"term": {field: value}})).unwrap();
         for file in 0..FILES {
             assert_eq!(term(pod, &format!("pod-{file}")), LINES as u64, "{stream} pod-{file}");
             assert_eq!(term(trace_id, &trace(file, file * 7)), TRACE as u64, "{stream} trace of {file}");
@@ -255,7 +142,7 @@ fn every_record_is_in_the_stream_once_through_rollovers_and_kills_in_both_layout
             assert_eq!(term(container_name, name), files as u64, "{stream} {name}");
         }
         // No sum hides a line that is lost behind another that is there twice.
-        let texts = server.texts(stream, text);
+        let texts = server.texts(stream, text).unwrap();
         let different: HashSet<&str> = texts.iter().map(String::as_str).collect();
         assert_eq!((texts.len() as u64, different.len() as u64), (TOTAL, TOTAL), "{stream}");
     }

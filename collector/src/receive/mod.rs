@@ -116,8 +116,9 @@ impl From<AppendError> for IntakeError {
     }
 }
 
-/// Bounds of a listener for OTLP: many connections, each able to make us hold little.
-pub fn options(connections: usize, tls: Option<Arc<tls::Server>>) -> Options {
+/// Bounds of a listener for OTLP: many connections, each able to make us hold little, none of more than `max_age` (0 = of
+/// any).
+pub fn options(connections: usize, max_age: Duration, tls: Option<Arc<tls::Server>>) -> Options {
     let limits = Limits {
         connections,
         // Between two batches of a quiet node a connection rests; this is also how long it may take to say hello.
@@ -131,7 +132,7 @@ pub fn options(connections: usize, tls: Option<Arc<tls::Server>>) -> Options {
         max_frame_size: 16 << 10,
         ..Http2::default()
     };
-    Options { limits, http2, tls }
+    Options { limits, http2, tls, max_age: Some(max_age).filter(|age| !age.is_zero()) }
 }
 
 /// What a receiver is made of.

@@ -1,11 +1,18 @@
 //! What the server promises.
 
+use std::collections::HashSet;
+use std::sync::Mutex;
 use std::time::Instant as Clock;
 
+use bytes::Buf;
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::client::dial::Dialer;
+use crate::client::endpoint::Endpoint;
+use crate::client::names::System;
+use crate::client::pool::{self, Pool, Version};
 use crate::shutdown::{self, Trigger};
 
 struct Running {
@@ -142,6 +149,55 @@ async fn http2_and_http1_are_told_apart_on_one_port() {
     assert_eq!(response.version(), http::Version::HTTP_2);
     let body = response.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(body, "/two true");
+}
+
+/// The body of a request that has none.
+#[derive(Clone)]
+struct Nothing;
+
+impl From<Nothing> for pool::Body {
+    fn from(_: Nothing) -> Self {
+        Full::new(Bytes::new().chain(Bytes::new()))
+    }
+}
+
+#[tokio::test]
+async fn an_old_connection_is_closed_between_requests_and_no_request_fails_by_it() {
+    for version in [Version::Http1, Version::Http2] {
+        let bound = bind("127.0.0.1:0").unwrap();
+        let addr = bound.addr();
+        let (_trigger, shutdown) = shutdown::channel();
+        let peers: Arc<Mutex<HashSet<SocketAddr>>> = Arc::default();
+        let seen = Arc::clone(&peers);
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            seen.lock().unwrap().insert(request.extensions().get::<Peer>().unwrap().0);
+            async {
+                tokio::time::sleep(Duration::from_millis(3)).await;
+                Ok::<_, Infallible>(answer(request).await)
+            }
+        });
+        let max_age = Some(Duration::from_millis(50));
+        tokio::spawn(serve(bound, Options { max_age, ..Options::default() }, shutdown, service));
+        let endpoint = Endpoint::parse(&format!("http://{addr}"), (80, 443)).unwrap();
+        let pool = Pool::new(Dialer::new(endpoint, None).unwrap(), Box::new(System), version, 1, 1 << 10);
+        let mut clients = JoinSet::new();
+        for _ in 0..4 {
+            let pool = Arc::clone(&pool);
+            clients.spawn(async move {
+                for _ in 0..100 {
+                    let request = Request::post(format!("http://{addr}/a")).body(Nothing).unwrap();
+                    let (_, reply) = pool.call(&request, Duration::from_secs(5)).await.unwrap();
+                    assert_eq!(reply.status, StatusCode::OK);
+                }
+            });
+        }
+        while let Some(ended) = clients.join_next().await {
+            ended.unwrap();
+        }
+        let connections = peers.lock().unwrap().len();
+        let share = if version == Version::Http1 { 4 } else { 1 };
+        assert!(connections >= 4 * share, "{version:?}: {connections} connections");
+    }
 }
 
 #[test]
