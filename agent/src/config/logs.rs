@@ -87,7 +87,7 @@ pub struct LogRule {
 }
 
 /// A rule that joins several lines into one record.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MultilineRule {
     /// Namespace glob.
@@ -100,6 +100,12 @@ pub struct MultilineRule {
     pub start: String,
     /// A named rule: `java`, `python`, `go`, …
     pub preset: String,
+    /// Most lines of a record.
+    pub max_lines: u32,
+    /// Most bytes of its body; 0 = `logs.max_line`.
+    pub max_bytes: Size,
+    /// How long a record waits for its next line.
+    pub max_wait: Interval,
 }
 
 /// A rule that takes something out of bodies before they leave the node.
@@ -178,6 +184,21 @@ impl Default for Journald {
             paths: texts(["/var/log/journal", "/run/log/journal"]),
             units: texts(["kubelet.service", "containerd.service"]),
             priority: Priority::Debug,
+        }
+    }
+}
+
+impl Default for MultilineRule {
+    fn default() -> Self {
+        Self {
+            namespace: String::new(),
+            pod: String::new(),
+            container: String::new(),
+            start: String::new(),
+            preset: String::new(),
+            max_lines: 1000,
+            max_bytes: Size(0),
+            max_wait: Interval::secs(2),
         }
     }
 }

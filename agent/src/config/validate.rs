@@ -63,14 +63,12 @@ impl Config {
 
     /// Keys whose part is not there yet: said, rather than accepted without an effect.
     fn check_not_there(&self, problems: &mut Problems) {
-        let logs = &self.logs;
         for (key, set, expected) in [
             (
                 "pods.source",
                 matches!(self.pods.source, PodSource::Socket | PodSource::Api),
                 "`auto`, `kubelet` or `paths`",
             ),
-            ("logs.multiline", !logs.multiline.is_empty(), "`[]`"),
             ("canary.interval", self.canary.interval.0 != Duration::ZERO, "0s"),
         ] {
             if set {

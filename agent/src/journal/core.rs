@@ -372,6 +372,7 @@ impl<F: LogFile> Known<F> {
             cutoff: 0,
             name: self.path.clone(),
             node: self.node,
+            rules: Vec::new(),
         };
         (key, state)
     }

@@ -6,7 +6,7 @@
 //!
 //! Format of `positions`: frames of `magic (4) | length (u32 LE) | CRC-32 of the payload (u32 LE) | payload`. A payload
 //! is a format version (1 byte) and entries; all that one write changes is one frame, so positions and ledger agree
-//! after any crash. A later entry for the same key replaces an earlier one. The file is appended to with one fsync at
+//! after any crash. A frame has the lowest version that has a name for all that is in it (2: multi-line rules). A later entry for the same key replaces an earlier one. The file is appended to with one fsync at
 //! most once a second, and rewritten (new file, fsync, rename, fsync of the directory) when it has grown to several
 //! times what is live. The magic lets reading go on behind a damaged frame.
 
@@ -52,7 +52,7 @@ pub struct Cut {
 }
 
 /// What is kept of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileState {
     /// Bytes of the first entry that were hashed.
     pub head_len: u16,
@@ -68,6 +68,8 @@ pub struct FileState {
     pub name: String,
     /// Device and inode by which it was known; none = it had no name any more.
     pub node: Option<(u64, u64)>,
+    /// Multi-line rules, each from a byte on; an empty one is none.
+    pub rules: Vec<(u64, String)>,
 }
 
 /// One change.
@@ -83,6 +85,8 @@ pub enum Entry {
     Folded(RowKey),
     /// Rotations that were not seen, so far.
     Gaps(u64),
+    /// The process stopped: what was written before is all that it read.
+    Stopped,
 }
 
 /// What an earlier process kept, as a whole.
@@ -112,6 +116,8 @@ pub struct State {
     pub found: Found,
     /// Bytes in the middle that could not be read.
     pub damaged: u64,
+    /// Nothing was written behind [`Entry::Stopped`].
+    pub stopped: bool,
 }
 
 /// Where frames are kept. `append` and `replace` are durable when they return.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::LogsError;
-use super::checkpoint::{Checkpoints, FileKey, FileState, Found, Store};
+use super::checkpoint::{Checkpoints, Entry, FileKey, FileState, Found, Store};
 use super::decoders::Decoders;
 use super::discover::PodEntry;
 use super::docker_dirs::DockerDirs;
@@ -18,6 +18,7 @@ use super::ledger::{Ledger, RowKey};
 use super::limits::Limits;
 use super::lineage::{LAST_LOOK, Lineage, LineageId};
 use super::metrics::Records;
+use super::multiline::Rules;
 use super::odd::OddNames;
 use super::outbox::Outbox;
 use super::redact::Redactor;
@@ -104,9 +105,17 @@ pub struct Core<F: LogFs> {
     pub(super) side: Vec<u8>,
     pub(super) redo: VecDeque<Redo>,
     pub(super) cuts_due: Vec<LineageId>,
+    pub(super) next_cuts: Instant,
+    pub(super) multiline: Rules,
+    /// Lineages with files that wait for their rule to be in the state.
+    pub(super) unbound: Vec<LineageId>,
+    /// The earlier process wrote all that it had read, and this one wrote nothing since.
+    pub(super) was_stopped: bool,
     pub(super) first_start: bool,
     pub(super) discovered: bool,
     pub(super) current: Option<FileId>,
+    /// Windows that were read.
+    pub(super) windows: u64,
     pub(super) records: Records,
     pub(super) invalid_utf8: u64,
     pub(super) gaps: u64,
@@ -125,11 +134,13 @@ pub struct Core<F: LogFs> {
 
 impl<F: LogFs> Core<F> {
     /// Restores what an earlier process kept.
+    #[allow(clippy::too_many_arguments)]
     pub fn new(
         fs: F,
         settings: Settings,
         pods: PodIndex,
         redactor: Redactor,
+        multiline: Rules,
         outbox: Outbox,
         store: Box<dyn Store>,
         now: Instant,
@@ -178,9 +189,14 @@ impl<F: LogFs> Core<F> {
             side: Vec::new(),
             redo: VecDeque::new(),
             cuts_due: Vec::new(),
+            next_cuts: now,
+            multiline,
+            unbound: Vec::new(),
+            was_stopped: state.stopped,
             first_start: state.found == Found::Nothing,
             discovered: false,
             current: None,
+            windows: 0,
             decoders: Decoders::default(),
             records: Records::default(),
             invalid_utf8: 0,
@@ -209,6 +225,7 @@ impl<F: LogFs> Core<F> {
             if self.redo.is_empty() {
                 self.run_visits(now);
             }
+            self.save_bindings(now);
             self.run_cuts(now);
         }
         self.outbox.seal_due(now.mono);
@@ -253,9 +270,13 @@ impl<F: LogFs> Core<F> {
         self.outbox.seal() && self.outbox.unsettled() == 0
     }
 
-    /// Writes all that changed, now.
+    /// Writes all that changed, now; and that this was all, if it is: an earlier process that was killed may have sent what
+    /// this one has not come to yet.
     pub fn finish(&mut self, now: Instant) {
-        self.flush(now);
+        let is_all = self.restored.is_empty() && self.files.values().all(TailFile::is_past_sent);
+        if self.flush(now) && is_all {
+            self.checkpoints.write(&[Entry::Stopped], false, now);
+        }
     }
 
     /// Directories that changed, files that grew, and the regular looks.

@@ -1,14 +1,20 @@
-//! What the clock ends: unfinished lines that nothing was added to for a while.
+//! What the clock ends: unfinished lines and records that nothing was added to for a while.
+
+use std::time::Duration;
 
 use sonde_wire::logs::Stream;
 
 use super::checkpoint::Cut;
 use super::core::{Core, Now};
+use super::emit::Shape;
 use super::fs::LogFs;
 use super::join::{Joined, MAX_WAIT};
 use super::ledger::Account;
 use super::lineage::{FIRST_LOOK, LAST_LOOK, LineageId};
 use super::tail::FileId;
+
+/// Time between two writes of cuts: a container that writes a line now and then, under a multi-line rule, makes one for each.
+const PERIOD: Duration = Duration::from_millis(200);
 
 impl<F: LogFs> Core<F> {
     /// Ends what the clock ends: the cuts are on disk before their records are sent, one write for as many as requests
@@ -20,12 +26,13 @@ impl<F: LogFs> Core<F> {
         let mut due = std::mem::take(&mut self.cuts_due);
         due.sort_unstable();
         due.dedup();
-        if !self.checkpoints.may_write(now.mono) {
+        if !self.checkpoints.may_write(now.mono) || now.mono < self.next_cuts {
             for id in due {
-                self.look_again(id, now.mono + FIRST_LOOK);
+                self.look_again(id, self.next_cuts.max(now.mono + FIRST_LOOK));
             }
             return;
         }
+        self.next_cuts = now.mono + PERIOD;
         let mut lines: Vec<(LineageId, FileId, Cut)> = Vec::new();
         let mut joins: Vec<(LineageId, FileId, Cut)> = Vec::new();
         let mut room = self.outbox.room();
@@ -37,11 +44,10 @@ impl<F: LogFs> Core<F> {
             fitting += 1;
             let Some(lineage) = self.lineages.get(id) else { continue };
             for stream in [Stream::Stdout, Stream::Stderr] {
-                if let Some(open) = lineage.joiner.open(stream)
-                    && now.mono.saturating_duration_since(open.touched) >= MAX_WAIT
-                    && let Some(last) = open.extents.last()
+                if let Some((due, last, bytes)) = lineage.unfinished(stream)
+                    && now.mono >= due
                 {
-                    room = room.saturating_sub(open.bytes().min(self.settings.max_line));
+                    room = room.saturating_sub(bytes.min(2 * self.settings.max_line));
                     joins.push((*id, last.file, Cut { offset: last.end, stream: Some(stream) }));
                 }
             }
@@ -81,9 +87,8 @@ impl<F: LogFs> Core<F> {
         }
         for (id, _, cut) in joins {
             let Some(stream) = cut.stream else { continue };
-            let joined = self.lineages.get_mut(&id).and_then(|lineage| lineage.joiner.take(stream));
-            if let Some(joined) = joined {
-                self.emit_cut(id, &joined, now);
+            for record in self.take_unfinished(id, stream, now) {
+                self.emit_cut(id, &record, now);
             }
         }
         for id in due {
@@ -99,7 +104,7 @@ impl<F: LogFs> Core<F> {
         self.outbox.accepts(&set);
         self.outbox.open(&set);
         let context = self.context(id, hash, now);
-        match self.emit_extents(context, &joined.extents, false, None, now) {
+        match self.emit_extents(context, &joined.extents, Shape::of(joined), None, now) {
             Ok(()) => {
                 if let Some(lineage) = self.lineages.get(&id) {
                     self.ledger.count_records(&lineage.row, 1);

@@ -4,13 +4,15 @@ use sonde_wire::uid::FileHash;
 
 use super::core::{Core, Now};
 use super::cri::CriLine;
+use super::format::Format;
 use super::fs::LogFs;
 use super::join::{Extent, Joined};
 use super::ledger::{Account, Excluded, Lost};
 use super::limits::Gate;
 use super::lineage::LineageId;
 use super::open::read_file;
-use super::record::{self, Context};
+use super::outbox::Made;
+use super::record::{self, Context, Gathered};
 use super::redact::{self, RuleSet};
 use super::tail::FileId;
 use super::window::Window;
@@ -22,6 +24,21 @@ pub(super) struct Last {
     pub(super) stamp: Option<u64>,
     /// The clock ended it.
     pub(super) by_clock: bool,
+}
+
+/// What of a record cannot be told from its entries.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    /// Cut, beside what `max_line` cuts.
+    pub(super) is_cut: bool,
+    /// It is several lines.
+    pub(super) is_group: bool,
+}
+
+impl Shape {
+    pub(super) fn of(joined: &Joined) -> Self {
+        Self { is_cut: joined.cut, is_group: joined.lines > 1 }
+    }
 }
 
 impl<F: LogFs> Core<F> {
@@ -55,7 +72,8 @@ impl<F: LogFs> Core<F> {
         self.count(&body, header.is_none());
         done.records += 1;
         let record = record::record(context, header, &body, entry.start);
-        self.outbox.push(&record, &[entry], cut, entry.start < resend_below, now.mono);
+        let made = Made { cut, resend: entry.start < resend_below, is_group: false };
+        self.outbox.push(&record, &[entry], made, now.mono);
     }
 
     /// Emits a line of several entries: from the window if all of them lie in it, else from their files.
@@ -89,7 +107,7 @@ impl<F: LogFs> Core<F> {
             return;
         }
         let context = Context { hash: hash.unwrap_or(context.hash), ..context };
-        match self.emit_extents(context, &joined.extents, joined.cut, window, now) {
+        match self.emit_extents(context, &joined.extents, Shape::of(joined), window, now) {
             Ok(()) => done.records += 1,
             Err(reason) => {
                 joined.extents.iter().for_each(|extent| done.settle(*extent, Account::Lost(reason)));
@@ -102,11 +120,39 @@ impl<F: LogFs> Core<F> {
         &mut self,
         context: Context,
         extents: &[Extent],
-        is_cut: bool,
+        shape: Shape,
         window: Option<(&[u8], u64)>,
         now: Now,
     ) -> Result<(), Lost> {
         let Some(first) = extents.first().copied() else { return Ok(()) };
+        let mut joined = std::mem::take(&mut self.joined);
+        let gathered = self.gather(context.format, extents, self.settings.max_line, window, &mut joined);
+        if let Ok(gathered) = &gathered {
+            let was_cut = gathered.cut > 0 || shape.is_cut;
+            let keep = kept(context.redact, &joined, self.settings.max_line, was_cut);
+            let mut body = record::body(&joined, keep, was_cut);
+            self.redact(context.redact, &mut body);
+            self.count(&body, gathered.first.is_none());
+            let resend = self.may_have_been_sent(extents);
+            let record = record::record(context, gathered.first, &body, first.start);
+            let cut = gathered.cut + (joined.len() - keep) as u64;
+            let made = Made { cut, resend, is_group: shape.is_group };
+            self.outbox.push(&record, extents, made, now.mono);
+        }
+        joined.clear();
+        self.joined = joined;
+        gathered.map(|_| ())
+    }
+
+    /// Reads the bodies of entries, up to `limit` bytes: from the window if they lie in it, else from their files.
+    pub(super) fn gather(
+        &mut self,
+        format: Format,
+        extents: &[Extent],
+        limit: usize,
+        window: Option<(&[u8], u64)>,
+        out: &mut Vec<u8>,
+    ) -> Result<Gathered, Lost> {
         let current = self.current;
         // Those that are read again, once a file.
         let mut again: Vec<FileId> = extents
@@ -123,7 +169,6 @@ impl<F: LogFs> Core<F> {
         for file in &again {
             self.ensure_open(*file).map_err(|_| Lost::RotatedUnread)?;
         }
-        let mut joined = std::mem::take(&mut self.joined);
         let mut side = std::mem::take(&mut self.side);
         let (files, gz) = (&self.files, &mut self.gz);
         let mut read_at = |extent: &Extent, buffer: &mut [u8], offset: u64| {
@@ -138,28 +183,13 @@ impl<F: LogFs> Core<F> {
             }
             read_file::<F>(files, gz, extent.file, buffer, offset)
         };
-        let (format, max_line) = (context.format, self.settings.max_line);
-        let gathered = record::gather(&mut read_at, format, extents, max_line, &mut joined, &mut side);
+        let gathered = record::gather(&mut read_at, format, extents, limit, out, &mut side);
+        self.side = side;
         // Behind the reading: what was put in its place since must not get its name.
-        let is_other = again.iter().any(|file| matches!(self.begins_as_before(*file), Ok(false)));
-        let outcome = match gathered {
-            _ if is_other => Err(Lost::Truncated),
-            Err(_) => Err(Lost::RotatedUnread),
-            Ok(_) => Ok(()),
-        };
-        if let (Ok(gathered), Ok(())) = (gathered, outcome) {
-            let was_cut = gathered.cut > 0 || is_cut;
-            let keep = kept(context.redact, &joined, max_line, was_cut);
-            let mut body = record::body(&joined, keep, was_cut);
-            self.redact(context.redact, &mut body);
-            self.count(&body, gathered.first.is_none());
-            let resend = self.may_have_been_sent(extents);
-            let record = record::record(context, gathered.first, &body, first.start);
-            self.outbox.push(&record, extents, gathered.cut + (joined.len() - keep) as u64, resend, now.mono);
+        if again.iter().any(|file| matches!(self.begins_as_before(*file), Ok(false))) {
+            return Err(Lost::Truncated);
         }
-        joined.clear();
-        (self.joined, self.side) = (joined, side);
-        outcome
+        gathered.map_err(|_| Lost::RotatedUnread)
     }
 
     /// What is the same for all records that are read now and begin in a file with this identity.

@@ -149,6 +149,11 @@ impl<F: LogFs> Core<F> {
         let plain = matches!(file.handle, Some(Handle::Plain(_)));
         let shrunk = plain && size < state.seen;
         file.restore(&state);
+        file.sent_below = match plain {
+            _ if self.was_stopped => state.seen,
+            true => size.max(state.seen),
+            false => u64::MAX,
+        };
         if !discovered {
             file.resend_below = if plain { size.max(state.seen) } else { u64::MAX };
         }
@@ -180,6 +185,7 @@ impl<F: LogFs> Core<F> {
             file.ended = is_as_stated;
             file.rule_from = state.seen;
         }
+        self.adopt_rules(id, &state.rules);
         self.dirty_files.insert(id);
         self.note_stated(id, size, now);
     }

@@ -49,6 +49,8 @@ pub struct Joined {
     pub touched: Instant,
     /// Cut by [`most_extents`].
     pub cut: bool,
+    /// Lines of it; more than one by a multi-line rule.
+    pub lines: u32,
 }
 
 impl Joined {
@@ -94,7 +96,13 @@ impl Joiner {
             return Step::Single;
         }
         let joined = slot.get_or_insert_with(|| {
-            Box::new(Joined { extents: Vec::with_capacity(1), time_unix_nano, touched: now, cut: false })
+            Box::new(Joined {
+                extents: Vec::with_capacity(1),
+                time_unix_nano,
+                touched: now,
+                cut: false,
+                lines: 1,
+            })
         });
         joined.touched = now;
         match joined.extents.last_mut() {
@@ -151,7 +159,8 @@ impl Joiner {
     }
 }
 
-fn index(stream: Stream) -> usize {
+/// Of the array of what is open by stream.
+pub(super) fn index(stream: Stream) -> usize {
     match stream {
         Stream::Stdout | Stream::Unknown => 0,
         Stream::Stderr => 1,

@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sonde_wire::attrs::AttrSet;
+use sonde_wire::logs::Stream;
 
 use super::format::Format;
 use super::fs::Place;
-use super::join::Joiner;
+use super::group::Groups;
+use super::join::{Extent, Joined, Joiner, MAX_WAIT};
 use super::layout::{DOCKER, Layout};
 use super::ledger::RowKey;
 use super::limits::Quota;
+use super::multiline::Rule;
 use super::pod_path::PodDir;
 use super::redact::RuleSet;
 use super::resource::Source;
@@ -43,6 +46,14 @@ pub struct Lineage {
     pub files: Vec<FileId>,
     /// Unfinished lines.
     pub joiner: Joiner,
+    /// Unfinished records of several lines; none = there never was one.
+    pub groups: Option<Box<Groups>>,
+    /// The multi-line rule of what comes.
+    pub rule: Option<Arc<Rule>>,
+    /// Grows with each change of it; 0 = not chosen yet.
+    pub rule_version: u32,
+    /// What its pod said of it last.
+    pub wish: Option<String>,
     /// Ledger row.
     pub row: RowKey,
     /// Left out by `logs.include` or `logs.exclude`.
@@ -68,6 +79,34 @@ pub struct Lineage {
 }
 
 impl Lineage {
+    /// When the clock ends what is unfinished in a stream, and where: its last entry, and how many bytes it is.
+    pub fn unfinished(&self, stream: Stream) -> Option<(Instant, Extent, usize)> {
+        let line = self.joiner.open(stream);
+        let group = self.groups.as_ref().and_then(|groups| groups.open(stream));
+        let last = line.or(group.map(|(record, _)| record))?.extents.last().copied()?;
+        // A record waits for the end of the line that may belong to it.
+        let sealed = self.groups.as_ref().is_some_and(|groups| groups.is_sealed());
+        let of_line = line.filter(|_| !sealed).map(|line| line.touched + MAX_WAIT);
+        let due = of_line.or(group.map(|(_, due)| due)).or(line.map(|line| line.touched + MAX_WAIT))?;
+        let bytes = line.map_or(0, Joined::bytes) + group.map_or(0, |(record, _)| record.bytes());
+        Some((due, last, bytes))
+    }
+
+    /// Drops what is unfinished in a stream and has an entry in this file, which is gone; gives the entries that are lost.
+    pub fn take_with(&mut self, stream: Stream, id: FileId) -> Vec<Extent> {
+        let has = |record: &Joined| record.extents.iter().any(|extent| extent.file == id);
+        let mut taken = Vec::new();
+        if self.joiner.open(stream).is_some_and(has) {
+            taken.extend(self.joiner.take(stream).into_iter().flat_map(|line| line.extents));
+        }
+        // Whole lines in files before it are a record all the same.
+        if let Some(groups) = &mut self.groups {
+            taken.extend(groups.cut_off(stream, id));
+            groups.seal();
+        }
+        taken
+    }
+
     /// Path of one of its files, as [`super::fs`] takes it.
     pub fn path(&self, name: &str) -> String {
         match &self.layout {

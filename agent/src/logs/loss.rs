@@ -10,6 +10,7 @@ use super::fs::{LogFs, Place};
 use super::layout::{DOCKER, Layout};
 use super::ledger::{Account, Lost};
 use super::lineage::LineageId;
+use super::redo::Redo;
 use super::tail::{Aside, FileId, Handle, TailFile};
 
 impl<F: LogFs> Core<F> {
@@ -47,9 +48,7 @@ impl<F: LogFs> Core<F> {
         for range in self.outbox.ranges().filter(|range| range.file == id) {
             covered.insert(range.start, range.end);
         }
-        for extent in
-            self.redo.iter().flat_map(|redo| redo.records.iter().flatten()).filter(|extent| extent.file == id)
-        {
+        for extent in self.redo.iter().flat_map(Redo::extents).filter(|extent| extent.file == id) {
             covered.insert(extent.start, extent.end);
         }
         for (start, end) in covered.gaps(file.seen) {
@@ -58,19 +57,13 @@ impl<F: LogFs> Core<F> {
         // A line that began in it cannot be read again; its entries in other files go with it.
         let Some(lineage) = self.lineages.get_mut(&lineage) else { return };
         for stream in [Stream::Stdout, Stream::Stderr] {
-            if lineage
-                .joiner
-                .open(stream)
-                .is_some_and(|open| open.extents.iter().any(|extent| extent.file == id))
-            {
-                for extent in lineage.joiner.take(stream).map(|open| open.extents).unwrap_or_default() {
-                    let file = extent.file;
-                    if let Some(known) = self.files.get_mut(&file) {
-                        let new = known.settled.insert(extent.start, extent.end);
-                        self.ledger.settle(&lineage.row, new, Account::Lost(reason));
-                    }
-                    self.dirty_files.insert(file);
+            for extent in lineage.take_with(stream, id) {
+                let file = extent.file;
+                if let Some(known) = self.files.get_mut(&file) {
+                    let new = known.settled.insert(extent.start, extent.end);
+                    self.ledger.settle(&lineage.row, new, Account::Lost(reason));
                 }
+                self.dirty_files.insert(file);
             }
         }
     }

@@ -15,7 +15,8 @@
 //!
 //! The way of a byte: `discover` and `docker_dirs` list what changed, `pod_path` and `layout` name it, `reconcile` tells known files from new ones,
 //! `identity` finds what is known of them, `visit` chooses the file, `window` reads and cuts it into lines, `format`, `cri`, `docker` and
-//! `join` make them whole, `emit`, `record`, `redact`, `fields` and `resource` dress them, `outbox` fills the request; `settle`
+//! `join` make them whole, `group` and `grouping` make records of several (by the rules of `multiline`, as `bindings` says),
+//! `emit`, `record`, `redact`, `fields` and `resource` dress them, `outbox` fills the request; `settle`
 //! hears what became of it (`redo` sends what was refused in smaller requests), `ledger` and `persist` write it down.
 //! `rules` says who is left out, `limits` what is shed, `cuts` ends what nobody ends, `loss` counts what nobody can read any more,
 //! `decoders` says whose turn it is to decode.
@@ -37,6 +38,8 @@
 //! | a file: its entry, name and ranges | about 600 |
 //! | a lineage: its entry, names, attributes | about 1.5 KiB |
 //! | an unfinished line | 24 an extent, at most [`join::most_extents`] (257), normally one: 200 containers in the middle of a 900 KiB line are about 20 KiB, and 340 KiB if the other stream wrote between any two fragments |
+//! | an open record of several lines (none without a rule) | about 150, and 24 an extent, as many as a line's at most; a range of 40 for each such record in an unsettled request |
+//! | the patterns of `logs.multiline` | 2 MiB each at most, those of pods 0.5 MiB, one for all with the same text; usually 100 KiB |
 //! | what `/metrics/self` and `/debug/files` show of a container, and the page while it is made | about 2 KiB |
 //!
 //! So 1,000 containers and any backlog take about 20 MiB with short lines. Were every request filled by a line of a
@@ -57,10 +60,12 @@ pub mod fields;
 pub mod join;
 pub mod ledger;
 pub mod metrics;
+pub mod multiline;
 pub mod pod_path;
 pub mod redact;
 pub mod spans;
 
+mod bindings;
 pub(crate) mod checkpoint;
 pub(crate) mod core;
 mod cuts;
@@ -72,11 +77,14 @@ mod emit;
 pub(crate) mod filter;
 mod format;
 pub(crate) mod fs;
+mod group;
+mod grouping;
 mod gz;
 mod identity;
 mod layout;
 mod limits;
 mod lineage;
+mod long_line;
 mod loss;
 mod odd;
 mod open;
@@ -153,6 +161,9 @@ pub enum LogsError {
     /// A rule of `logs.redact` cannot be used.
     #[error(transparent)]
     Redact(#[from] redact::RedactError),
+    /// A rule of `logs.multiline` cannot be used.
+    #[error(transparent)]
+    Multiline(#[from] multiline::MultilineError),
     /// A thread or a wake-up channel cannot be made.
     #[error("log reader: {0}")]
     Thread(#[source] std::io::Error),

@@ -29,6 +29,19 @@ pub struct Range {
     pub end: u64,
     /// Bytes of it beyond `max_line`.
     pub cut: u64,
+    /// Of the record of several lines with this number in its batch; 0 = of records that are a line each.
+    pub group: u32,
+}
+
+/// How a record was made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Made {
+    /// Bytes of its extents that are beyond `max_line`.
+    pub cut: u64,
+    /// An earlier process may have sent it.
+    pub resend: bool,
+    /// It is several lines.
+    pub is_group: bool,
 }
 
 /// A batch that is not settled.
@@ -46,6 +59,7 @@ pub struct Unsettled {
 pub struct Outbox {
     encoder: LogEncoder,
     ranges: Vec<Range>,
+    groups: u32,
     oldest: Option<Instant>,
     resend: bool,
     bytes: usize,
@@ -72,6 +86,7 @@ impl Outbox {
         Self {
             encoder: LogEncoder::with_capacity(bytes + HEADROOM),
             ranges: Vec::new(),
+            groups: 0,
             oldest: None,
             resend: false,
             bytes,
@@ -104,9 +119,13 @@ impl Outbox {
         true
     }
 
-    /// Adds a record made of these extents, of which `cut` bytes are not in it.
+    /// Adds a record made of these extents, of which `cut` bytes are not in it. Of a line its range is enough to find it
+    /// again; the ranges of a record of several lines are kept apart.
     #[inline]
-    pub fn push(&mut self, record: &LogRecord<'_>, extents: &[Extent], cut: u64, resend: bool, now: Instant) {
+    pub fn push(&mut self, record: &LogRecord<'_>, extents: &[Extent], of: Made, now: Instant) {
+        let Made { cut, resend, is_group } = of;
+        self.groups += u32::from(is_group);
+        let group = if is_group { self.groups } else { 0 };
         self.encoder.push(record);
         self.oldest.get_or_insert(now);
         self.resend |= resend;
@@ -114,11 +133,14 @@ impl Outbox {
         for (at, extent) in extents.iter().enumerate() {
             let cut = if at == last_extent { cut } else { 0 };
             match self.ranges.last_mut() {
-                Some(last) if last.file == extent.file && last.end == extent.start => {
+                Some(last) if last.file == extent.file && last.end == extent.start && last.group == group => {
                     last.end = extent.end;
                     last.cut += cut;
                 }
-                _ => self.ranges.push(Range { file: extent.file, start: extent.start, end: extent.end, cut }),
+                _ => {
+                    let Extent { file, start, end } = *extent;
+                    self.ranges.push(Range { file, start, end, cut, group });
+                }
             }
         }
     }
@@ -149,6 +171,7 @@ impl Outbox {
         let records = self.encoder.records();
         let payload = self.buffers.lend(self.encoder.replace(self.buffers.take()));
         let ranges = std::mem::take(&mut self.ranges);
+        self.groups = 0;
         self.unsettled.insert(id, Unsettled { ranges, records, bytes: payload.len() });
         self.sent += u64::from(records);
         let oldest = self.oldest.take().unwrap_or_else(Instant::now);

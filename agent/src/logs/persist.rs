@@ -28,6 +28,7 @@ impl<F: LogFs> Core<F> {
         let entries = if all { self.live() } else { self.changes() };
         let done = self.checkpoints.write(&entries, all, now);
         if done {
+            self.was_stopped = false;
             self.dirty_files.clear();
             self.gone.clear();
             self.folded.clear();
@@ -67,6 +68,7 @@ impl<F: LogFs> Core<F> {
         let identity = file.identity.filter(|_| file.kept)?;
         let watermark = file.settled.watermark();
         file.cuts.retain(|cut| cut.offset > watermark);
+        file.bindings.prune(watermark);
         let lineage = self.lineages.get(&file.lineage)?;
         let key = FileKey {
             pod_dir: lineage.pod_dir.to_string(),

@@ -7,6 +7,7 @@ mod compressed;
 mod docker;
 mod limits;
 mod lines;
+mod multiline;
 mod privacy;
 mod quiet;
 mod receiver;

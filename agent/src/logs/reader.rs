@@ -8,6 +8,7 @@ use super::core::{Core, Now, Settings, state_error};
 use super::filter::Filter;
 use super::fs::HostFs;
 use super::metrics::LogMetrics;
+use super::multiline::Rules;
 use super::outbox::Outbox;
 use super::redact::Redactor;
 use super::resource::Node;
@@ -45,7 +46,8 @@ impl Reader {
         let outbox = Outbox::new(bytes, deps.batch.age.0, deps.in_flight, deps.batches);
         let store = Box::new(DiskStore::new(&deps.state_dir));
         let redactor = Redactor::new(&deps.config.redact, settings.max_line)?;
-        let core = Core::new(fs, settings, deps.pods, redactor, outbox, store, Instant::now())
+        let multiline = Rules::new(&deps.config.multiline, settings.max_line)?;
+        let core = Core::new(fs, settings, deps.pods, redactor, multiline, outbox, store, Instant::now())
             .map_err(|source| state_error(&deps.state_dir.join("positions"), source))?;
         let (inbox, letters) = Inbox::new().map_err(LogsError::Thread)?;
         let metrics = deps.metrics;

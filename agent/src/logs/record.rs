@@ -94,7 +94,8 @@ pub fn record<'a>(
 /// `pread` on an extent's file.
 pub type ReadAt<'a> = &'a mut dyn FnMut(&Extent, &mut [u8], u64) -> io::Result<usize>;
 
-/// Reads a line's entries again and joins their bodies in `out`, up to `max_line`. `side` is room to read into.
+/// Reads a record's entries again and joins their bodies in `out`, up to `max_line`; `side` is room to read into. Behind an
+/// entry that ends a line and before the next one stands a newline.
 pub fn gather(
     read_at: ReadAt<'_>,
     format: Format,
@@ -109,6 +110,7 @@ pub fn gather(
     // As much of an entry is read as makes its header and a whole body.
     let most = max_line + lines.most_header();
     let mut is_first = true;
+    let mut is_line_over = false;
     for (nth, extent) in extents.iter().enumerate() {
         let rest_after: u64 = extents[nth + 1..].iter().map(|extent| extent.end - extent.start).sum();
         let mut at = extent.start;
@@ -134,6 +136,13 @@ pub fn gather(
                     is_first = false;
                 }
                 let text = header.as_ref().map_or(entry, |header| lines.body(entry, header));
+                if std::mem::replace(&mut is_line_over, header.is_some_and(|header| !header.partial)) {
+                    if out.len() >= max_line {
+                        gathered.cut = extent.end - at - used as u64 + rest_after;
+                        return Ok(gathered);
+                    }
+                    out.push(b'\n');
+                }
                 let taken = text.len().min(max_line - out.len());
                 out.extend_from_slice(&text[..taken]);
                 let unread = extent.end - at - (used + entry.len()) as u64 - u64::from(newline.is_some());

@@ -1,6 +1,6 @@
 //! Records of a refused request, sent again in smaller ones until the one at fault is found.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Instant;
 
 use sonde_wire::logs::Stream;
@@ -8,6 +8,7 @@ use sonde_wire::logs::Stream;
 use super::checkpoint::Cut;
 use super::core::{Core, Now};
 use super::cri::CriLine;
+use super::emit::Shape;
 use super::format::{AnyLines, Lines};
 use super::fs::LogFs;
 use super::join::{Extent, Joiner, Step, most_extents};
@@ -19,16 +20,36 @@ use super::tail::FileId;
 
 /// Records of a refused batch, to be sent again in smaller ones.
 pub struct Redo {
-    pub(super) records: VecDeque<Vec<Extent>>,
+    pub(super) records: VecDeque<Again>,
     pub(super) bytes: usize,
     /// Records of the next batch: halved with each refusal, so that one record is found whatever their sizes.
     pub(super) count: u32,
 }
 
+/// A record that was sent before.
+pub struct Again {
+    extents: Vec<Extent>,
+    is_group: bool,
+}
+
+impl Redo {
+    /// All entries that it holds.
+    pub fn extents(&self) -> impl Iterator<Item = &Extent> {
+        self.records.iter().flat_map(|record| &record.extents)
+    }
+}
+
 impl<F: LogFs> Core<F> {
-    /// A batch's records again: its ranges hold whole records, so a fresh joiner finds the same ones.
-    pub(super) fn records_of(&mut self, ranges: &[Range], now: Instant) -> VecDeque<Vec<Extent>> {
-        let mut ranges = ranges.to_vec();
+    /// A batch's records again: ranges hold whole records, so a fresh joiner finds the lines, and those of several lines
+    /// are kept apart.
+    pub(super) fn records_of(&mut self, ranges: &[Range], now: Instant) -> VecDeque<Again> {
+        let mut groups: BTreeMap<u32, Vec<Extent>> = BTreeMap::new();
+        for range in ranges.iter().filter(|range| range.group > 0) {
+            let Range { file, start, end, .. } = *range;
+            groups.entry(range.group).or_default().push(Extent { file, start, end });
+        }
+        let groups = groups.into_values().map(|extents| Again { extents, is_group: true });
+        let mut ranges: Vec<Range> = ranges.iter().filter(|range| range.group == 0).copied().collect();
         let place = |id: &FileId| {
             self.files.get(id).map(|file| {
                 let position = self
@@ -40,7 +61,8 @@ impl<F: LogFs> Core<F> {
         };
         ranges.sort_by_key(|range| (place(&range.file), range.start));
         let most_extents = most_extents(self.settings.max_line);
-        let mut records = VecDeque::new();
+        let mut records: VecDeque<Again> = groups.collect();
+        let line = |extents| Again { extents, is_group: false };
         let mut joiners: HashMap<LineageId, Joiner> = HashMap::new();
         for range in ranges {
             if self.ensure_open(range.file).is_err() {
@@ -68,8 +90,8 @@ impl<F: LogFs> Core<F> {
                     )
                 });
                 match step {
-                    Step::Single => records.push_back(vec![entry]),
-                    Step::Whole(joined) => records.push_back(joined.extents),
+                    Step::Single => records.push_back(line(vec![entry])),
+                    Step::Whole(joined) => records.push_back(line(joined.extents)),
                     Step::Held => {
                         let cut = header.map(|header| Cut { offset: end, stream: Some(header.stream) });
                         let is_cut = self
@@ -78,7 +100,7 @@ impl<F: LogFs> Core<F> {
                             .is_some_and(|file| cut.is_some_and(|cut| file.cuts.contains(&cut)));
                         if let Some(joined) = header.and_then(|header| joiner.take_if(header.stream, is_cut))
                         {
-                            records.push_back(joined.extents);
+                            records.push_back(line(joined.extents));
                         }
                     }
                 }
@@ -88,7 +110,7 @@ impl<F: LogFs> Core<F> {
         // What its joiner still holds ended by a cut that is known no more; it is a record all the same.
         for mut joiner in joiners.into_values() {
             for stream in [Stream::Stdout, Stream::Stderr] {
-                records.extend(joiner.take(stream).map(|joined| joined.extents));
+                records.extend(joiner.take(stream).map(|joined| line(joined.extents)));
             }
         }
         records
@@ -155,7 +177,8 @@ impl<F: LogFs> Core<F> {
         }
     }
 
-    fn emit_again(&mut self, extents: &[Extent], now: Now) {
+    fn emit_again(&mut self, again: &Again, now: Now) {
+        let extents = again.extents.as_slice();
         let Some(first) = extents.first() else { return };
         let of = self.files.get(&first.file).and_then(|file| Some((file.lineage, file.identity?.hash)));
         let Some((lineage, hash)) = of else { return };
@@ -163,7 +186,13 @@ impl<F: LogFs> Core<F> {
             self.outbox.open(&set);
         }
         let context = self.context(lineage, hash, now);
-        match self.emit_extents(context, extents, false, None, now) {
+        match self.emit_extents(
+            context,
+            extents,
+            Shape { is_cut: false, is_group: again.is_group },
+            None,
+            now,
+        ) {
             Ok(()) => self.outbox.mark_resend(),
             Err(reason) => {
                 for extent in extents {

@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | `sonde.io/logs` | `"false"` | the pod's logs are left out |
 //! | `sonde.io/parse` | `"off"`, `"auto"` | `logs.parse` for this pod |
+//! | `sonde.io/multiline`, `sonde.io/multiline.<container>` | `"off"`, a preset, a pattern | a rule before those of `logs.multiline` (`bindings`) |
 //!
 //! Another value is as none. An annotation is known when the pod is: a new container waits up to a second for that and is
 //! then read; what an annotation that comes later says applies from there on. Of a pod that the kubelet does not name any
@@ -89,6 +90,13 @@ impl<F: LogFs> Core<F> {
             Some(file) if file.read < file.rule_from => self.read_window(lineage, id, now)?,
             _ => Progress::End,
         };
+        // Records that are open end before anything behind them is left out.
+        if let Some(groups) = self.lineages.get_mut(&lineage).and_then(|lineage| lineage.groups.as_mut())
+            && groups.is_open()
+        {
+            groups.seal();
+            return Ok(progress);
+        }
         self.leave_out(lineage, id, has_successor, now)?;
         Ok(progress)
     }

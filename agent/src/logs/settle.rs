@@ -86,6 +86,6 @@ impl<F: LogFs> Core<F> {
 
     /// Settles what of `start..end` is not settled yet.
     pub(super) fn settle(&mut self, id: FileId, start: u64, end: u64, account: Account) {
-        self.settle_range(&Range { file: id, start, end, cut: 0 }, account);
+        self.settle_range(&Range { file: id, start, end, cut: 0, group: 0 }, account);
     }
 }

@@ -5,8 +5,10 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 
+use sonde_daemon::units::{Interval, Size};
+
 use crate::batch::Outcome;
-use crate::config::ReadExisting;
+use crate::config::{Logs, MultilineRule, ReadExisting};
 
 mod disk;
 mod limits;
@@ -164,11 +166,13 @@ enum Step {
     Accept { which: usize, answered: bool },
     Refuse { which: usize },
     Restart,
+    Stop,
+    Rule { which: usize, stopped: bool },
     Full { full: bool },
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = prop_oneof![
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
         8 => (0usize..3, any::<bool>(), 0usize..3, 0usize..300).prop_map(|(container, stderr, fragments, len)| Step::Write { container, stderr, fragments, len }),
         2 => (0usize..3, any::<bool>()).prop_map(|(container, compress)| Step::Rotate { container, compress }),
         1 => (0usize..3, 0usize..40).prop_map(|(container, keep)| Step::Truncate { container, keep }),
@@ -176,9 +180,36 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => (0usize..4, prop::bool::weighted(0.8)).prop_map(|(which, answered)| Step::Accept { which, answered }),
         1 => (0usize..4).prop_map(|which| Step::Refuse { which }),
         1 => Just(Step::Restart),
+        1 => Just(Step::Stop),
         1 => any::<bool>().prop_map(|full| Step::Full { full }),
+    ]
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    proptest::collection::vec(step(), 1..120)
+}
+
+/// Rules of which line begins a record: by the last digit of its number.
+fn rules(which: usize) -> Vec<MultilineRule> {
+    let rule = |start: &str| MultilineRule { start: start.into(), ..MultilineRule::default() };
+    match which {
+        0 => vec![],
+        1 => vec![rule(r"^\d{5}[0-4]:")],
+        2 => vec![MultilineRule { max_lines: 3, ..rule(r"^\d{5}[05]:") }],
+        3 => vec![MultilineRule { max_bytes: Size(600), max_wait: Interval::secs(1), ..rule("^[a-z]") }],
+        4 => vec![MultilineRule { pod: "pod-1".into(), ..rule(r"^\d{5}[02468]:") }],
+        _ => vec![MultilineRule { preset: "auto".into(), start: String::new(), ..rule("") }],
+    }
+}
+
+/// Steps under changing rules. No file is emptied in its place: what a record at its border then is depends on what was read.
+fn ruled_steps() -> impl Strategy<Value = Vec<Step>> {
+    let ruled = prop_oneof![
+        1 => (0usize..6, any::<bool>()).prop_map(|(which, stopped)| Step::Rule { which, stopped }),
+        12 => step(),
     ];
-    proptest::collection::vec(step, 1..120)
+    proptest::collection::vec(ruled, 1..120)
+        .prop_map(|steps| steps.into_iter().filter(|step| !matches!(step, Step::Truncate { .. })).collect())
 }
 
 /// Takes the steps, and then all that is left to be taken, with a disk that is not full any more.
@@ -208,6 +239,8 @@ fn take(world: &mut World, writers: &mut [Writer], steps: Vec<Step>) {
                 }
             }
             Step::Restart => world.restart(),
+            Step::Stop => world.stop(),
+            Step::Rule { which, stopped } => world.change(rules(which), stopped),
             Step::Full { full } => *world.store.full.lock().unwrap() = full,
         }
     }
@@ -215,14 +248,23 @@ fn take(world: &mut World, writers: &mut [Writer], steps: Vec<Step>) {
     world.drain();
 }
 
-fn run(steps: Vec<Step>) {
-    let mut world = World::new(ReadExisting::All);
+fn run(steps: Vec<Step>, rule: usize) {
+    let config = Logs { read_existing: ReadExisting::All, multiline: rules(rule), ..Logs::default() };
+    let mut world = World::with(config, 4);
     let mut writers: Vec<Writer> = (0..2).map(Writer::new).collect();
     writers.push(Writer::of_docker(2, &world.disk));
     take(&mut world, &mut writers, steps);
     for writer in &writers {
         for (index, stream) in ["stdout", "stderr"].into_iter().enumerate() {
-            let mut got = world.bodies(&writer.pod, stream);
+            let written = &writer.lines[index];
+            let mut got: Vec<String> = Vec::new();
+            for body in world.bodies(&writer.pod, stream) {
+                let lines: Vec<String> = body.split('\n').map(str::to_owned).collect();
+                let first = written.iter().position(|line| *line == lines[0]);
+                let is_run = first.is_some_and(|first| written[first..].starts_with(&lines));
+                assert!(lines.len() == 1 || is_run, "not lines that follow each other: {body}");
+                got.extend(lines);
+            }
             got.retain(|body| !writer.cut.contains(body));
             let mut expected = writer.lines[index].clone();
             got.sort();
@@ -249,10 +291,62 @@ fn run(steps: Vec<Step>) {
     );
 }
 
+#[test]
+fn lines_that_are_settled_at_the_beginning_of_the_next_file_end_a_record_of_the_file_before() {
+    let write = |stderr, fragments, len| Step::Write { container: 1, stderr, fragments, len };
+    let steps = vec![
+        write(false, 2, 160),
+        Step::Rule { which: 4, stopped: true },
+        write(false, 2, 22),
+        write(false, 2, 0),
+        write(false, 0, 1),
+        Step::Rotate { container: 1, compress: false },
+        Step::Rule { which: 3, stopped: false },
+        write(false, 0, 0),
+        Step::Turn { millis: 0 },
+        Step::Turn { millis: 0 },
+        Step::Accept { which: 0, answered: true },
+        Step::Turn { millis: 1000 },
+        Step::Turn { millis: 200 },
+        Step::Accept { which: 3, answered: true },
+        Step::Rule { which: 4, stopped: true },
+        write(true, 1, 0),
+    ];
+    run(steps, 1);
+}
+
+#[test]
+fn a_process_that_stopped_before_it_came_to_what_a_killed_one_had_sent_does_not_say_that_it_read_all() {
+    let write = |fragments, len| Step::Write { container: 1, stderr: false, fragments, len };
+    let steps = vec![
+        write(0, 0),
+        write(2, 126),
+        write(1, 53),
+        write(1, 241),
+        Step::Rotate { container: 1, compress: false },
+        write(2, 113),
+        Step::Full { full: true },
+        Step::Turn { millis: 0 },
+        Step::Rotate { container: 1, compress: false },
+        Step::Accept { which: 3, answered: false },
+        write(0, 0),
+        Step::Rotate { container: 1, compress: true },
+        Step::Full { full: false },
+        Step::Restart,
+        Step::Rule { which: 1, stopped: true },
+    ];
+    run(steps, 0);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
     #[test]
     fn every_line_arrives_once_per_uid_whatever_happens_and_every_byte_is_accounted_for(steps in steps()) {
-        run(steps);
+        run(steps, 0);
+    }
+
+    #[test]
+    fn records_of_several_lines_hold_each_line_once_whatever_happens(steps in ruled_steps(), rule in 0usize..6) {
+        run(steps, rule);
     }
 }

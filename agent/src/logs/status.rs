@@ -12,7 +12,13 @@ impl<F: LogFs> Core<F> {
     /// Grows with what is published; the same as before = nothing new to publish.
     pub fn generation(&self) -> (u64, usize, u64, u64, usize) {
         let errors = self.checkpoints.errors() + u64::from(self.checkpoints.failing());
-        (self.ledger.changes(), self.files.len(), self.outbox.sent(), errors, self.unreadable.len())
+        (
+            self.ledger.changes() + self.windows,
+            self.files.len(),
+            self.outbox.sent(),
+            errors,
+            self.unreadable.len(),
+        )
     }
 
     /// Whether bytes wait for something, so that ages grow.

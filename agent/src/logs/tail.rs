@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use sonde_wire::uid::FileHash;
 
+use super::bindings::Bindings;
 use super::checkpoint::{Cut, FileState};
 use super::lineage::LineageId;
 use super::spans::Spans;
@@ -53,6 +54,16 @@ pub struct TailFile<F> {
     pub resend_below: u64,
     /// Of a container that is left out: from here on. Bytes below were read before that.
     pub rule_from: u64,
+    /// Which multi-line rule holds from where on.
+    pub bindings: Bindings,
+    /// Version of its lineage's rule that is among them.
+    pub bound: u32,
+    /// After a failed write: not tried again before.
+    pub bind_after: Option<Instant>,
+    /// Bytes below may have been sent with the rules that an earlier process kept.
+    pub sent_below: u64,
+    /// What was settled when it was found has not been passed yet.
+    pub unpassed: bool,
     /// When it last grew.
     pub grown: Instant,
     /// A later file of the lineage has bytes, since then.
@@ -124,6 +135,11 @@ impl<F> TailFile<F> {
             cutoff: 0,
             resend_below: 0,
             rule_from: 0,
+            bindings: Bindings::default(),
+            bound: 0,
+            bind_after: None,
+            sent_below: 0,
+            unpassed: false,
             grown: now,
             superseded: None,
             behind_since: None,
@@ -154,6 +170,12 @@ impl<F> TailFile<F> {
         self.read >= self.seen && !is_open_end
     }
 
+    /// Whether it was read as far as an earlier process may have. Of a compressed file that is as far as it goes.
+    pub fn is_past_sent(&self) -> bool {
+        let is_at_end = self.resend_below == u64::MAX && self.is_drained();
+        self.aside.is_some() || self.read >= self.resend_below || is_at_end
+    }
+
     /// Notes a size; gives the bytes that are new.
     pub fn observe(&mut self, size: u64, now: Instant) -> u64 {
         let new = size.saturating_sub(self.seen);
@@ -176,6 +198,7 @@ impl<F> TailFile<F> {
         self.read = self.settled.watermark();
         self.scanned = self.read;
         self.check = None;
+        self.unpassed = self.read > 0;
     }
 
     /// What is kept of it.
@@ -189,6 +212,7 @@ impl<F> TailFile<F> {
             cutoff: self.cutoff,
             name: self.name.clone(),
             node: self.plain.or(self.gz),
+            rules: self.bindings.specs(),
         }
     }
 }

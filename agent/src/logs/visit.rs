@@ -44,6 +44,15 @@ impl<F: LogFs> Core<F> {
         if let Some(until) = self.wait_for_pod(id, now.mono) {
             return Visit::Later(until);
         }
+        if self
+            .lineages
+            .get(&id)
+            .and_then(|lineage| lineage.groups.as_ref())
+            .is_some_and(|groups| groups.is_sealed())
+        {
+            self.cuts_due.push(id);
+            return Visit::Later(now.mono + FIRST_LOOK);
+        }
         let mut at = 0;
         while let Some(file) = self.lineages.get(&id).and_then(|lineage| lineage.files.get(at).copied()) {
             // Asked before the file is read: what is read to its end after the next one has bytes is finished.
@@ -62,6 +71,10 @@ impl<F: LogFs> Core<F> {
                 Ok(Progress::Waits) => {
                     self.current = None;
                     return Visit::Waits;
+                }
+                Ok(Progress::Unbound) => {
+                    self.current = None;
+                    return Visit::Asleep;
                 }
                 Ok(Progress::End) => {}
                 Err(error) => self.read_failed(id, file, &error, now),
@@ -111,8 +124,10 @@ impl<F: LogFs> Core<F> {
             // What is kept of them says less until now.
             self.dirty_files.extend(&lineage.files);
         }
-        if let Some(meta) = meta {
-            self.obey(id, Wishes::of(&meta.annotations));
+        let annotations = meta.as_ref().map(|meta| &meta.annotations);
+        self.choose_rule(id, annotations);
+        if let Some(annotations) = annotations {
+            self.obey(id, Wishes::of(annotations));
         }
         None
     }
@@ -152,6 +167,10 @@ impl<F: LogFs> Core<F> {
         if file.aside.is_some() {
             return Ok(Progress::End);
         }
+        if file.unpassed && self.has_open_group(lineage) {
+            self.pass_settled(id);
+        }
+        let Some(file) = self.files.get(&id) else { return Ok(Progress::End) };
         let out_of_grace = file
             .superseded
             .is_some_and(|since| now.mono.saturating_duration_since(since.max(file.grown)) >= GRACE);
@@ -181,6 +200,9 @@ impl<F: LogFs> Core<F> {
             if !self.identify(id, force, now)? {
                 return Ok(Progress::End);
             }
+        }
+        if self.must_bind(id, now) {
+            return Ok(Progress::Unbound);
         }
         if self.is_excluded(lineage) {
             return self.visit_excluded(lineage, id, has_successor, now);
@@ -217,10 +239,10 @@ impl<F: LogFs> Core<F> {
         let mut waits = false;
         let mut is_due = false;
         for stream in [Stream::Stdout, Stream::Stderr] {
-            if let Some(open) = lineage.joiner.open(stream) {
+            if let Some((due, ..)) = lineage.unfinished(stream) {
                 waits = true;
-                is_due |= now.mono.saturating_duration_since(open.touched) >= MAX_WAIT;
-                next = next.min((open.touched + MAX_WAIT).max(now.mono + FIRST_LOOK));
+                is_due |= now.mono >= due;
+                next = next.min(due.max(now.mono + FIRST_LOOK));
             }
         }
         let files = lineage.files.clone();

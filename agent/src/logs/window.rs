@@ -7,9 +7,11 @@ use sonde_wire::uid::FileHash;
 use super::checkpoint::Cut;
 use super::core::{Core, Now, QUANTUM};
 use super::emit::Last;
-use super::format::{AnyLines, CriLines, DockerLines, Format, Lines};
+use super::format::{CriLines, DockerLines, Format, Lines};
 use super::fs::LogFs;
-use super::join::{Extent, Joined, Step, most_extents};
+use super::group::{Groups, Line};
+use super::grouping::Pass;
+use super::join::{Extent, Step, most_extents};
 use super::ledger::{Account, Lost};
 use super::limits::Gate;
 use super::lineage::LineageId;
@@ -27,6 +29,8 @@ pub(super) enum Progress {
     Blocked,
     /// It is not this container's turn to decode.
     Waits,
+    /// The rule for its lines is not in its state yet.
+    Unbound,
 }
 
 /// What the lines of a window did to the file.
@@ -40,7 +44,7 @@ pub(super) struct Window {
 }
 
 impl Window {
-    fn new(position: u64, gate: Gate) -> Self {
+    pub(super) fn new(position: u64, gate: Gate) -> Self {
         Self { position, records: 0, settled: Vec::new(), gate, blocked: false }
     }
 
@@ -57,7 +61,11 @@ impl Window {
 impl<F: LogFs> Core<F> {
     /// Reads the next window of an identified, open file.
     pub(super) fn read_window(&mut self, lineage: LineageId, id: FileId, now: Now) -> io::Result<Progress> {
-        self.skip_settled(id);
+        if self.has_open_group(lineage) {
+            self.pass_settled(id);
+        } else {
+            self.skip_settled(id);
+        }
         let Some(file) = self.files.get(&id) else { return Ok(Progress::End) };
         let (Some(identity), true) = (file.identity, file.handle.is_some()) else { return Ok(Progress::End) };
         // A line longer than the window: only its end is looked for.
@@ -92,9 +100,25 @@ impl<F: LogFs> Core<F> {
         Ok(progress)
     }
 
+    pub(super) fn has_open_group(&self, lineage: LineageId) -> bool {
+        let groups = self.lineages.get(&lineage).and_then(|lineage| lineage.groups.as_ref());
+        groups.is_some_and(|groups| groups.is_open())
+    }
+
+    /// Goes back to the beginning of what was settled when the file was found: a record that is open in the file before it ends
+    /// with the first of these lines that is of its stream.
+    pub(super) fn pass_settled(&mut self, id: FileId) {
+        if let Some(file) = self.files.get_mut(&id)
+            && std::mem::take(&mut file.unpassed)
+        {
+            (file.read, file.scanned, file.check) = (0, 0, None);
+        }
+    }
+
     /// Moves over what an earlier process settled.
     pub(super) fn skip_settled(&mut self, id: FileId) {
         let Some(file) = self.files.get_mut(&id) else { return };
+        file.unpassed = false;
         while let Some((start, end)) = file.settled.next_after(file.read)
             && start <= file.read
         {
@@ -193,19 +217,28 @@ impl<F: LogFs> Core<F> {
         let (read, cutoff, resend_below) = (file.read, file.cutoff, file.resend_below);
         let max_line = self.settings.max_line;
         let most_extents = most_extents(max_line);
-        let cuts = file.cuts.clone();
+        let (cuts, bindings) = (file.cuts.clone(), file.bindings.clone());
         let mut skip = file.settled.next_after(read).unwrap_or((u64::MAX, u64::MAX));
         let mut done = Window::new(read, self.gate(lineage));
         let end = base + window.len() as u64;
         self.outbox.open(&set);
         // Out of the map for the time of the loop: no look-up a line.
-        let mut joiner = self
+        let (mut joiner, mut groups) = self
             .lineages
             .get_mut(&lineage)
-            .map(|lineage| std::mem::take(&mut lineage.joiner))
+            .map(|lineage| (std::mem::take(&mut lineage.joiner), lineage.groups.take()))
             .unwrap_or_default();
+        let is_open = |groups: &Option<Box<Groups>>| groups.as_ref().is_some_and(|groups| groups.is_open());
+        let is_grouping = !bindings.is_empty() || is_open(&groups);
+        let of = Pass { context, window: Some((window, base)), now };
         loop {
+            let mut is_settled = false;
             while done.position >= skip.0 {
+                // What is settled ends the open record of its stream: which that is stands in it.
+                if done.position < skip.1 && is_grouping && is_open(&groups) {
+                    is_settled = true;
+                    break;
+                }
                 done.position = done.position.max(skip.1);
                 skip = self
                     .files
@@ -230,6 +263,11 @@ impl<F: LogFs> Core<F> {
             done.position = entry.end;
             let header = lines.header(line);
             match header {
+                Some(header) if is_settled => {
+                    let is_cut = cuts.contains(&Cut { offset: entry.end, stream: Some(header.stream) });
+                    self.end_group(&mut groups, header, is_cut, of, &mut done);
+                }
+                None if is_settled => {}
                 Some(header) => {
                     let mut step = joiner.push(
                         header.stream,
@@ -246,6 +284,29 @@ impl<F: LogFs> Core<F> {
                     }
                     match step {
                         Step::Held => {}
+                        step if is_grouping => {
+                            let is_cut =
+                                cuts.contains(&Cut { offset: entry.end, stream: Some(header.stream) });
+                            let rule = bindings.of_line(entry.end);
+                            let text = lines.body(line, &header);
+                            let line = Line {
+                                stream: header.stream,
+                                extents: &[entry],
+                                first_stamp: header.time_unix_nano,
+                                last_stamp: header.time_unix_nano,
+                                cut: false,
+                                text,
+                                bytes: text.len() as u64,
+                            };
+                            if let Step::Whole(joined) = step {
+                                let (rule, text) =
+                                    self.rule_and_text(rule.cloned(), &joined, context.format, of.window);
+                                let line = Line::of(header.stream, &joined, header.time_unix_nano, &text);
+                                self.group_line(&mut groups, line, rule.as_ref(), is_cut, of, &mut done);
+                            } else {
+                                self.group_line(&mut groups, line, rule, is_cut, of, &mut done);
+                            }
+                        }
                         Step::Single => self.emit_single(
                             context,
                             Some(header),
@@ -277,89 +338,15 @@ impl<F: LogFs> Core<F> {
             }
         }
         if let Some(lineage) = self.lineages.get_mut(&lineage) {
-            lineage.joiner = joiner;
+            (lineage.joiner, lineage.groups) = (joiner, groups);
         }
         done
     }
 
-    /// Looks for the end of a line that is longer than a window, and emits it when it is there.
-    fn scan_long_line(
-        &mut self,
-        lineage: LineageId,
-        id: FileId,
-        hash: FileHash,
-        window: &[u8],
-        base: u64,
-        now: Now,
-    ) -> io::Result<Progress> {
-        let Some(file) = self.files.get(&id) else { return Ok(Progress::End) };
-        let start = file.read;
-        let found = next_line(window, start, base, &file.cuts);
-        let Some((len, step)) = found else {
-            if let Some(file) = self.files.get_mut(&id) {
-                file.scanned = base + window.len() as u64;
-            }
-            return Ok(if window.is_empty() { Progress::End } else { Progress::Read });
-        };
-        let Some(set) = self.attributes_of(lineage) else { return Ok(Progress::End) };
-        if !self.outbox.accepts(&set) {
-            return Ok(Progress::Blocked);
-        }
-        self.outbox.open(&set);
-        let (line_end, end) = (base + len as u64, base + step as u64);
-        let cuts = file.cuts.clone();
-        let context = self.context(lineage, hash, now);
-        let mut lines = AnyLines::new(context.format);
-        let mut head = std::mem::take(&mut self.side);
-        head.resize(usize::try_from(line_end - start).unwrap_or(usize::MAX).min(lines.most_header()), 0);
-        let head_len = read_file::<F>(&self.files, &mut self.gz, id, &mut head, start);
-        let header = head_len.as_ref().ok().and_then(|len| lines.header(&head[..*len]));
-        self.side = head;
-        head_len?;
-        let entry = Extent { file: id, start, end };
-        let mut done = Window::new(end, self.gate(lineage));
-        let joined = match (header, self.lineages.get_mut(&lineage)) {
-            (Some(header), Some(lineage)) => match lineage.joiner.push(
-                header.stream,
-                header.partial,
-                header.time_unix_nano,
-                entry,
-                most_extents(self.settings.max_line),
-                now.mono,
-            ) {
-                Step::Held => {
-                    let is_cut = cuts.contains(&Cut { offset: end, stream: Some(header.stream) });
-                    lineage.joiner.take_if(header.stream, is_cut)
-                }
-                Step::Single => Some(Joined {
-                    extents: vec![entry],
-                    time_unix_nano: header.time_unix_nano,
-                    touched: now.mono,
-                    cut: false,
-                }),
-                Step::Whole(joined) => Some(joined),
-            },
-            _ => {
-                Some(Joined { extents: vec![entry], time_unix_nano: u64::MAX, touched: now.mono, cut: false })
-            }
-        };
-        if let Some(joined) = joined {
-            let stamp = header.map(|header| header.time_unix_nano);
-            let by_clock = cuts.contains(&Cut { offset: end, stream: header.map(|header| header.stream) })
-                && header.is_some_and(|header| header.partial);
-            self.emit_joined(context, &joined, Last { stamp, by_clock }, None, &mut done, now);
-        }
-        self.commit(lineage, id, done);
-        if let Some(file) = self.files.get_mut(&id) {
-            file.scanned = end;
-            file.check = None;
-        }
-        Ok(Progress::Read)
-    }
-
     /// Moves the read position over what was parsed.
-    fn commit(&mut self, lineage: LineageId, id: FileId, done: Window) {
+    pub(super) fn commit(&mut self, lineage: LineageId, id: FileId, done: Window) {
         if let Some(file) = self.files.get_mut(&id) {
+            self.windows += u64::from(done.position > file.read);
             file.read = file.read.max(done.position);
             self.dirty_files.insert(id);
         }
@@ -397,7 +384,7 @@ impl<F: LogFs> Core<F> {
 /// Length of the next line and of the step over it; none if it is not complete. A durable cut ends a line without its
 /// newline.
 #[inline]
-fn next_line(rest: &[u8], line_start: u64, position: u64, cuts: &[Cut]) -> Option<(usize, usize)> {
+pub(super) fn next_line(rest: &[u8], line_start: u64, position: u64, cuts: &[Cut]) -> Option<(usize, usize)> {
     let newline = memchr::memchr(b'\n', rest);
     if !cuts.is_empty() {
         let cut = cuts

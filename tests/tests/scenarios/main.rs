@@ -6,6 +6,7 @@
 mod docker;
 mod kubelet;
 mod lines;
+mod multiline;
 mod outage;
 mod pods;
 mod proxy;

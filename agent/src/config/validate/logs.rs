@@ -3,12 +3,9 @@
 use sonde_daemon::config::Problems;
 use sonde_daemon::units::Size;
 
-use super::{check_container, check_glob, check_pattern, within};
-use crate::config::{Journald, Logs, MultilineRule};
-use crate::logs::redact;
-
-/// The named rules of `logs.multiline`.
-const PRESETS: [&str; 8] = ["java", "python", "go", "node", "ruby", "dotnet", "php", "rust"];
+use super::{check_container, check_glob, within};
+use crate::config::{Journald, Logs};
+use crate::logs::{multiline, redact};
 
 /// The characters of unit names beside those of Kubernetes' names: systemd.unit(5).
 const UNIT: &str = ":_@\\";
@@ -24,9 +21,7 @@ impl Logs {
                 }
             }
         }
-        for (at, rule) in self.multiline.iter().enumerate() {
-            rule.check(problems, &format!("logs.multiline[{at}]"));
-        }
+        self.check_multiline(problems);
         self.check_redact(problems);
         let limits =
             [("per_container", self.limits.per_container), ("per_namespace", self.limits.per_namespace)];
@@ -41,6 +36,22 @@ impl Logs {
         }
         within(problems, "logs.max_line", self.max_line, Size::kib(1), Size::mib(16));
         self.journald.check(problems);
+    }
+
+    fn check_multiline(&self, problems: &mut Problems) {
+        if self.multiline.len() > multiline::MOST_RULES {
+            let what = format!("has {} rules", self.multiline.len());
+            problems.add("logs.multiline", what, format!("{} at most", multiline::MOST_RULES));
+        }
+        for (at, rule) in self.multiline.iter().enumerate() {
+            let path = format!("logs.multiline[{at}]");
+            check_container(problems, &path, [&rule.namespace, &rule.pod, &rule.container]);
+            for problem in
+                multiline::problem(rule).into_iter().chain(multiline::odd_bounds(rule, self.max_line))
+            {
+                problems.add(format!("{path}{}", problem.key), problem.what, problem.expected);
+            }
+        }
     }
 
     fn check_redact(&self, problems: &mut Problems) {
@@ -73,21 +84,6 @@ impl Journald {
         }
         for (at, unit) in self.units.iter().enumerate() {
             check_glob(problems, &format!("logs.journald.units[{at}]"), unit, UNIT);
-        }
-    }
-}
-
-impl MultilineRule {
-    fn check(&self, problems: &mut Problems, path: &str) {
-        check_container(problems, path, [&self.namespace, &self.pod, &self.container]);
-        if !self.start.is_empty() {
-            check_pattern(problems, &format!("{path}.start"), &self.start);
-        }
-        if self.start.is_empty() == self.preset.is_empty() {
-            problems.add(path, "has not exactly one of `start` and `preset`", "one of the two");
-        } else if !self.preset.is_empty() && !PRESETS.contains(&self.preset.as_str()) {
-            let what = format!("`{}` is not a preset", self.preset);
-            problems.add(format!("{path}.preset"), what, PRESETS.join(", "));
         }
     }
 }

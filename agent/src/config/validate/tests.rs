@@ -29,6 +29,11 @@ fn every_mistake_is_reported_with_its_key() {
         ("logs: {multiline: [{preset: cobol}]}", "logs.multiline[0].preset"),
         ("logs: {multiline: [{preset: java, start: x}]}", "logs.multiline[0]"),
         ("logs: {multiline: [{preset: java}, {start: '['}]}", "logs.multiline[1].start"),
+        ("logs: {multiline: [{start: 'a*'}]}", "logs.multiline[0].start"),
+        ("logs: {multiline: [{pod: 'a b', preset: java}]}", "logs.multiline[0].pod"),
+        ("logs: {multiline: [{preset: java, max_lines: 1}]}", "logs.multiline[0].max_lines"),
+        ("logs: {multiline: [{preset: java, max_bytes: 2MiB}]}", "logs.multiline[0].max_bytes"),
+        ("logs: {multiline: [{preset: java, max_wait: 5m}]}", "logs.multiline[0].max_wait"),
         ("logs: {limits: {per_container: 10B}}", "logs.limits.per_container"),
         ("logs: {redact: [{preset: email}, {preset: phone}]}", "logs.redact[1].preset"),
         ("logs: {redact: [{pattern: '('}]}", "logs.redact[0].pattern"),
@@ -64,7 +69,6 @@ fn what_has_no_effect_yet_is_refused_by_name() {
     for (yaml, key) in [
         ("pods: {source: socket}", "pods.source"),
         ("pods: {source: api}", "pods.source"),
-        ("logs: {multiline: [{namespace: shop, preset: java}, {start: '^\\d'}]}", "logs.multiline"),
         ("canary: {interval: 10s}", "canary.interval"),
     ] {
         let found = problems(yaml);
@@ -80,6 +84,7 @@ fn what_people_write_is_fine() {
         "listen: 127.0.0.1:0",
         "listen: localhost:9464",
         "logs: {include: [{namespace: 'shop-*'}], exclude: [{container: istio-proxy}], read_existing: true}",
+        "logs: {multiline: [{namespace: 's-*', preset: auto}, {start: '^\\d', max_lines: 50, max_bytes: 64KiB, max_wait: 1s}]}",
         "logs: {limits: {per_container: 1MiB, per_namespace: 10MiB}}",
         "logs: {redact: [{preset: email}, {namespace: pay-*, pattern: 'iban=(\\w+)', replace: '***'}]}",
         "export: {endpoint: 'https://[fd00::1]:4317', headers: {X-Scope-OrgID: team-a}}",

@@ -7,13 +7,16 @@ use super::{Cut, Entry, FileKey, FileState, Found, State};
 use crate::logs::ledger::{Row, RowKey};
 
 const MAGIC: [u8; 4] = *b"\xf5SP1";
-pub(super) const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 2;
+/// What has no multi-line rules in it is written as this version, which earlier agents read.
+pub(super) const WITHOUT_RULES: u8 = 1;
 const FRAME_HEAD: usize = 12;
 
 /// One frame with all entries.
 pub(super) fn frame(entries: &[Entry]) -> Vec<u8> {
     let mut bytes = vec![0; FRAME_HEAD];
-    bytes.push(VERSION);
+    let has_rules = |entry: &Entry| matches!(entry, Entry::File(_, state) if !state.rules.is_empty());
+    bytes.push(if entries.iter().any(has_rules) { VERSION } else { WITHOUT_RULES });
     for entry in entries {
         write_entry(&mut bytes, entry);
     }
@@ -44,6 +47,7 @@ pub(super) fn read(bytes: &[u8]) -> State {
         }
         let next = memchr::memmem::find(&bytes[at + 1..], &MAGIC).map_or(bytes.len(), |found| at + 1 + found);
         skipped += (next - at) as u64;
+        state.stopped = false;
         at = next;
     }
     // A file without one good frame is not a torn one: the first frame is written before the file has its name.
@@ -64,8 +68,9 @@ fn frame_at(bytes: &[u8]) -> Option<&[u8]> {
 }
 
 pub(super) fn apply(state: &mut State, payload: &[u8]) -> Option<()> {
+    state.stopped = false;
     let (version, rest) = payload.split_first()?;
-    if *version != VERSION {
+    if !(WITHOUT_RULES..=VERSION).contains(version) {
         if *version > VERSION {
             state.found = Found::Newer;
         }
@@ -87,6 +92,7 @@ pub(super) fn apply(state: &mut State, payload: &[u8]) -> Option<()> {
                 state.rows.remove(&key);
             }
             Entry::Gaps(gaps) => state.gaps = gaps,
+            Entry::Stopped => state.stopped = true,
         }
     }
     Some(())
@@ -95,7 +101,7 @@ pub(super) fn apply(state: &mut State, payload: &[u8]) -> Option<()> {
 fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
     match entry {
         Entry::File(key, file) => {
-            out.push(6);
+            out.push(if file.rules.is_empty() { 6 } else { 7 });
             write_key(out, key);
             put(out, u64::from(file.head_len));
             put(out, file.seen);
@@ -120,6 +126,23 @@ fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
             let (device, inode) = file.node.unwrap_or_default();
             put(out, device);
             put(out, inode);
+            if !file.rules.is_empty() {
+                put(out, file.rules.len() as u64);
+                for (from, spec) in &file.rules {
+                    put(out, *from);
+                    put_str(out, spec);
+                }
+            }
+        }
+        // A file of no pod, which earlier agents pass over.
+        Entry::Stopped => {
+            let key = FileKey {
+                pod_dir: String::new(),
+                container: String::new(),
+                restart: 0,
+                hash: FileHash([0; 10]),
+            };
+            write_entry(out, &Entry::File(key, FileState::default()));
         }
         Entry::Gone(key) => {
             out.push(2);
@@ -179,7 +202,7 @@ impl Decoder<'_> {
     fn entry(&mut self) -> Option<Entry> {
         Some(match self.byte()? {
             // 1 is the same without its inode.
-            tag @ (1 | 6) => {
+            tag @ (1 | 6 | 7) => {
                 let key = self.key()?;
                 let (head_len, seen, cutoff, name) =
                     (u16::try_from(self.int()?).ok()?, self.int()?, self.int()?, self.text()?);
@@ -201,11 +224,20 @@ impl Decoder<'_> {
                     cuts.push(Cut { offset, stream });
                 }
                 let mut node = None;
-                if tag == 6 {
+                if tag >= 6 {
                     let is_known = self.int()? != 0;
                     node = Some((self.int()?, self.int()?)).filter(|_| is_known);
                 }
-                Entry::File(key, FileState { head_len, seen, settled, cuts, cutoff, name, node })
+                let mut rules = Vec::new();
+                if tag == 7 {
+                    for _ in 0..self.int()? {
+                        rules.push((self.int()?, self.text()?));
+                    }
+                }
+                if key.pod_dir.is_empty() {
+                    return Some(Entry::Stopped);
+                }
+                Entry::File(key, FileState { head_len, seen, settled, cuts, cutoff, name, node, rules })
             }
             2 => Entry::Gone(self.key()?),
             3 => {

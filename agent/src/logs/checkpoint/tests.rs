@@ -30,6 +30,7 @@ fn file(n: u8, watermark: u64) -> Entry {
         cutoff: 7,
         name: "0.log".into(),
         node: (n != 2).then_some((u64::from(n), 1 << 40)),
+        rules: if n == 3 { vec![(0, "c 9 9 9 preset java".into()), (7, String::new())] } else { vec![] },
     };
     Entry::File(key(n), state)
 }
@@ -56,6 +57,22 @@ fn what_is_written_is_read_back() {
     assert_eq!(Some(&Entry::File(key(1), state.files[&key(1)].clone())), Some(&file(1, 300)));
     assert_eq!(state.rows.values().next().map(|row| row.observed), Some(9));
     assert_eq!((state.gaps, state.damaged, state.found), (3, 0, Found::State));
+}
+
+#[test]
+fn multi_line_rules_and_a_clean_stop_are_kept_and_a_state_without_rules_is_as_earlier_versions_wrote_it() {
+    let plain = frame(&[file(1, 1), Entry::Stopped]);
+    assert_eq!((plain[12], frame(&[file(3, 1)])[12]), (1, 2));
+    let state = read(&[plain, frame(&[file(3, 1)]), frame(&[Entry::Stopped])].concat());
+    assert!(state.stopped && state.damaged == 0);
+    assert_eq!(state.files.len(), 2, "the stop is no file");
+    assert_eq!(state.files[&key(3)].rules, [(0, "c 9 9 9 preset java".to_owned()), (7, String::new())]);
+    for behind in [frame(&[row(1)]), b"torn".to_vec(), vec![0; 3]] {
+        assert!(
+            !read(&[frame(&[Entry::Stopped]), behind].concat()).stopped,
+            "something was written behind it"
+        );
+    }
 }
 
 #[test]

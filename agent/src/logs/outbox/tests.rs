@@ -24,7 +24,7 @@ fn a_request_whose_records_were_taken_back_is_not_due() {
         malformed: false,
         attributes: &[],
     };
-    outbox.push(&record, &[Extent { file: FileId(1), start: 0, end: 10 }], 0, false, now);
+    outbox.push(&record, &[Extent { file: FileId(1), start: 0, end: 10 }], Made::default(), now);
     assert!(outbox.due().is_some());
     outbox.rewind(&mark);
     outbox.seal_due(now + Duration::from_secs(1));

@@ -4,13 +4,14 @@
 use proptest::prelude::*;
 use sonde_daemon::units::Size;
 
-use super::{Step, World, Writer, steps, take};
+use super::{Step, World, Writer, ruled_steps, rules, steps, take};
 use crate::config::{Limits, Logs, ReadExisting};
 
-fn run(mut steps: Vec<Step>, limits: Limits) {
+fn run(mut steps: Vec<Step>, limits: Limits, rule: usize) {
     // What is cut away was perhaps neither stored nor shed.
     steps.retain(|step| !matches!(step, Step::Truncate { .. }));
-    let mut world = World::with(Logs { read_existing: ReadExisting::All, limits, ..Logs::default() }, 4);
+    let config = Logs { read_existing: ReadExisting::All, limits, multiline: rules(rule), ..Logs::default() };
+    let mut world = World::with(config, 4);
     let mut writers: Vec<Writer> = (0..3).map(Writer::new).collect();
     take(&mut world, &mut writers, steps);
     assert_eq!(world.lost(), 0);
@@ -18,8 +19,9 @@ fn run(mut steps: Vec<Step>, limits: Limits) {
         let mut bytes = (0, 0);
         let lines = writer.lines.iter().flatten();
         let bodies = [world.bodies(&writer.pod, "stdout"), world.bodies(&writer.pod, "stderr")].concat();
+        let bodies: Vec<&str> = bodies.iter().flat_map(|body| body.split('\n')).collect();
         for line in lines {
-            let times = bodies.iter().filter(|body| *body == line).count();
+            let times = bodies.iter().filter(|body| **body == line).count();
             assert!(times <= 1, "stored {times} times");
             if times == 1 { bytes.0 += writer.bytes[line] } else { bytes.1 += writer.bytes[line] }
         }
@@ -29,14 +31,34 @@ fn run(mut steps: Vec<Step>, limits: Limits) {
     }
 }
 
+#[test]
+fn a_line_of_several_entries_that_is_settled_ends_a_record_at_its_end_so_that_limits_measure_in_the_same_order()
+ {
+    let write = |stderr, fragments, len| Step::Write { container: 0, stderr, fragments, len };
+    let steps = vec![
+        write(false, 1, 0),
+        write(true, 2, 228),
+        write(false, 0, 107),
+        write(false, 2, 0),
+        Step::Turn { millis: 0 },
+        Step::Turn { millis: 525 },
+        Step::Turn { millis: 1475 },
+        Step::Accept { which: 2, answered: true },
+        Step::Accept { which: 2, answered: false },
+        Step::Rule { which: 0, stopped: false },
+    ];
+    run(steps, Limits { per_container: Size(88), per_namespace: Size(0) }, 1);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
     #[test]
     fn what_a_limit_sheds_was_never_stored_and_what_was_stored_is_never_shed(
-        steps in steps(),
+        steps in prop_oneof![steps(), ruled_steps()],
+        rule in prop_oneof![Just(0usize), 0usize..6],
         per_container in prop_oneof![Just(0u64), 30u64..200],
         per_namespace in prop_oneof![Just(0u64), 60u64..400],
     ) {
-        run(steps, Limits { per_container: Size(per_container), per_namespace: Size(per_namespace) });
+        run(steps, Limits { per_container: Size(per_container), per_namespace: Size(per_namespace) }, rule);
     }
 }

@@ -10,10 +10,11 @@ use tokio::sync::mpsc;
 
 use super::disk::{Disk, MemStore};
 use crate::batch::{Batch, Outcome, Settlement};
-use crate::config::{Logs, ReadExisting};
+use crate::config::{Logs, MultilineRule, ReadExisting};
 use crate::logs::core::{Core, Now, Settings, row_of};
 use crate::logs::filter::Filter;
 use crate::logs::ledger::RowKey;
+use crate::logs::multiline::Rules;
 use crate::logs::outbox::Outbox;
 use crate::logs::redact::Redactor;
 use crate::logs::resource::Node;
@@ -149,6 +150,7 @@ impl World {
             settings,
             pods.clone(),
             Redactor::new(&config.redact, 4096).unwrap(),
+            Rules::new(&config.multiline, 4096).unwrap(),
             outbox,
             Box::new(store.clone()),
             now.mono,
@@ -170,6 +172,27 @@ impl World {
         );
         (self.core, self.batches) = (core, batches);
         self.unsettled.clear();
+    }
+
+    /// A clean stop and a new start.
+    pub(in crate::logs) fn stop(&mut self) {
+        self.core.finish(self.now.mono);
+        self.restart();
+    }
+
+    /// A start with other multi-line rules, after a stop or a kill. Which files there are is in the state by then.
+    pub(in crate::logs) fn change(&mut self, rules: Vec<MultilineRule>, is_stopped: bool) {
+        if *self.store.full.lock().unwrap() {
+            return;
+        }
+        self.turn(2000);
+        for _ in 0..10 {
+            if self.core.files.values().any(|file| file.identity.is_none()) {
+                self.turn(2000);
+            }
+        }
+        self.config.multiline = rules;
+        if is_stopped { self.stop() } else { self.restart() }
     }
 
     pub(in crate::logs) fn turn(&mut self, millis: u64) {
