@@ -59,6 +59,16 @@ class Differences:
                 labels = frozenset((key, value) for key, value in labels if not pattern.fullmatch(key))
         return labels
 
+    def same(self, page, rows):
+        """Their rows with our value of a label where the two are known to name one thing."""
+        for at, (own, kind, label, values, _) in enumerate(self.rules):
+            if (own, kind) == (page, "same"):
+                theirs, _, ours = values.pattern.partition("=")
+                changed = {key: frozenset((name, ours if (name, value) == (label.pattern, theirs) else value) for name, value in key[1]) for key in rows}
+                self.met |= {at} if any(labels != key[1] for key, labels in changed.items()) else set()
+                rows = {(key[0], changed[key]): value for key, value in rows.items()}
+        return rows
+
     def all_met(self):
         for at, (page, what, family, labels, why) in enumerate(self.rules):
             must(at in self.met, f"a difference that is none (any more): {page} {what} {family.pattern} {labels.pattern}: {why}")
@@ -146,7 +156,7 @@ class Comparison:
     def page(self, page, text, original):
         (rows, kinds), (theirs, their_kinds) = recording.parse(text), recording.parse(original)
         theirs = {key: value for key, value in theirs.items() if not re.match(r"go_|process_|promhttp_", key[0])}
-        rows = {(name, self.differences.without(page, name, labels)): value for (name, labels), value in rows.items()}
+        rows, theirs = {(name, self.differences.without(page, name, labels)): value for (name, labels), value in rows.items()}, self.differences.same(page, theirs)
         self.kinds(page, kinds, {name: kind for name, kind in their_kinds.items() if not re.match(r"go_|process_|promhttp_", name)})
         self.series(page, rows.keys(), theirs.keys())
         for key in rows.keys() & theirs.keys():

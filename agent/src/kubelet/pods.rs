@@ -12,6 +12,9 @@ use crate::pods::{ContainerMeta, Owner, PodMeta};
 /// Annotations that Sonde reads; the others are not kept.
 const ANNOTATIONS: [&str; 2] = ["sonde.io/", "resource.opentelemetry.io/"];
 
+/// Whence the kubelet has a pod: `api`, or of a static one `file` or `http`, and only those are kept.
+pub(crate) const SOURCE: &str = "kubernetes.io/config.source";
+
 /// One answer of the kubelet.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Picture {
@@ -52,7 +55,9 @@ pub fn parse(json: &[u8], node: &str) -> Result<Picture, PodsError> {
             picture.foreign_node = pod.spec.node_name;
             continue;
         }
-        pod.metadata.annotations.retain(|key, _| ANNOTATIONS.iter().any(|prefix| key.starts_with(prefix)));
+        pod.metadata.annotations.retain(|key, value| {
+            ANNOTATIONS.iter().any(|prefix| key.starts_with(prefix)) || (key == SOURCE && value != "api")
+        });
         picture.pods.push(meta(&pod));
         picture.states.push(pod);
     }

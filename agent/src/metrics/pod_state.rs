@@ -1,11 +1,17 @@
 //! `kube_pod_*` of the pods bound to this node, as kube-state-metrics in its per-node mode
 //! (kubernetes/kube-state-metrics, internal/store/pod.go).
 
+mod resources;
+
+use std::borrow::Cow;
+
 use super::help;
 use sonde_daemon::page::{Kind as Type, Rows, Sink, Source, Value};
 
+use crate::kubelet::pods::SOURCE;
 use crate::pods::PodIndex;
-use crate::pods::v1::{Condition, Container, ContainerStatus, Pod, Quantity, unix_seconds};
+use crate::pods::v1::{Condition, Container, ContainerStatus, OwnerReference, Pod, Quantity, unix_seconds};
+use resources::show_resources;
 
 /// The page's source.
 pub(super) struct PodState {
@@ -72,11 +78,21 @@ fn truth(value: bool) -> &'static str {
     if value { "true" } else { "false" }
 }
 
+/// Who owns a pod. Of a static pod the kubelet has no owner, and the API server's mirror of it has the node.
+fn owners(pod: &Pod) -> Cow<'_, [OwnerReference]> {
+    if pod.metadata.annotations.contains_key(SOURCE) && pod.metadata.owner_references.is_empty() {
+        let (kind, name) = ("Node".to_owned(), pod.spec.node_name.clone());
+        return Cow::Owned(vec![OwnerReference { kind, name, controller: Some(true) }]);
+    }
+    Cow::Borrowed(&pod.metadata.owner_references)
+}
+
 fn show_pods(pods: &[Pod], out: &mut Sink) {
     let mut rows = help::gauge(out, "kube_pod_info");
     for pod in pods {
         let (spec, status) = (&pod.spec, &pod.status);
-        let owner = pod.metadata.owner_references.iter().find(|owner| owner.controller == Some(true));
+        let owners = owners(pod);
+        let owner = owners.iter().find(|owner| owner.controller == Some(true));
         let labels = [
             ("host_ip", status.host_ip.as_str()),
             ("pod_ip", status.pod_ip.as_str()),
@@ -90,11 +106,11 @@ fn show_pods(pods: &[Pod], out: &mut Sink) {
     }
     let mut rows = help::gauge(out, "kube_pod_owner");
     for pod in pods {
-        let owners = &pod.metadata.owner_references;
+        let owners = owners(pod);
         if owners.is_empty() {
             put(&mut rows, pod, [("owner_kind", ""), ("owner_name", ""), ("owner_is_controller", "")], 1u64);
         }
-        for owner in owners {
+        for owner in owners.iter() {
             let labels = [
                 ("owner_kind", owner.kind.as_str()),
                 ("owner_name", owner.name.as_str()),
@@ -356,41 +372,6 @@ fn show_statuses(pods: &[Pod], group: &Group, out: &mut Sink) {
     group.reason(out, pods, "status_last_terminated_reason", |status| {
         Some(status.last_state.terminated.as_ref()?.reason.as_str())
     });
-}
-
-fn show_resources(pods: &[Pod], group: &Group, out: &mut Sink) {
-    for which in ["requests", "limits"] {
-        let mut rows = help::gauge(out, &format!("{}_resource_{which}", group.prefix));
-        for pod in pods {
-            for container in group.containers(pod) {
-                let resources = &container.resources;
-                let map = if which == "requests" { &resources.requests } else { &resources.limits };
-                for (resource, Quantity(value)) in map {
-                    let Some((resource, unit)) = resource_of(resource) else { continue };
-                    let labels = [
-                        ("container", container.name.as_str()),
-                        ("node", pod.spec.node_name.as_str()),
-                        ("resource", resource.as_str()),
-                        ("unit", unit),
-                    ];
-                    put(&mut rows, pod, labels, *value);
-                }
-            }
-        }
-    }
-}
-
-/// A resource's label and unit. Native resources of no known kind have none.
-fn resource_of(name: &str) -> Option<(String, &'static str)> {
-    let clean = || name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect::<String>();
-    match name {
-        "cpu" => Some((clean(), "core")),
-        "memory" | "storage" | "ephemeral-storage" => Some((clean(), "byte")),
-        _ if name.starts_with("hugepages-") => Some((clean(), "byte")),
-        _ if name.starts_with("attachable-volumes-") => Some((clean(), "byte")),
-        _ if name.contains('/') && !name.starts_with("kubernetes.io/") => Some((clean(), "integer")),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -97,6 +97,52 @@ fn without_a_hierarchy_there_is_an_error() {
     assert!(Reader::new(dir.path().to_owned(), 10).read().unwrap_err().contains("no cgroup hierarchy"));
 }
 
+/// What may stand in a file that is being written, or is another one than it was: of its name and its text.
+fn damaged(text: &[u8]) -> Vec<Option<Vec<u8>>> {
+    let long = [b"usage_usec ".as_slice(), &[b'9'; 60], b"\n0:0 rbytes=-1 =\n"].concat();
+    vec![
+        Some(Vec::new()),
+        Some(text[..text.len() / 2].to_vec()),
+        Some(text[..text.len().saturating_sub(1)].to_vec()),
+        Some(b"\xff\xfe\0 : - \n\n \n".to_vec()),
+        Some(long),
+        None,
+    ]
+}
+
+#[test]
+fn a_cgroup_whose_files_cannot_be_read_or_make_no_sense_leaves_every_other_row_as_it_was() {
+    let (_dir, paths) = recorded();
+    let mut reader = Reader::new(paths.cgroup.clone(), 1000);
+    let all = reader.read().unwrap();
+    let victim = all.iter().find(|cgroup| matches!(cgroup.kind, Kind::Container { .. })).unwrap().id.clone();
+    let others = |cgroups: &[Cgroup]| -> Vec<Cgroup> {
+        cgroups.iter().filter(|cgroup| cgroup.id != victim).cloned().collect()
+    };
+    let directory = paths.cgroup.join(&victim[1..]);
+    let mut tried = 0;
+    for entry in fs::read_dir(&directory).unwrap().flatten() {
+        let path = entry.path();
+        let text = fs::read(&path).unwrap();
+        for damage in damaged(&text) {
+            fs::remove_file(&path).unwrap();
+            match damage {
+                Some(bytes) => fs::write(&path, bytes).unwrap(),
+                // Can be opened, and not read: as a file of a cgroup that ends between the two.
+                None => fs::create_dir(&path).unwrap(),
+            }
+            let now = reader.read().unwrap();
+            assert_eq!(others(&now), others(&all), "{}", path.display());
+            assert!(now.len() >= all.len() - 1);
+            let _ = fs::remove_dir(&path);
+            fs::write(&path, &text).unwrap();
+            tried += 1;
+        }
+    }
+    assert!(tried > 100, "{tried}");
+    assert_eq!(reader.read().unwrap().len(), all.len(), "and then it is there again");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]

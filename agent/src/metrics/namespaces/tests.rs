@@ -147,19 +147,58 @@ fn the_recorded_nodes_namespaces_add_up_to_its_pods() {
     assert!(sum("sonde_namespace_cpu_limit_cores") > 0.0);
 }
 
+/// What happens to a pod between two samples.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// It uses so much, and is started for that where it is not there.
+    Uses(u32),
+    /// It ends.
+    Ends,
+    /// It ends, and is there again under the same uid having used so much.
+    Again(u32),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![6 => (0u32..50).prop_map(Step::Uses), 1 => Just(Step::Ends), 1 => (0u32..50).prop_map(Step::Again)]
+}
+
 proptest! {
+    /// Beside a plain sum of what each pod did while an agent looked.
     #[test]
-    fn sums_over_namespaces_equal_the_pods(steps in prop::collection::vec((0u32..50, 0u32..50, 0u32..50), 1..20)) {
-        let mut totals = Totals::default();
-        totals.advance(&sample(0, true, &[]));
-        let (mut a, mut b, mut c) = (0, 0, 0);
-        for (second, step) in steps.iter().enumerate() {
-            (a, b, c) = (a + step.0, b + step.1, c + step.2);
-            let pods: [Pod; 3] = [("x", "a", a, a.into(), 0), ("x", "b", b, b.into(), 0), ("y", "c", c, c.into(), 0)];
-            totals.advance(&sample(second as u64 + 1, true, &pods));
+    fn sums_over_namespaces_equal_the_pods_through_starts_ends_and_agent_restarts(
+        steps in prop::collection::vec((prop::array::uniform4(step()), prop::bool::weighted(0.1)), 1..40)
+    ) {
+        const PODS: [(&str, &str); 4] = [("x", "a"), ("x", "b"), ("y", "c"), ("z", "d")];
+        let mut pods = [Some(1000), None, Some(7), None];
+        let (mut totals, mut expected) = (Totals::default(), BTreeMap::new());
+        for (second, (steps, agent_restarts)) in steps.iter().enumerate() {
+            if *agent_restarts {
+                (totals, expected) = (Totals::default(), BTreeMap::new());
+            }
+            let before: Vec<_> = PODS.iter().map(|(namespace, _)| used(&totals, namespace)).collect();
+            for ((pod, step), (namespace, _)) in pods.iter_mut().zip(steps).zip(PODS) {
+                let (now, more) = match (*pod, *step) {
+                    (_, Step::Ends) => (None, 0),
+                    // A counter that has grown all the same cannot be told from one that went on.
+                    (Some(then), Step::Again(amount)) if amount >= then => (Some(amount), amount - then),
+                    (_, Step::Again(amount)) => (Some(amount), amount),
+                    (then, Step::Uses(amount)) => (Some(then.unwrap_or(0) + amount), amount),
+                };
+                *pod = now;
+                if totals.begun {
+                    *expected.entry(namespace).or_insert(0) += more;
+                }
+            }
+            let there = pods.iter().zip(PODS).filter_map(|(pod, (namespace, uid))| {
+                pod.map(|amount| (namespace, uid, amount, u64::from(amount), u64::from(amount)))
+            });
+            totals.advance(&sample(second as u64, true, &there.collect::<Vec<Pod>>()));
+            for ((namespace, _), before) in PODS.iter().zip(before) {
+                let (now, want) = (used(&totals, namespace), expected.get(namespace).copied().unwrap_or(0));
+                prop_assert_eq!(now, (f64::from(want), u64::from(want), u64::from(want)), "{}", namespace);
+                prop_assert!(now >= before, "{} falls", namespace);
+            }
         }
-        prop_assert_eq!(used(&totals, "x"), (f64::from(a + b), u64::from(a + b), 0));
-        prop_assert_eq!(used(&totals, "y"), (f64::from(c), u64::from(c), 0));
     }
 }
 

@@ -43,6 +43,12 @@ fn owners_are_told_and_their_absence_too() {
     let db = row(&page["kube_pod_info"], "db-0", &[])[0].0;
     assert_eq!((db["created_by_kind"].as_str(), db["created_by_name"].as_str()), ("StatefulSet", "db"));
     assert_eq!((db["host_network"].as_str(), db["node"].as_str()), ("false", "lab-node-1"));
+    let fixed = row(&page["kube_pod_owner"], "static-web-lab-node-1", &[])[0].0;
+    assert_eq!(
+        (fixed["owner_kind"].as_str(), fixed["owner_name"].as_str()),
+        ("Node", "lab-node-1"),
+        "as its mirror"
+    );
     let none = row(&page["kube_pod_owner"], "bigline", &[])[0].0;
     assert_eq!((none["owner_kind"].as_str(), none["owner_is_controller"].as_str()), ("", ""));
 }
