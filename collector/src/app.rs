@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::deliveries::{Deliveries, TURN, watch_over};
-use crate::config::{Ack, Config, Sink, SinkKind, Tls};
+use crate::config::{Ack, Config, KubernetesAuth, OtlpAuth, Sink, SinkKind, Tls};
 use crate::deliver::ack::{self, Acks, Required};
 use crate::deliver::dead_letter::DeadLetters;
 use crate::deliver::lane::{self, LaneOptions};
@@ -30,7 +30,9 @@ use crate::deliver::store::StoreOptions as DeliverOptions;
 use crate::front::Front;
 use crate::metrics::Metrics;
 use crate::queue::{MinFree, Queue, QueueError, QueueOptions, RealFilesystem};
-use crate::receive::{self, Intake, Patience, Receiver, Reply, Settings};
+use crate::receive::{
+    self, Accounts, AccountsError, AccountsOptions, Intake, Patience, Receiver, Reply, Senders, Settings,
+};
 use crate::sinks::{Destination, SinkError};
 use crate::store::{Store, StoreError, StoreOptions, Writer};
 use crate::{api, deliver, page, stats};
@@ -73,6 +75,9 @@ pub enum AppError {
         /// Why.
         source: SecretError,
     },
+    /// Service accounts cannot be told.
+    #[error("auth.otlp.kubernetes: {0}")]
+    Accounts(#[from] AccountsError),
     /// The certificate cannot be used.
     #[error("tls: {0}")]
     Tls(#[from] TlsError),
@@ -132,7 +137,7 @@ impl App {
         let lock = Lock::take(&config.data_dir, PROGRAM)?;
         warn_volatile(&config.data_dir);
         let tls = server_tls(&config.tls)?;
-        let senders = tokens("auth.otlp.token_file", &config.auth.otlp.token_file)?;
+        let senders = senders(&config.auth.otlp)?;
         let readers = tokens("auth.http.token_file", &config.auth.http.token_file)?;
         let queue = open_queue(&config)?;
         let letters = DeadLetters::open(&config.data_dir.join("dead-letter"), config.dead_letter.max_bytes.0)
@@ -367,6 +372,15 @@ fn tokens(key: &'static str, file: &str) -> Result<Option<Tokens>, AppError> {
         return Ok(None);
     }
     Tokens::open(Path::new(file)).map(Some).map_err(|source| AppError::Secret { key, source })
+}
+
+fn senders(auth: &OtlpAuth) -> Result<Senders, AppError> {
+    let KubernetesAuth { audience, service_accounts } = &auth.kubernetes;
+    let accounts = || Accounts::new(AccountsOptions::of_pod(audience, service_accounts)?);
+    Ok(Senders {
+        tokens: tokens("auth.otlp.token_file", &auth.token_file)?,
+        accounts: if audience.is_empty() { None } else { Some(accounts()?) },
+    })
 }
 
 fn server_tls(config: &Tls) -> Result<Option<Arc<tls::Server>>, AppError> {

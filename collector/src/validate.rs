@@ -24,8 +24,21 @@ impl Validate for Config {
         self.validate_listen(problems);
         self.validate_tls(problems);
         let kubernetes = &self.auth.otlp.kubernetes;
-        if !kubernetes.audience.is_empty() || !kubernetes.service_accounts.is_empty() {
-            problems.add("auth.otlp.kubernetes", "is not there yet", "auth.otlp.token_file, or neither");
+        if kubernetes.audience.is_empty() && !kubernetes.service_accounts.is_empty() {
+            problems.add(
+                "auth.otlp.kubernetes.audience",
+                "is empty",
+                "the audience that tokens are made for",
+            );
+        }
+        for (at, account) in kubernetes.service_accounts.iter().enumerate() {
+            let parts = account
+                .split_once('/')
+                .filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty() && !name.contains('/'));
+            if parts.is_none() {
+                let path = format!("auth.otlp.kubernetes.service_accounts[{at}]");
+                problems.add(path, format!("`{account}` is no account"), "namespace/name");
+            }
         }
         if self.ack == Ack::Delivered && !self.sinks.iter().any(|sink| sink.required) {
             problems.add(

@@ -79,7 +79,7 @@ async fn export<B>(
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    receiver.admit(&head.headers)?;
+    receiver.admit(&head.headers).await?;
     let unknown = || Refusal::new(Reason::Unknown, "nothing is served under this name");
     let signal = signal.ok_or_else(unknown)?;
     let codec = encoding(&head.headers)?;

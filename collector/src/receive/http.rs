@@ -56,7 +56,7 @@ async fn export<B>(
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    receiver.admit(&head.headers)?;
+    receiver.admit(&head.headers).await?;
     let signal = signal.ok_or_else(|| {
         Refusal::new(Reason::Unknown, "nothing is served under this path (expected /v1/logs or /v1/metrics)")
     })?;

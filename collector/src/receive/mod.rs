@@ -13,6 +13,7 @@
 //! window of zstd + 0.5 MiB), and for each connection what [`options`] allows: over HTTP/2 at most 64 KiB sent
 //! ahead and 16 KiB of headers a request, over HTTP/1 a buffer of 16 KiB.
 
+mod accounts;
 mod admission;
 mod check;
 mod decoders;
@@ -25,6 +26,7 @@ mod metrics;
 mod outline;
 mod refusal;
 mod reply;
+mod senders;
 
 #[cfg(test)]
 mod tests;
@@ -38,22 +40,22 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use hyper::HeaderMap;
 use hyper::body::Body;
-use hyper::header::AUTHORIZATION;
 use sonde_daemon::http::{Http2, Limits, Options};
 use sonde_daemon::page::{self, Source};
-use sonde_daemon::secret::Tokens;
 use sonde_daemon::tls;
 use sonde_wire::grpc::RESEND_HEADER;
 use sonde_wire::limits::ViewLimits;
 use sonde_wire::response::PartialSuccess;
 use tokio::time::Instant;
 
+pub use self::accounts::{Accounts, AccountsError, Options as AccountsOptions};
 use self::admission::Admission;
 use self::check::{Checked, check, check_metrics};
 use self::decoders::Decoders;
 use self::gather::{Gathered, next_piece};
 use self::metrics::{Metrics, Transport};
 use self::refusal::{Reason, Refusal};
+pub use self::senders::Senders;
 use crate::metrics::Metrics as Pushed;
 use crate::queue::{AppendError, Codec, Frame, Queue, Signal};
 
@@ -154,7 +156,7 @@ struct Shared {
     settings: Settings,
     view: ViewLimits,
     intake: Arc<dyn Intake>,
-    tokens: Option<Tokens>,
+    senders: Senders,
     admission: Admission,
     decoders: Decoders,
     draining: AtomicBool,
@@ -164,15 +166,14 @@ struct Shared {
 }
 
 impl Receiver {
-    /// A receiver in front of `intake` for logs and `pushed` for metrics; with `tokens`, only who has one of them may
-    /// send.
-    pub fn new(settings: Settings, tokens: Option<Tokens>, intake: Arc<dyn Intake>, pushed: Pushed) -> Self {
+    /// A receiver of what `senders` send, in front of `intake` for logs and `pushed` for metrics.
+    pub fn new(settings: Settings, senders: Senders, intake: Arc<dyn Intake>, pushed: Pushed) -> Self {
         let admission = Admission::new(settings.in_flight_bytes);
         Self(Arc::new(Shared {
             settings,
             view: ViewLimits::default(),
             intake,
-            tokens,
+            senders,
             metrics: Metrics::default(),
             admission,
             decoders: Decoders::default(),
@@ -196,16 +197,11 @@ impl Receiver {
     }
 
     /// What is asked of a request before anything else of it is looked at.
-    fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    async fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         if self.0.draining.load(Ordering::Relaxed) {
             return Err(Refusal::new(Reason::Draining, "the collector is stopping"));
         }
-        match &self.0.tokens {
-            Some(tokens) if !tokens.accept_header(headers.get(AUTHORIZATION)) => {
-                Err(Refusal::new(Reason::Unauthenticated, "a bearer token that is accepted here is missing"))
-            }
-            _ => Ok(()),
-        }
+        self.0.senders.admit(headers).await
     }
 
     /// Takes `body` as the signal's part of the collector does.

@@ -39,6 +39,8 @@ pub enum Reason {
     Method,
     /// No accepted token.
     Unauthenticated,
+    /// Nobody says whether the token is good.
+    Unreviewed,
     /// The memory for requests under way is used up.
     Overload,
     /// The queue has no room.
@@ -68,6 +70,7 @@ impl Reason {
             Self::Unknown => "unknown",
             Self::Method => "method",
             Self::Unauthenticated => "unauthenticated",
+            Self::Unreviewed => "unreviewed",
             Self::Overload => "overload",
             Self::QueueFull => "queue_full",
             Self::Disk => "disk",
@@ -86,9 +89,12 @@ impl Reason {
             Self::Malformed | Self::Aborted => Status::InvalidArgument,
             Self::Encoding | Self::ContentType | Self::Unknown | Self::Method => Status::Unimplemented,
             Self::Unauthenticated => Status::Unauthenticated,
-            Self::Overload | Self::QueueFull | Self::Disk | Self::Undelivered | Self::Draining => {
-                Status::Unavailable
-            }
+            Self::Unreviewed
+            | Self::Overload
+            | Self::QueueFull
+            | Self::Disk
+            | Self::Undelivered
+            | Self::Draining => Status::Unavailable,
             Self::Slow => Status::DeadlineExceeded,
             Self::Internal => Status::Internal,
         }
@@ -104,7 +110,7 @@ impl Reason {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::Overload => StatusCode::TOO_MANY_REQUESTS,
-            Self::QueueFull | Self::Disk | Self::Undelivered | Self::Draining => {
+            Self::Unreviewed | Self::QueueFull | Self::Disk | Self::Undelivered | Self::Draining => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
@@ -116,7 +122,9 @@ impl Reason {
     pub fn retry_after(self) -> Option<Duration> {
         match self {
             Self::Overload | Self::Draining => Some(Duration::from_secs(1)),
-            Self::QueueFull | Self::Disk | Self::Undelivered => Some(Duration::from_secs(5)),
+            Self::Unreviewed | Self::QueueFull | Self::Disk | Self::Undelivered => {
+                Some(Duration::from_secs(5))
+            }
             _ => None,
         }
     }

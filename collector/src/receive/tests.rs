@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Frame as BodyFrame;
 use hyper::{Request, Response, StatusCode};
 use proptest::prelude::*;
+use sonde_daemon::secret::Tokens;
 use sonde_wire::grpc::{LOGS_EXPORT_PATH, STATUS_DETAILS_TRAILER, StatusDetails};
 use tokio::sync::Notify;
 
@@ -47,13 +48,21 @@ fn settings() -> Settings {
 
 fn receiver() -> (Receiver, Arc<Stub>) {
     let stub = Arc::new(Stub::default());
-    (Receiver::new(settings(), None, Arc::clone(&stub) as Arc<dyn Intake>, Pushed::default()), stub)
+    (
+        Receiver::new(
+            settings(),
+            Senders::default(),
+            Arc::clone(&stub) as Arc<dyn Intake>,
+            Pushed::default(),
+        ),
+        stub,
+    )
 }
 
 fn failing(error: IntakeError) -> Receiver {
     Receiver::new(
         settings(),
-        None,
+        Senders::default(),
         Arc::new(Stub { fail: Some(error), ..Stub::default() }),
         Pushed::default(),
     )
@@ -176,7 +185,12 @@ async fn json_is_answered_in_json() {
 #[tokio::test]
 async fn the_acknowledgement_waits_for_the_queue() {
     let stub = Arc::new(Stub { gate: Some(Notify::new()), ..Stub::default() });
-    let receiver = Receiver::new(settings(), None, Arc::clone(&stub) as Arc<dyn Intake>, Pushed::default());
+    let receiver = Receiver::new(
+        settings(),
+        Senders::default(),
+        Arc::clone(&stub) as Arc<dyn Intake>,
+        Pushed::default(),
+    );
     let mut call = Box::pin(http(&receiver, &[PROTOBUF], valid(10)));
     let early = tokio::time::timeout(Duration::from_millis(200), &mut call).await;
     assert!(early.is_err(), "answered before it was safe");
@@ -327,7 +341,12 @@ async fn who_has_no_token_may_not_send() {
     let file = dir.path().join("token");
     std::fs::write(&file, "secret\n").unwrap();
     let tokens = Tokens::open(&file).unwrap();
-    let receiver = Receiver::new(settings(), Some(tokens), Arc::new(Stub::default()), Pushed::default());
+    let receiver = Receiver::new(
+        settings(),
+        Senders { tokens: Some(tokens), accounts: None },
+        Arc::new(Stub::default()),
+        Pushed::default(),
+    );
     for (value, accepted) in
         [("Bearer secret", true), ("Bearer secre", false), ("secret", false), ("", false)]
     {

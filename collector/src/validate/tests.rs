@@ -43,7 +43,16 @@ fn each_mistake_is_said() {
         ("listen: {otlp_http: \"127.0.0.1:4317\"}", "listen.otlp_http", "taken"),
         ("tls: {cert_file: a}", "tls.key_file", "is empty"),
         ("tls: {client_ca_file: a}", "tls.client_ca_file", "certificate"),
-        ("auth: {otlp: {kubernetes: {audience: x}}}", "auth.otlp.kubernetes", "not there yet"),
+        (
+            "auth: {otlp: {kubernetes: {service_accounts: [a/b]}}}",
+            "auth.otlp.kubernetes.audience",
+            "is empty",
+        ),
+        (
+            "auth: {otlp: {kubernetes: {audience: x, service_accounts: [a]}}}",
+            "auth.otlp.kubernetes.service_accounts[0]",
+            "namespace/name",
+        ),
         ("ack: delivered", "ack", "there is none"),
         ("{ack: delivered, sinks: [{name: a}]}", "ack", "there is none"),
         (
