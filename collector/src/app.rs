@@ -228,7 +228,7 @@ impl App {
             names.push(name);
         }
         for (sink, destination) in self.others {
-            let options = lane_options(&self.config, &sink);
+            let options = lane_options(&self.config, &sink, destination.in_flight());
             let heartbeat = health.heartbeat("delivery", TURN);
             let shelf = self.letters.shelf(&sink.name);
             let lane =
@@ -305,7 +305,7 @@ impl App {
     }
 }
 
-fn lane_options(config: &Config, sink: &Sink) -> LaneOptions {
+fn lane_options(config: &Config, sink: &Sink, in_flight: u32) -> LaneOptions {
     LaneOptions {
         name: sink.name.clone(),
         skip_beyond: sink.skip_beyond(&config.queue),
@@ -313,7 +313,7 @@ fn lane_options(config: &Config, sink: &Sink) -> LaneOptions {
         cluster: config.cluster.clone(),
         batch_bytes: 4 << 20,
         window_bytes: 32 << 20,
-        in_flight: 8,
+        in_flight,
         timing: if is_awaited(config, sink) { lane::Timing::awaited() } else { lane::Timing::default() },
     }
 }

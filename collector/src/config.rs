@@ -162,21 +162,36 @@ pub struct Sink {
     /// Age at which records go.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention: Option<Interval>,
-    /// store: bytes on disk.
+    /// store: bytes on disk; file: bytes of a file before it is rotated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_bytes: Option<Size>,
-    /// otlp: URL of the receiver.
+    /// otlp, loki: URL of the receiver.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
     /// otlp: transport.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
-    /// otlp: compression of requests.
+    /// otlp: compression of requests; file: of rotated files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compression: Option<Compression>,
-    /// otlp: extra headers of every request.
+    /// otlp, loki: extra headers of every request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub headers: Option<BTreeMap<String, String>>,
+    /// loki: the tenant, as `X-Scope-OrgID`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// loki: what the labels of a stream are called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label_names: Option<LabelNames>,
+    /// file: where it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// file: age at which it is rotated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Interval>,
+    /// file: rotated files that stay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_files: Option<usize>,
     /// elasticsearch: URLs of its nodes, or of what stands before them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Vec<String>>,
@@ -189,19 +204,19 @@ pub struct Sink {
     /// elasticsearch: install templates and lifecycle.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub templates: Option<bool>,
-    /// elasticsearch: user of basic authentication.
+    /// elasticsearch, loki: user of basic authentication.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
-    /// elasticsearch: its password.
+    /// elasticsearch, loki: its password.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<String>,
     /// elasticsearch: an API key, as base64 of `id:key`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_key_file: Option<String>,
-    /// elasticsearch, otlp: a bearer token.
+    /// elasticsearch, otlp, loki: a bearer token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<String>,
-    /// elasticsearch, otlp: TLS of https endpoints.
+    /// elasticsearch, otlp, loki: TLS of https endpoints.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<ClientTls>,
 }
@@ -265,6 +280,21 @@ pub enum SinkKind {
     Elasticsearch,
     /// Another OTLP receiver.
     Otlp,
+    /// Grafana Loki.
+    Loki,
+    /// A file on this machine.
+    File,
+}
+
+/// What the labels of a stream in Loki are called.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LabelNames {
+    /// `k8s_cluster_name`, `k8s_namespace_name`, `k8s_pod_name`, `k8s_container_name`.
+    #[default]
+    Otel,
+    /// `cluster`, `namespace`, `pod`, `container`.
+    Promtail,
 }
 
 impl SinkKind {
@@ -274,6 +304,8 @@ impl SinkKind {
             Self::Store => "store",
             Self::Elasticsearch => "elasticsearch",
             Self::Otlp => "otlp",
+            Self::Loki => "loki",
+            Self::File => "file",
         }
     }
 }

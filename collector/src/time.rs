@@ -1,7 +1,15 @@
 //! Times as RFC 3339 writes them, with nanoseconds.
 
+use sonde_wire::view::RecordView;
+
 /// Seconds of a day.
 const DAY: i64 = 86_400;
+
+/// A record's time: the source's, else when it was observed, else when we received it.
+pub fn of_record(record: &RecordView<'_>, received: u64) -> u64 {
+    let times = [record.time_unix_nano, record.observed_time_unix_nano, received];
+    times.into_iter().find(|time| *time != 0).unwrap_or(0)
+}
 
 /// `2026-11-20T18:45:50.123456789Z` for Unix nanoseconds. The range of `u64` ends in the year 2554.
 pub fn format(unix_nano: u64) -> String {

@@ -22,18 +22,31 @@ pub fn get(port: u16, path: &str) -> anyhow::Result<Answer> {
     send(port, "GET", path, "")
 }
 
+/// GET with one more header.
+///
+/// # Errors
+/// No connection, or no HTTP answer.
+pub fn get_as(port: u16, path: &str, header: &str) -> anyhow::Result<Answer> {
+    call(port, &format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n{header}\r\n\r\n"))
+}
+
 /// Any request to `127.0.0.1:port`, with a JSON body where there is one.
 ///
 /// # Errors
 /// No connection, or no HTTP answer.
 pub fn send(port: u16, method: &str, path: &str, json: &str) -> anyhow::Result<Answer> {
+    let head = if json.is_empty() {
+        String::new()
+    } else {
+        format!("Content-Type: application/json\r\nContent-Length: {}\r\n", json.len())
+    };
+    call(port, &format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\n{head}\r\n{json}"))
+}
+
+fn call(port: u16, request: &str) -> anyhow::Result<Answer> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).with_context(|| format!("connect to {port}"))?;
     stream.set_read_timeout(Some(Duration::from_secs(120)))?;
-    write!(stream, "{method} {path} HTTP/1.0\r\nHost: localhost\r\n")?;
-    if !json.is_empty() {
-        write!(stream, "Content-Type: application/json\r\nContent-Length: {}\r\n", json.len())?;
-    }
-    write!(stream, "\r\n{json}")?;
+    stream.write_all(request.as_bytes())?;
     let mut body = BufReader::new(stream);
     let mut line = String::new();
     body.read_line(&mut line)?;

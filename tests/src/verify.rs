@@ -1,5 +1,6 @@
 //! The verifier: a program in another language that shares no code with the agent or the collector.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -10,10 +11,22 @@ use anyhow::bail;
 /// # Errors
 /// What differs, as the verifier prints it.
 pub fn verify(trees: &[PathBuf], http_port: u16) -> anyhow::Result<String> {
+    against(trees, format!("http://127.0.0.1:{http_port}/api/v1/logs?limit=0").as_ref())
+}
+
+/// The same with an export that is a file of the API's lines.
+///
+/// # Errors
+/// What differs, as the verifier prints it.
+pub fn verify_file(trees: &[PathBuf], export: &Path) -> anyhow::Result<String> {
+    against(trees, export.as_os_str())
+}
+
+fn against(trees: &[PathBuf], export: &OsStr) -> anyhow::Result<String> {
     let mut command = Command::new("python3");
     command.arg(crate::root().join("tests/verify.py"));
     command.arg("--logs").args(trees).args(["--unfinished", "require"]);
-    command.arg("--export").arg(format!("http://127.0.0.1:{http_port}/api/v1/logs?limit=0"));
+    command.arg("--export").arg(export);
     let out = command.output()?;
     let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     if !out.status.success() {

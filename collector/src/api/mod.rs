@@ -28,7 +28,7 @@ mod body;
 mod logs;
 pub mod metrics;
 mod params;
-mod record;
+pub(crate) mod record;
 mod tail;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,9 @@
 //! Destinations beside the embedded store.
 
 pub mod elasticsearch;
+pub mod file;
 mod login;
+pub mod loki;
 pub mod otlp;
 #[cfg(test)]
 mod stub;
@@ -15,6 +17,8 @@ use sonde_daemon::secret::SecretError;
 use sonde_daemon::tls::TlsError;
 
 use self::elasticsearch::Elasticsearch;
+use self::file::Files;
+use self::loki::Loki;
 use self::otlp::Otlp;
 use crate::config::{self, SinkKind};
 use crate::deliver::{Batch, Sink, Trouble};
@@ -46,6 +50,10 @@ pub enum Destination {
     Elasticsearch(Elasticsearch),
     /// Another OTLP receiver.
     Otlp(Otlp),
+    /// Grafana Loki.
+    Loki(Loki),
+    /// A file on this machine.
+    File(Files),
 }
 
 impl Destination {
@@ -58,7 +66,18 @@ impl Destination {
             SinkKind::Store => None,
             SinkKind::Elasticsearch => Some(Self::Elasticsearch(Elasticsearch::build(sink, data_dir)?)),
             SinkKind::Otlp => Some(Self::Otlp(Otlp::build(sink)?)),
+            SinkKind::Loki => Some(Self::Loki(Loki::build(sink)?)),
+            SinkKind::File => Some(Self::File(Files::build(sink))),
         })
+    }
+
+    /// How many batches may be under way at a time: one where the order counts.
+    pub fn in_flight(&self) -> u32 {
+        match self {
+            Self::Elasticsearch(_) | Self::Otlp(_) => 8,
+            Self::Loki(_) => loki::IN_FLIGHT,
+            Self::File(_) => file::IN_FLIGHT,
+        }
     }
 }
 
@@ -67,6 +86,8 @@ impl Sink for Destination {
         match self {
             Self::Elasticsearch(sink) => sink.deliver(batch).await,
             Self::Otlp(sink) => sink.deliver(batch).await,
+            Self::Loki(sink) => sink.deliver(batch).await,
+            Self::File(sink) => sink.deliver(batch).await,
         }
     }
 
@@ -74,6 +95,8 @@ impl Sink for Destination {
         match self {
             Self::Elasticsearch(sink) => sink.forwards(),
             Self::Otlp(sink) => sink.forwards(),
+            Self::Loki(sink) => sink.forwards(),
+            Self::File(sink) => sink.forwards(),
         }
     }
 }

@@ -30,6 +30,7 @@ use crate::store::tests::{Line, request};
 /// A request as it came.
 #[derive(Clone, Debug)]
 pub struct Seen {
+    pub path: String,
     pub headers: HeaderMap,
     pub body: Bytes,
 }
@@ -87,7 +88,8 @@ pub async fn serve(two: bool, answer: impl FnMut(Seen) -> Act + Send + 'static) 
                 async move {
                     let (parts, body) = request.into_parts();
                     let body = body.collect().await.unwrap().to_bytes();
-                    let act = (answer.lock().unwrap())(Seen { headers: parts.headers, body });
+                    let path = parts.uri.path().to_owned();
+                    let act = (answer.lock().unwrap())(Seen { path, headers: parts.headers, body });
                     match act {
                         Act::Answer(..) | Act::Endless => Ok::<_, Infallible>(response(act)),
                         Act::Drop => {

@@ -49,7 +49,7 @@ mod origin;
 mod pending;
 mod query;
 mod rebuild;
-mod record;
+pub(crate) mod record;
 mod row;
 mod seen;
 mod slice;

@@ -8,8 +8,8 @@ use sonde_daemon::client::otlp;
 use sonde_daemon::config::Problems;
 use sonde_daemon::units::Size;
 
-use crate::config::{Config, Sink, SinkKind, WhenBehind};
-use crate::sinks::elasticsearch;
+use crate::config::{Compression, Config, Sink, SinkKind, WhenBehind};
+use crate::sinks::{elasticsearch, loki};
 
 /// All sinks.
 pub fn validate(config: &Config, problems: &mut Problems) {
@@ -47,6 +47,8 @@ pub fn validate(config: &Config, problems: &mut Problems) {
             SinkKind::Store => {}
             SinkKind::Elasticsearch => validate_elasticsearch(sink, &key, problems),
             SinkKind::Otlp => validate_otlp(sink, &key, problems),
+            SinkKind::Loki => validate_loki(sink, &key, problems),
+            SinkKind::File => validate_file(config, number, &key, problems),
         }
     }
     let second = config.sinks.iter().enumerate().filter(|(_, sink)| sink.kind == SinkKind::Store).nth(1);
@@ -63,23 +65,28 @@ pub fn validate(config: &Config, problems: &mut Problems) {
 
 /// Keys that say nothing to a sink of this type.
 fn validate_keys(sink: &Sink, key: &impl Fn(&str) -> String, problems: &mut Problems) {
-    use SinkKind::{Elasticsearch, Otlp, Store};
-    let keys: [(&str, bool, &[SinkKind]); 15] = [
+    use SinkKind::{Elasticsearch, File, Loki, Otlp, Store};
+    let keys: [(&str, bool, &[SinkKind]); 20] = [
         ("retention", sink.retention.is_some(), &[Store, Elasticsearch]),
-        ("max_bytes", sink.max_bytes.is_some(), &[Store]),
-        ("endpoint", sink.endpoint.is_some(), &[Otlp]),
+        ("max_bytes", sink.max_bytes.is_some(), &[Store, File]),
+        ("path", sink.path.is_some(), &[File]),
+        ("max_age", sink.max_age.is_some(), &[File]),
+        ("max_files", sink.max_files.is_some(), &[File]),
+        ("tenant", sink.tenant.is_some(), &[Loki]),
+        ("label_names", sink.label_names.is_some(), &[Loki]),
+        ("endpoint", sink.endpoint.is_some(), &[Otlp, Loki]),
         ("protocol", sink.protocol.is_some(), &[Otlp]),
-        ("compression", sink.compression.is_some(), &[Otlp]),
-        ("headers", sink.headers.is_some(), &[Otlp]),
+        ("compression", sink.compression.is_some(), &[Otlp, File]),
+        ("headers", sink.headers.is_some(), &[Otlp, Loki]),
         ("endpoints", sink.endpoints.is_some(), &[Elasticsearch]),
         ("layout", sink.layout.is_some(), &[Elasticsearch]),
         ("data_stream", sink.data_stream.is_some(), &[Elasticsearch]),
         ("templates", sink.templates.is_some(), &[Elasticsearch]),
-        ("username", sink.username.is_some(), &[Elasticsearch]),
-        ("password_file", sink.password_file.is_some(), &[Elasticsearch]),
+        ("username", sink.username.is_some(), &[Elasticsearch, Loki]),
+        ("password_file", sink.password_file.is_some(), &[Elasticsearch, Loki]),
         ("api_key_file", sink.api_key_file.is_some(), &[Elasticsearch]),
-        ("token_file", sink.token_file.is_some(), &[Elasticsearch, Otlp]),
-        ("tls", sink.tls.is_some(), &[Elasticsearch, Otlp]),
+        ("token_file", sink.token_file.is_some(), &[Elasticsearch, Otlp, Loki]),
+        ("tls", sink.tls.is_some(), &[Elasticsearch, Otlp, Loki]),
     ];
     for (name, given, kinds) in keys {
         if given && !kinds.contains(&sink.kind) {
@@ -103,19 +110,7 @@ fn validate_elasticsearch(sink: &Sink, key: &impl Fn(&str) -> String, problems: 
             problems.add(key(&format!("endpoints[{number}]")), error.to_string(), "");
         }
     }
-    let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
-    if given(&sink.username) != given(&sink.password_file) {
-        let missing = if given(&sink.username) { "password_file" } else { "username" };
-        problems.add(key(missing), "is empty", "both username and password_file, or neither");
-    }
-    let ways = [&sink.username, &sink.api_key_file, &sink.token_file];
-    if ways.into_iter().filter(|way| given(way)).count() > 1 {
-        problems.add(
-            key("username"),
-            "is one of several ways to log in",
-            "username, api_key_file or token_file",
-        );
-    }
+    validate_login(sink, key, problems);
     let stream = sink.data_stream.clone().unwrap_or_default();
     for (name, part) in [("dataset", &stream.dataset), ("namespace", &stream.namespace)] {
         // What Elasticsearch asks of the parts of a data stream's name.
@@ -139,7 +134,16 @@ fn validate_otlp(sink: &Sink, key: &impl Fn(&str) -> String, problems: &mut Prob
             Err(error) => problems.add(key("endpoint"), error.to_string(), ""),
         },
     }
-    let token = sink.token_file.as_ref().is_some_and(|file| !file.is_empty());
+    validate_headers(sink, key, problems);
+}
+
+fn validate_headers(sink: &Sink, key: &impl Fn(&str) -> String, problems: &mut Problems) {
+    let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    let set = [
+        (header::AUTHORIZATION.as_str(), "token_file", given(&sink.token_file)),
+        (header::AUTHORIZATION.as_str(), "username", given(&sink.username)),
+        ("x-scope-orgid", "tenant", given(&sink.tenant)),
+    ];
     for (name, value) in sink.headers.iter().flatten() {
         let path = key(&format!("headers.{name}"));
         let Ok(parsed) = name.to_ascii_lowercase().parse::<HeaderName>() else {
@@ -148,9 +152,9 @@ fn validate_otlp(sink: &Sink, key: &impl Fn(&str) -> String, problems: &mut Prob
         };
         if otlp::OWN_HEADERS.contains(&parsed.as_str()) {
             problems.add(path, "is set by the collector itself", "another header");
-        } else if parsed == header::AUTHORIZATION && token {
-            let others = key("token_file");
-            problems.add_between(path, &[others.as_str()], "is set by token_file", "one of the two");
+        } else if let Some((_, other, _)) = set.iter().find(|(name, _, given)| parsed == *name && *given) {
+            let others = key(other);
+            problems.add_between(path, &[others.as_str()], format!("is set by {other}"), "one of the two");
         } else if HeaderValue::from_str(value).is_err() {
             problems.add(path, "has a value that cannot be a header's", "printable ASCII");
         }
@@ -169,5 +173,68 @@ fn validate_tls(sink: &Sink, plain: bool, key: &impl Fn(&str) -> String, problem
     if tls.cert_file.is_empty() != tls.key_file.is_empty() {
         let missing = if tls.cert_file.is_empty() { "tls.cert_file" } else { "tls.key_file" };
         problems.add(key(missing), "is missing", "cert_file and key_file together");
+    }
+}
+
+/// One way to log in, and whole.
+fn validate_login(sink: &Sink, key: &impl Fn(&str) -> String, problems: &mut Problems) {
+    let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    if given(&sink.username) != given(&sink.password_file) {
+        let missing = if given(&sink.username) { "password_file" } else { "username" };
+        problems.add(key(missing), "is empty", "both username and password_file, or neither");
+    }
+    let ways = [&sink.username, &sink.api_key_file, &sink.token_file];
+    if ways.into_iter().filter(|way| given(way)).count() > 1 {
+        problems.add(
+            key("username"),
+            "is one of several ways to log in",
+            "username, api_key_file or token_file",
+        );
+    }
+}
+
+fn validate_loki(sink: &Sink, key: &impl Fn(&str) -> String, problems: &mut Problems) {
+    match sink.endpoint.as_deref().unwrap_or_default() {
+        "" => problems.add(key("endpoint"), "is empty", "a URL such as `http://127.0.0.1:3100`"),
+        url => match loki::endpoint(url) {
+            Ok(endpoint) => validate_tls(sink, !endpoint.tls, key, problems),
+            Err(error) => problems.add(key("endpoint"), error.to_string(), ""),
+        },
+    }
+    if sink.tenant.as_ref().is_some_and(|tenant| HeaderValue::from_str(tenant).is_err()) {
+        problems.add(key("tenant"), "cannot be a header's value", "printable ASCII");
+    }
+    validate_login(sink, key, problems);
+    validate_headers(sink, key, problems);
+}
+
+fn validate_file(config: &Config, number: usize, key: &impl Fn(&str) -> String, problems: &mut Problems) {
+    let Some(sink) = config.sinks.get(number) else { return };
+    let path = sink.path.clone().unwrap_or_default();
+    if path.as_os_str().is_empty() {
+        problems.add(key("path"), "is empty", "a file such as `/var/log/sonde/records.ndjson`");
+    } else if !path.is_absolute() || path.file_name().is_none() || path.to_string_lossy().ends_with('/') {
+        let what = format!("`{}` is not the whole path of a file", path.display());
+        problems.add(key("path"), what, "one such as `/var/log/sonde/records.ndjson`");
+    } else if path.starts_with(&config.data_dir) {
+        let what = format!("`{}` is inside data_dir", path.display());
+        problems.add_between(key("path"), &["data_dir"], what, "another place");
+    } else if let Some(other) = config.sinks[..number].iter().position(|other| other.path == sink.path) {
+        let others = format!("sinks[{other}].path");
+        problems.add_between(
+            key("path"),
+            &[others.as_str()],
+            "is the file of another sink",
+            "files that differ",
+        );
+    }
+    if sink.compression == Some(Compression::Auto) {
+        problems.add(key("compression"), "`auto` says nothing of a file", "none, gzip or zstd");
+    }
+    if sink.max_age.is_some_and(|age| age.0.as_secs() < 60) {
+        problems.add(key("max_age"), "is too short", "at least 60s");
+    }
+    if sink.max_files.is_some_and(|files| files > 10_000) {
+        problems.add(key("max_files"), "is too many", "at most 10000");
     }
 }

@@ -28,6 +28,8 @@ sinks:
     password_file: \"\"
     api_key_file: \"\"
     tls: {ca_file: \"\"}
+  - {name: loki, type: loki, endpoint: \"http://127.0.0.1:3100\", tenant: \"\", label_names: otel}
+  - {name: file, type: file, path: /var/log/records.ndjson, max_bytes: 1GiB, max_files: 3, compression: zstd}
   - {name: next, type: otlp, endpoint: \"http://127.0.0.1:14317\", protocol: grpc}
 ";
     assert_eq!(problems(example), []);
@@ -77,6 +79,100 @@ fn each_mistake_is_said() {
         ("sinks: [{name: a, endpoints: [\"http://x\"]}]", "sinks[0].endpoints", "says nothing"),
         ("sinks: [{name: a, when_behind: skip}]", "sinks[0].when_behind", "never skipped"),
         ("sinks: [{name: a, max_lag_bytes: 20GiB}]", "sinks[0].max_lag_bytes", "more than"),
+        ("sinks: [{name: a, type: otlp}]", "sinks[0].endpoint", "is empty"),
+        ("sinks: [{name: a, type: otlp, endpoint: x}]", "sinks[0].endpoint", "`x`"),
+        ("sinks: [{name: a, type: otlp, endpoint: \"http://x\", protocol: udp}]", "sinks[0].protocol", "udp"),
+        (
+            "sinks: [{name: a, type: otlp, endpoint: \"http://x\", compression: lz4}]",
+            "sinks[0].compression",
+            "lz4",
+        ),
+        (
+            "sinks: [{name: a, type: otlp, endpoint: \"http://x\", retention: 1d}]",
+            "sinks[0].retention",
+            "says nothing",
+        ),
+        (
+            "sinks: [{name: a, type: otlp, endpoint: \"http://x\", endpoints: [y]}]",
+            "sinks[0].endpoints",
+            "type otlp",
+        ),
+        (
+            "sinks: [{name: a, type: otlp, endpoint: \"http://x\", headers: {te: x}}]",
+            "sinks[0].headers.te",
+            "by the collector",
+        ),
+        (
+            "sinks: [{name: a, type: otlp, endpoint: \"http://x\", headers: {a b: x}}]",
+            "sinks[0].headers.a b",
+            "name",
+        ),
+        (
+            "sinks: [{name: a, type: otlp, endpoint: \"http://x\", token_file: t, headers: {Authorization: x}}]",
+            "sinks[0].headers.Authorization",
+            "token_file",
+        ),
+        (
+            "sinks: [{name: a, type: otlp, endpoint: \"http://x\", tls: {ca_file: c}}]",
+            "sinks[0].tls",
+            "http://",
+        ),
+        (
+            "sinks: [{name: a, type: otlp, endpoint: \"https://x\", tls: {cert_file: c}}]",
+            "sinks[0].tls.key_file",
+            "missing",
+        ),
+        ("sinks: [{name: a, type: loki}]", "sinks[0].endpoint", "is empty"),
+        ("sinks: [{name: a, type: loki, endpoint: \"ftp://x\"}]", "sinks[0].endpoint", "ftp"),
+        (
+            "sinks: [{name: a, type: loki, endpoint: \"http://x\", label_names: own}]",
+            "sinks[0].label_names",
+            "own",
+        ),
+        (
+            "sinks: [{name: a, type: loki, endpoint: \"http://x\", tenant: \"a\\nb\"}]",
+            "sinks[0].tenant",
+            "header",
+        ),
+        (
+            "sinks: [{name: a, type: loki, endpoint: \"http://x\", username: u}]",
+            "sinks[0].password_file",
+            "is empty",
+        ),
+        (
+            "sinks: [{name: a, type: loki, endpoint: \"http://x\", tenant: t, headers: {X-Scope-OrgID: b}}]",
+            "sinks[0].headers.X-Scope-OrgID",
+            "set by tenant",
+        ),
+        (
+            "sinks: [{name: a, type: loki, endpoint: \"http://x\", protocol: http}]",
+            "sinks[0].protocol",
+            "type loki",
+        ),
+        (
+            "sinks: [{name: a, type: loki, endpoint: \"http://x\", tls: {ca_file: c}}]",
+            "sinks[0].tls",
+            "http://",
+        ),
+        ("sinks: [{name: a, type: file}]", "sinks[0].path", "is empty"),
+        ("sinks: [{name: a, type: file, path: x.ndjson}]", "sinks[0].path", "x.ndjson"),
+        ("sinks: [{name: a, type: file, path: /x/}]", "sinks[0].path", "/x/"),
+        ("{data_dir: /d, sinks: [{name: a, type: file, path: /d/x}]}", "sinks[0].path", "data_dir"),
+        (
+            "sinks: [{name: a, type: file, path: /x}, {name: b, type: file, path: /x}]",
+            "sinks[1].path",
+            "another sink",
+        ),
+        ("sinks: [{name: a, type: file, path: /x, compression: auto}]", "sinks[0].compression", "auto"),
+        ("sinks: [{name: a, type: file, path: /x, max_age: 1s}]", "sinks[0].max_age", "short"),
+        ("sinks: [{name: a, type: file, path: /x, max_files: 10001}]", "sinks[0].max_files", "many"),
+        ("sinks: [{name: a, type: file, path: /x, max_bytes: 1KiB}]", "sinks[0].max_bytes", "small"),
+        ("sinks: [{name: a, type: file, path: /x, tenant: a}]", "sinks[0].tenant", "type file"),
+        (
+            "sinks: [{name: a, type: file, path: /x, endpoint: \"http://x\"}]",
+            "sinks[0].endpoint",
+            "type file",
+        ),
         ("sinks: [{name: a, type: elasticsearch}]", "sinks[0].endpoints", "is empty"),
         ("sinks: [{name: a, type: elasticsearch, endpoints: [x]}]", "sinks[0].endpoints[0]", "`x`"),
         (

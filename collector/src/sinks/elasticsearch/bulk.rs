@@ -11,8 +11,9 @@ use flate2::write::GzEncoder;
 use sonde_wire::attrs::keys;
 use sonde_wire::view::{AnyValueView, LogsRequest, RecordView};
 
-use super::document::{self, Writer};
+use super::document::Writer;
 use crate::deliver::batch::{State, Unit};
+use crate::time;
 
 /// Bytes of a body before compression. Servers take 100 MiB by default, some proxies one.
 pub const BYTES: usize = 4 << 20;
@@ -84,7 +85,7 @@ pub fn encode(
                     writer.write(
                         &record,
                         common,
-                        document::unix_nano(&record, unit.received_unix_nano),
+                        time::of_record(&record, unit.received_unix_nano),
                         &mut line,
                     );
                     line.push(b'\n');
@@ -113,7 +114,7 @@ pub fn encode(
 ///
 /// A record without a uid is named by its place in this collector's queue.
 pub fn id(record: &RecordView<'_>, unit: &Unit, number: usize, collector: &str) -> String {
-    let millis = document::unix_nano(record, unit.received_unix_nano) / 1_000_000;
+    let millis = time::of_record(record, unit.received_unix_nano) / 1_000_000;
     match record.uid() {
         Some(uid) => {
             let millis = if is_stamped(record) { millis } else { 0 };

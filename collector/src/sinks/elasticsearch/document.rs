@@ -75,12 +75,6 @@ pub fn dataset(layout: Layout, stream: &DataStream) -> String {
     }
 }
 
-/// A record's time: the source's, else when it was observed, else when we received it.
-pub fn unix_nano(record: &RecordView<'_>, received: u64) -> u64 {
-    let times = [record.time_unix_nano, record.observed_time_unix_nano, received];
-    times.into_iter().find(|time| *time != 0).unwrap_or(0)
-}
-
 fn write_ids(record: &RecordView<'_>, starts: [&[u8]; 2], end: &[u8], out: &mut Vec<u8>) {
     let ids = [record.trace_id.as_ref().map(|id| &id[..]), record.span_id.as_ref().map(|id| &id[..])];
     for (start, id) in starts.into_iter().zip(ids) {

@@ -379,7 +379,7 @@ async fn what_is_no_otlp_receiver_costs_no_record() {
             let way = Way::new(dir.path(), otlp.unwrap(), "", 1);
             way.queue.append(frame(&large(0), Codec::Zstd)).await.unwrap();
             let numbers = Arc::clone(way.lane.numbers());
-            for _ in 0..500 {
+            for _ in 0..6000 {
                 if numbers.retries().values().sum::<u64>() >= 2 {
                     break;
                 }

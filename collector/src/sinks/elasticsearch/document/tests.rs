@@ -43,7 +43,7 @@ fn document(layout: Layout, resource: Vec<KeyValue>, record: LogRecord) -> Value
     let record = scope.records().next().unwrap();
     let writer = Writer::new(layout, &DataStream::default());
     let mut out = Vec::new();
-    writer.write(&record, &writer.common(&resource, &scope), unix_nano(&record, 1), &mut out);
+    writer.write(&record, &writer.common(&resource, &scope), crate::time::of_record(&record, 1), &mut out);
     assert!(!out.contains(&b'\n'), "one line");
     serde_json::from_slice(&out).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&out)))
 }

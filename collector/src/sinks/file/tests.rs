@@ -1,0 +1,310 @@
+//! The file against disks that fill up, fail and crash, and against others who move it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+use crate::config::{Compression, SinkKind};
+use crate::queue::Codec;
+use crate::sinks::stub::{Random, Way, dead_letters, frame};
+use crate::store::tests::Line;
+use sonde_daemon::units::{Interval, Size};
+
+fn sink(path: &Path) -> config::Sink {
+    config::Sink {
+        name: "next".to_owned(),
+        kind: SinkKind::File,
+        path: Some(path.to_owned()),
+        ..config::Sink::default()
+    }
+}
+
+/// Every file of the sink, oldest first, decompressed.
+fn files(dir: &Path) -> Vec<(PathBuf, String)> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    // The file of now comes last.
+    paths.sort_by_key(|path| (path.ends_with("out.ndjson"), path.clone()));
+    let read = |path: &Path| {
+        let mut text = String::new();
+        let file = File::open(path).unwrap();
+        match path.extension().unwrap().to_str().unwrap() {
+            "gz" => flate2::read::GzDecoder::new(file).read_to_string(&mut text).unwrap(),
+            "zst" => zstd::stream::read::Decoder::new(file).unwrap().read_to_string(&mut text).unwrap(),
+            _ => { file }.read_to_string(&mut text).unwrap(),
+        };
+        text
+    };
+    paths
+        .into_iter()
+        .map(|path| {
+            let text = read(&path);
+            (path, text)
+        })
+        .collect()
+}
+
+fn bodies(text: &str) -> Vec<String> {
+    text.lines()
+        .map(|line| {
+            let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            line["body"].as_str().unwrap().to_owned()
+        })
+        .collect()
+}
+
+fn lines(range: std::ops::Range<u64>) -> Vec<Line> {
+    range.map(|n| Line::new(n + 1, 1, n, &format!("line {n} {}", "x".repeat(200)))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_record_is_a_line_as_the_api_gives_it_and_in_the_order_of_the_queue() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("made/on/the/way/out.ndjson");
+    let way = Way::new(dir.path(), Files::build(&sink(&path)), "east", IN_FLIGHT);
+    for first in (0..200).step_by(20) {
+        way.queue.append(frame(&lines(first..first + 20), Codec::Zstd)).await.unwrap();
+    }
+    way.settled().await;
+    assert_eq!(way.counts(), [200, 0, 0]);
+    way.stop().await;
+    let text = fs::read_to_string(&path).unwrap();
+    assert_eq!(bodies(&text), lines(0..200).into_iter().map(|line| line.body).collect::<Vec<_>>());
+    let first: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    let expected = serde_json::json!({
+        "time": "1970-01-01T00:00:00.000000001Z", "severity": "INFO", "cluster": "east", "node": null,
+        "namespace": "ns-1", "pod": "pod-1", "container": null, "stream": "stdout",
+        "body": lines(0..1)[0].body, "uid": format!("01{}{:012x}", "5a".repeat(9), 0), "attributes": {"app": "x"},
+    });
+    assert_eq!(first, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_rotated_by_size_compressed_and_the_newest_stay() {
+    for (compression, end) in [(Compression::None, ""), (Compression::Gzip, "gz"), (Compression::Zstd, "zst")]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("logs/out.ndjson");
+        let sink = config::Sink {
+            max_bytes: Some(Size(20_000)),
+            max_files: Some(3),
+            compression: Some(compression),
+            ..sink(&path)
+        };
+        let way = Way::new(dir.path(), Files::build(&sink), "", IN_FLIGHT);
+        // Somebody else's, whatever it is called.
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let foreign = ["out.ndjson.old", "out.ndjson.20261121T070000Z-00x", "other.20261121T070000Z-000"];
+        foreign.iter().for_each(|name| fs::write(path.with_file_name(name), "{}\n").unwrap());
+        for first in (0..400).step_by(20) {
+            way.queue.append(frame(&lines(first..first + 20), Codec::Zstd)).await.unwrap();
+            way.settled().await;
+        }
+        way.stop().await;
+        for name in foreign {
+            fs::remove_file(path.with_file_name(name)).unwrap();
+        }
+        let files = files(path.parent().unwrap());
+        assert_eq!(files.len(), 4, "{files:?}");
+        for (rotated, text) in &files[..3] {
+            let name = rotated.file_name().unwrap().to_str().unwrap();
+            assert!(name.ends_with(end), "{name}");
+            assert!(text.len() <= 20_000 && text.len() > 5_000, "{}", text.len());
+        }
+        let kept: Vec<String> = files.iter().flat_map(|(_, text)| bodies(text)).collect();
+        let all: Vec<String> = lines(0..400).into_iter().map(|line| line.body).collect();
+        assert!(kept.len() > 100 && all.ends_with(&kept), "the newest, none twice, in order");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_file_is_rotated_at_the_next_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("logs/out.ndjson");
+    let sink = config::Sink { max_age: Some(Interval(Duration::from_millis(300))), ..sink(&path) };
+    let way = Way::new(dir.path(), Files::build(&sink), "", IN_FLIGHT);
+    way.queue.append(frame(&lines(0..10), Codec::Zstd)).await.unwrap();
+    way.settled().await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    way.queue.append(frame(&lines(10..20), Codec::Zstd)).await.unwrap();
+    way.settled().await;
+    way.stop().await;
+    let counts: Vec<usize> =
+        files(path.parent().unwrap()).iter().map(|(_, text)| text.lines().count()).collect();
+    assert_eq!(counts, [10, 10]);
+}
+
+/// A disk that has so much room, and that fails by chance.
+struct Bad {
+    random: Random,
+    failures: Arc<Mutex<BTreeMap<&'static str, u32>>>,
+}
+
+impl Bad {
+    fn fails(&mut self, what: &'static str) -> bool {
+        let fails = self.random.pick(3) == 0;
+        if fails {
+            *self.failures.lock().unwrap().entry(what).or_default() += 1;
+        }
+        fails
+    }
+}
+
+impl Disk for Bad {
+    fn write(&mut self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
+        use std::io::Write;
+        if self.fails("full") {
+            file.write_all(&bytes[..bytes.len() / 2])?;
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        file.write_all(bytes)
+    }
+
+    fn sync(&mut self, file: &File) -> io::Result<()> {
+        if self.fails("fsync") {
+            return Err(io::Error::other("input/output error"));
+        }
+        file.sync_data()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_disk_that_is_full_or_fails_every_line_is_there_once_and_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("logs/out.ndjson");
+    let failures = Arc::default();
+    let bad = Bad { random: Random(0x9e37_79b9), failures: Arc::clone(&failures) };
+    // Not so small that a rotation within a batch that fails later writes the batch's beginning twice.
+    let sink = config::Sink { max_bytes: Some(Size(1 << 20)), ..sink(&path) };
+    let way = Way::new(dir.path(), Files::on(&sink, Box::new(bad)), "", IN_FLIGHT);
+    for first in (0..2000).step_by(20) {
+        way.queue.append(frame(&lines(first..first + 20), Codec::Zstd)).await.unwrap();
+    }
+    way.settled().await;
+    assert_eq!(way.counts(), [2000, 0, 0]);
+    let retries = way.lane.numbers().retries();
+    way.stop().await;
+    assert!(retries["disk_full"] > 0 && retries["disk"] > 0, "{retries:?} {:?}", failures.lock().unwrap());
+    let all: Vec<String> = files(path.parent().unwrap()).iter().flat_map(|(_, text)| bodies(text)).collect();
+    assert_eq!(all, lines(0..2000).into_iter().map(|line| line.body).collect::<Vec<_>>());
+    assert!(dead_letters(dir.path()).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_moved_away_is_begun_anew_and_one_of_somebody_else_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("out.ndjson");
+    let way = Way::new(dir.path(), Files::build(&sink(&path)), "", IN_FLIGHT);
+    way.queue.append(frame(&lines(0..10), Codec::Zstd)).await.unwrap();
+    way.settled().await;
+    fs::rename(&path, dir.path().join("moved")).unwrap();
+    way.queue.append(frame(&lines(10..20), Codec::Zstd)).await.unwrap();
+    way.settled().await;
+    // A second writer on the same path waits.
+    let other = tempfile::tempdir().unwrap();
+    let second = Way::new(other.path(), Files::build(&sink(&path)), "", IN_FLIGHT);
+    second.queue.append(frame(&lines(20..30), Codec::Zstd)).await.unwrap();
+    let tried = |way: &Way| way.lane.numbers().retries().get("disk").copied().unwrap_or(0);
+    while tried(&second) < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    way.stop().await;
+    second.settled().await;
+    second.stop().await;
+    let count = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap().lines().count();
+    assert_eq!((count("moved"), count("out.ndjson")), (10, 20));
+    // Not ours: it stays as it is, and nothing is lost.
+    let foreign = dir.path().join("foreign");
+    fs::write(&foreign, "root:x:0:0").unwrap();
+    let third = tempfile::tempdir().unwrap();
+    let way = Way::new(third.path(), Files::build(&sink(&foreign)), "", IN_FLIGHT);
+    way.queue.append(frame(&lines(0..10), Codec::Zstd)).await.unwrap();
+    while tried(&way) < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(way.counts(), [0, 0, 0]);
+    way.stop().await;
+    assert_eq!(fs::read_to_string(&foreign).unwrap(), "root:x:0:0");
+}
+
+/// Writes records into the file at `path` as a process of its own would.
+fn append(path: &Path, range: std::ops::Range<u64>) {
+    let raw = crate::store::tests::request(&lines(range.clone()));
+    let records = usize::try_from(range.end - range.start).unwrap();
+    let unit = Unit {
+        position: crate::queue::Position::default(),
+        received_unix_nano: 1,
+        bytes: raw.into(),
+        first: 0,
+        records,
+        came: None,
+    };
+    let mut target = Target::new(target::Options::of(&sink(path)), Box::new(RealDisk));
+    write(&mut target, &[unit], &vec![State::Open; records]).unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    #[test]
+    fn whatever_a_crash_leaves_of_the_last_batch_the_lines_before_it_stay_and_all_are_whole(
+        cut in 0..5000_usize, holes in prop::collection::vec((0..5000_usize, 1..600_usize), 0..3), zeros in 0..5000_usize,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out.ndjson");
+        append(&path, 0..10);
+        let durable = fs::read(&path).unwrap();
+        append(&path, 10..25);
+        let mut torn = fs::read(&path).unwrap();
+        // Some of its blocks were not written, some of its end is missing.
+        for (at, len) in holes {
+            let at = (durable.len() + at).min(torn.len());
+            let end = (at + len).min(torn.len());
+            torn[at..end].fill(0);
+        }
+        torn.truncate((durable.len() + cut).min(torn.len()));
+        torn.resize(torn.len() + zeros, 0);
+        fs::write(&path, &torn).unwrap();
+        append(&path, 10..25);
+        let text = fs::read(&path).unwrap();
+        prop_assert!(text.starts_with(&durable));
+        let found = bodies(std::str::from_utf8(&text).unwrap());
+        let unique: BTreeSet<&String> = found.iter().collect();
+        prop_assert_eq!(unique.len(), 25, "each is there");
+        let again: Vec<String> = lines(10..25).into_iter().map(|line| line.body).collect();
+        prop_assert!(found.ends_with(&again));
+    }
+}
+
+#[test]
+fn a_compression_that_a_crash_ended_is_made_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("out.ndjson");
+    append(&path, 0..10);
+    let text = fs::read_to_string(&path).unwrap();
+    let name = |name: &str| dir.path().join(format!("out.ndjson.20261121T0700{name}"));
+    fs::write(name("00Z-000"), &text).unwrap();
+    fs::write(name("00Z-000.gz.tmp"), "half").unwrap();
+    fs::write(name("01Z-000"), &text).unwrap();
+    fs::write(name("01Z-000.gz"), "whole and durable").unwrap();
+    let mut target = Target::new(
+        target::Options::of(&config::Sink { compression: Some(Compression::Gzip), ..sink(&path) }),
+        Box::new(RealDisk),
+    );
+    target.begin().unwrap();
+    let names: BTreeSet<String> = fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let expected = ["out.ndjson", "out.ndjson.20261121T070000Z-000.gz", "out.ndjson.20261121T070001Z-000.gz"];
+    assert_eq!(names, expected.map(str::to_owned).into());
+    let mut unpacked = String::new();
+    flate2::read::GzDecoder::new(File::open(name("00Z-000.gz")).unwrap())
+        .read_to_string(&mut unpacked)
+        .unwrap();
+    assert_eq!(unpacked, text);
+}
