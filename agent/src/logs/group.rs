@@ -5,7 +5,12 @@
 //! one that is not begins one: a replay finds each record as it was, wherever its watermark lies.
 //!
 //! Memory: nothing for a lineage without a rule; with one, 2 x about 150 bytes and the extents, at most as many as
-//! [`super::join::most_extents`] a record (24 bytes each).
+//! [`super::join::most_extents`] a record (24 bytes each), whatever the lines hold: 12.3 KiB a container with `max_line` of 1 MiB, and
+//! that only where the two streams take turns 256 times within a record. The text of a record is in memory while it is sent, at most
+//! `max_line` of one record at a time.
+//!
+//! Cost without a rule: for each window, not each line, two looks at what is empty; for each line one branch on a flag that is
+//! the same for the whole window.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -77,6 +77,13 @@ impl<F: LogFs> Core<F> {
             hash: identity.hash,
         };
         let mut state = file.state(identity.head_len);
+        if file.bound == 0
+            && file.read.max(file.sent_below) == 0
+            && let Some(rule) = lineage.rule.as_ref().filter(|_| state.rules.is_empty())
+        {
+            // The rule that it will be read with: a state without one says that it was read without.
+            state.rules.push((0, rule.spec().to_owned()));
+        }
         if self.settings.wait_for_metadata && lineage.attributes.is_none() {
             // Nothing of it is read before its pod is known, which may want no logs: no later process may take what was
             // only seen for read.

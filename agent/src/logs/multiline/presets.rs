@@ -4,17 +4,17 @@
 //! each further line either goes on the record ([`Language::step`] gives the next phase) or begins the next one. What is
 //! common to all: a line that begins with white space goes on. A line that begins an exception's text (`java.lang.X: …`,
 //! `Traceback …`) goes on the record before only if that is one line so far and has a word such as `ERROR` or `INFO` in it
-//! ([`LEVELS`]): it was logged with it. Else the exception is a record of its own.
+//! ([`LEVELS`]): it was logged with it. Else the exception is a record of its own. For `auto`, which does not know whose lines
+//! they are, it must be one of [`SEVERE`], and what looks like a function's name must be a clear one.
 //!
 //! The shapes are those of `Throwable.printStackTrace` (OpenJDK), `traceback.print_exception` (CPython, PEP 3134 and 654),
 //! `runtime/traceback.go` (Go), `Exception.ToString` (.NET), `Error.stack` and `node_errors.cc` (Node.js), and `error.c` and
 //! `vm_backtrace.c` (Ruby, 2.5 to 3.4).
 
-/// Words that say that a line is one of a logger.
-const LEVELS: [&[u8]; 18] = [
-    b"trace",
-    b"debug",
-    b"info",
+/// Words that say that a line is one of a logger, beside [`SEVERE`].
+const LEVELS: [&[u8]; 6] = [b"trace", b"debug", b"info", b"inf", b"dbg", b"vrb"];
+/// Those of a line that an exception may come with.
+const SEVERE: [&[u8]; 12] = [
     b"warn",
     b"warning",
     b"error",
@@ -25,11 +25,8 @@ const LEVELS: [&[u8]; 18] = [
     b"crit",
     b"fail",
     b"exception",
-    b"inf",
     b"wrn",
     b"ftl",
-    b"dbg",
-    b"vrb",
 ];
 /// Bytes of a first line in which they are looked for.
 const LEVEL_WITHIN: usize = 512;
@@ -62,6 +59,8 @@ struct Line<'a> {
     indented: bool,
     /// An exception that begins here was logged with the line before.
     joins_head: bool,
+    /// Nobody said which language it is.
+    is_guess: bool,
 }
 
 struct Language {
@@ -114,7 +113,9 @@ impl Preset {
 
     /// Of a record that begins with this line.
     pub fn begin(self, text: &[u8]) -> State {
-        let mut state = State { is_logged: has_level(text), is_first: true, ..State::default() };
+        let is_severe = has_word(text, &SEVERE);
+        let is_logged = is_severe || (self.0.is_some() && has_word(text, &LEVELS));
+        let mut state = State { is_logged, is_first: true, ..State::default() };
         for (at, language) in LANGUAGES.iter().enumerate().filter(|(at, _)| self.has(*at)) {
             state.phases[at] = (language.head)(text);
         }
@@ -128,6 +129,7 @@ impl Preset {
             blank: text.iter().all(u8::is_ascii_whitespace),
             indented: text.first().is_some_and(u8::is_ascii_whitespace),
             joins_head: state.is_first && state.is_logged,
+            is_guess: self.0.is_none(),
         };
         let mut goes_on = false;
         for (at, language) in LANGUAGES.iter().enumerate().filter(|(at, _)| self.has(*at)) {
@@ -260,7 +262,8 @@ fn go(phase: Phase, line: Line<'_>) -> Option<Phase> {
         .then_some(Frames),
         _ => None,
     };
-    is_more.or_else(|| (line.joins_head && is_function(text)).then_some(Frames))
+    let is_stack = is_function(text) && (!line.is_guess || is_clear_function(text));
+    is_more.or_else(|| (line.joins_head && is_stack).then_some(Frames))
 }
 
 fn go_head(text: &[u8]) -> Phase {
@@ -304,6 +307,14 @@ fn is_function(text: &[u8]) -> bool {
     let dot = memchr::memchr(b'.', text);
     let starts = text.first().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_');
     starts && dot.is_some_and(|at| at + 1 < text.len()) && !text.ends_with(b".") && text.iter().all(is_part)
+}
+
+/// One that is not the name of a host or a file either: `main.run`, `net/http.(*conn).serve`, `github.com/acme/shop.Load`.
+fn is_clear_function(text: &[u8]) -> bool {
+    let last = text.rsplit(|byte| *byte == b'/').next().unwrap_or(text);
+    let behind = last.iter().position(|byte| *byte == b'.').and_then(|dot| last.get(dot + 1));
+    begins(last, &[b"main.", b"runtime.", b"testing."])
+        || behind.is_some_and(|byte| byte.is_ascii_uppercase() || *byte == b'(')
 }
 
 /// `rax    0x0`
@@ -351,7 +362,9 @@ fn node_head(text: &[u8]) -> Phase {
         digits > 0
             && text[..text.len() - digits].ends_with(b":")
             && !text.contains(&b' ')
-            && begins(text, &[b"/", b"node:", b"file://"])
+            && (text.starts_with(b"node:")
+                || (begins(text, &[b"/", b"file://"])
+                    && ends(&text[..text.len() - digits - 1], &[b"js", b"ts", b"jsx", b"tsx"])))
     };
     if is_error(text) {
         Phase::Frames
@@ -418,10 +431,16 @@ fn is_ruby_error(text: &[u8]) -> bool {
     let (name, rest) = text.split_at(len);
     let name = name.strip_suffix(b":").unwrap_or(name);
     let is_name = name.first().is_some_and(u8::is_ascii_uppercase)
-        && (ends(name, &[b"Error", b"Exception"]) || memchr::memmem::find(name, b"::").is_some());
+        && (ends(name, &[b"Error", b"Exception"]) || is_scoped(name));
     is_name
         && (rest.is_empty() || begins(rest, &[b" (", b": ", b" "]))
         && (len != name.len() || rest.starts_with(b" ("))
+}
+
+/// `ActiveRecord::RecordNotFound`, but not `FE80::1`.
+fn is_scoped(name: &[u8]) -> bool {
+    let mut ends = memchr::memmem::find_iter(name, b"::").peekable();
+    ends.peek().is_some() && ends.all(|at| name.get(at + 2).is_some_and(u8::is_ascii_uppercase))
 }
 
 /// `java.lang.IllegalStateException: text`, `System.ArgumentNullException`.
@@ -443,8 +462,8 @@ fn ends(text: &[u8], with: &[&[u8]]) -> bool {
     with.iter().any(|suffix| text.ends_with(suffix))
 }
 
-fn has_level(text: &[u8]) -> bool {
+fn has_word(text: &[u8], words: &[&[u8]]) -> bool {
     let text = text.get(..LEVEL_WITHIN).unwrap_or(text);
     text.split(|byte| !byte.is_ascii_alphanumeric())
-        .any(|word| LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level)))
+        .any(|word| words.iter().any(|of| word.eq_ignore_ascii_case(of)))
 }

@@ -488,6 +488,27 @@ fn a_record_that_is_open_when_its_file_is_emptied_or_its_pod_is_left_out_keeps_w
 }
 
 #[test]
+fn a_record_that_is_open_when_its_pod_is_deleted_is_sent_by_the_clock_from_the_file_that_is_held_open() {
+    let mut world = world();
+    world.disk.append(LIVE, (lines(&["#one", "  at x"]) + &entry(1, "stderr", "F", "#error")).as_bytes());
+    read(&mut world);
+    world.disk.remove(LIVE);
+    world.drain();
+    assert_eq!(bodies(&world), ["#one\n  at x"]);
+    assert_eq!(world.bodies("pod", "stderr"), ["#error"]);
+    nothing_is_lost(&world);
+    // One that an agent finds gone that was killed with the record open is lost, and counted.
+    let path = "ns_pet_uid2/app/0.log";
+    world.disk.append(path, lines(&["#two", "  at y"]).as_bytes());
+    read(&mut world);
+    world.disk.remove(path);
+    world.restart();
+    world.drain();
+    let bytes = lines(&["#two", "  at y"]).len() as u64;
+    assert_eq!((world.bodies("pet", "stdout"), world.lost(), pending(&world)), (vec![], bytes, 0));
+}
+
+#[test]
 fn a_limit_sheds_whole_records_and_a_replay_sends_what_was_sent() {
     let mut config =
         Logs { read_existing: ReadExisting::All, multiline: vec![rule("^#")], ..Logs::default() };

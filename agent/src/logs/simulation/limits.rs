@@ -50,6 +50,43 @@ fn a_line_of_several_entries_that_is_settled_ends_a_record_at_its_end_so_that_li
     run(steps, Limits { per_container: Size(88), per_namespace: Size(0) }, 1);
 }
 
+#[test]
+fn a_rule_that_a_killed_process_could_not_write_holds_for_the_next_one() {
+    let write = |fragments, len| Step::Write { container: 1, stderr: false, fragments, len };
+    let other = |container, fragments, len| Step::Write { container, stderr: false, fragments, len };
+    let steps = vec![
+        write(0, 0),
+        Step::Rotate { container: 1, compress: false },
+        other(2, 0, 15),
+        other(0, 1, 26),
+        other(2, 0, 228),
+        other(2, 2, 129),
+        Step::Turn { millis: 0 },
+        other(0, 2, 143),
+        Step::Full { full: true },
+        other(2, 1, 274),
+        write(1, 0),
+        write(2, 0),
+        other(0, 2, 157),
+        write(0, 0),
+        Step::Turn { millis: 0 },
+        other(0, 2, 39),
+        other(0, 2, 256),
+        Step::Turn { millis: 0 },
+        other(0, 0, 0),
+        Step::Accept { which: 0, answered: true },
+        Step::Accept { which: 0, answered: true },
+        other(0, 0, 177),
+        Step::Accept { which: 0, answered: false },
+        other(0, 0, 286),
+        Step::Full { full: false },
+        Step::Restart,
+        Step::Turn { millis: 0 },
+        Step::Restart,
+    ];
+    run(steps, Limits { per_container: Size(0), per_namespace: Size(137) }, 4);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
     #[test]

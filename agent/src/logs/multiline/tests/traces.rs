@@ -243,3 +243,96 @@ fn ordinary_lines_are_each_a_record_by_every_preset() {
         assert_eq!(records(&rule("", preset), &lines.join("\n")), lines, "{preset}");
     }
 }
+
+/// What programs that are none of these languages write, and what these write on an ordinary day: each line is a record.
+const ORDINARY: [&str; 6] = [
+    // Proxies and web servers.
+    "10.0.0.1 - - [21/Nov/2026:06:12:18 +0000] \"GET /error?x=Exception HTTP/1.1\" 500 612 \"-\" \"curl/8\"
+2026/11/21 06:12:18 [error] 29#29: *1 connect() failed (111: Connection refused) while connecting to upstream
+2026/11/21 06:12:18 [notice] 1#1: signal 17 (SIGCHLD) received from 35
+[2026-11-21T06:12:18.123Z] \"GET / HTTP/1.1\" 503 UF \"-\" 0 91 3 - \"-\" \"curl/8\" \"a-b\" \"shop\" \"-\"
+[2026-11-21 06:12:18.123][1][warning][config] [source/server.cc:715] upstream error
+AH00558: httpd: Could not reliably determine the server's fully qualified domain name
+[Sat Nov 21 06:12:18.1 2026] [core:error] [pid 1:tid 2] AH00037: link not allowed",
+    // Databases and queues.
+    "2026-11-21 06:12:18.123 UTC [71] ERROR:  relation \"x\" does not exist at character 15
+2026-11-21 06:12:18.123 UTC [71] STATEMENT:  SELECT 1 FROM x
+1:M 21 Nov 2026 06:12:18.123 # Error condition on socket for SYNC: Connection refused
+1:C 21 Nov 2026 06:12:18.123 * Redis version=7.2.4, bits=64
+2026-11-21T06:12:18.123456Z 0 [ERROR] [MY-010119] [Server] Aborting
+2026-11-21T06:12:18.123456Z 0 [Warning] [MY-010068] [Server] CA certificate ca.pem is self signed.
+{\"t\":{\"$date\":\"2026-11-21T06:12:18.123+00:00\"},\"s\":\"E\",\"c\":\"NETWORK\",\"msg\":\"Error: x\"}
+[2026-11-21 06:12:18,123] ERROR [KafkaServer id=0] Fatal error during startup (kafka.server.KafkaServer)
+[2026-11-21 06:12:18,123] INFO shutting down (kafka.server.KafkaServer)",
+    // Kubernetes.
+    "E1121 06:12:18.123456       1 reflector.go:147] k8s.io/client-go: Failed to watch *v1.Pod: x
+I1121 06:12:18.123456       1 main.go:10] \"Starting\" err=\"java.lang.X: no\"
+{\"level\":\"warn\",\"ts\":\"2026-11-21T06:12:18.123Z\",\"caller\":\"etcdserver/util.go:170\",\"msg\":\"apply request took too long\"}
+[ERROR] plugin/errors: 2 example.com. A: read udp 10.0.0.1:1->10.0.0.2:53: i/o timeout
+[INFO] 10.0.0.1:1 - 1 \"A IN example.com. udp 30 false 512\" NOERROR qr,aa,rd 58 0.0001s
+time=\"2026-11-21T06:12:18Z\" level=error msg=\"panic: no\" error=\"goroutine 1 [running]:\"
+2026-11-21T06:12:18.123Z\tERROR\tcontroller\tReconciler error\t{\"error\": \"x\"}
+2026-11-21T06:12:19.123Z\tINFO\tcontroller\tStarting workers",
+    // Lists below a line that says ERROR: hosts, files, images, addresses.
+    "ERROR cannot reach these:
+example.com
+db.shop.svc.cluster.local
+conf/app.yaml
+docker.io/library/nginx
+registry.k8s.io/pause:3.9
+fe80::1: unreachable
+FE80::1: unreachable
+/var/log/app.log:12
+/dev/sda1:80
+index.html
+done.",
+    // A level alone does not make the next line an exception.
+    "INFO ready
+Error: this was printed by another part
+INFO ready
+java.lang.Runtime: 17
+INFO ready
+main.go
+INFO ready
+ActiveRecord::Base: connected
+DEBUG ready
+System.Exception: printed by another part",
+    // Scripts.
+    "+ echo at
+at 06:12 the job began
+Caused by an operator
+panic mode is off
+---
+=== RUN   TestX
+--- PASS: TestX (0.00s)
+PASS
+[1/2] building
+[2/2] building
+* item
+- item
+# comment
+> quoted
+(1 row)
+from app.rb
+Traceback is empty
+goroutine count: 7
+error: could not compile
+warning: unused variable",
+];
+
+#[test]
+fn auto_joins_no_lines_of_ordinary_logs() {
+    for text in ORDINARY {
+        let lines: Vec<&str> = text.split('\n').collect();
+        assert_eq!(records(&rule("", "auto"), text), lines);
+    }
+    // Nor where one program's lines come between another's.
+    let mixed: Vec<&str> = (0..20)
+        .flat_map(|at| ORDINARY.iter().filter_map(move |text| text.split('\n').nth(at)))
+        .filter(|line| {
+            !line.starts_with("java.lang") && !line.starts_with("System.") && !line.starts_with("Error:")
+        })
+        .filter(|line| !line.starts_with("ActiveRecord"))
+        .collect();
+    assert_eq!(records(&rule("", "auto"), &mixed.join("\n")), mixed);
+}
