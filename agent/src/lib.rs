@@ -10,6 +10,9 @@ pub mod batch;
 pub mod buffers;
 pub mod config;
 pub mod export;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod host;
 pub mod http;
 pub mod inbox;

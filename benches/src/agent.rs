@@ -17,6 +17,8 @@ pub struct Way {
     pub protocol: &'static str,
     /// `export.compression`.
     pub compression: &'static str,
+    /// Presets of `logs.redact`.
+    pub redact: &'static [&'static str],
 }
 
 /// What a run cost.
@@ -28,6 +30,15 @@ pub struct Cost {
     pub wall: Duration,
     /// Most resident memory, bytes.
     pub peak: u64,
+}
+
+/// What a process has taken and holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// CPU time of all threads that still run.
+    pub cpu: Duration,
+    /// Resident memory, bytes.
+    pub resident: u64,
 }
 
 /// An agent that runs; killed when it is dropped.
@@ -53,11 +64,12 @@ impl Running {
         let dir = tempfile::tempdir_in(scratch)?;
         let http = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let config = dir.path().join("agent.yaml");
+        let rules: String = way.redact.iter().map(|preset| format!("{{preset: {preset}}}, ")).collect();
         std::fs::write(
             &config,
             format!(
                 "node: {{name: bench}}\nhost: {{pod_logs: {}, docker_logs: /nonexistent}}\nstate_dir: {}\nlisten: 127.0.0.1:{http}\n\
-                 kubelet: {{url: \"\"}}\nlogs: {{read_existing: true}}\nmetrics: {{push: false}}\n\
+                 kubelet: {{url: \"\"}}\nlogs: {{read_existing: true, redact: [{rules}]}}\nmetrics: {{push: false}}\n\
                  export: {{endpoint: \"http://127.0.0.1:{port}\", protocol: {}, compression: {}}}\n",
                 pod_logs.display(),
                 dir.path().join("state").display(),
@@ -78,6 +90,14 @@ impl Running {
     /// It does not answer.
     pub fn acked(&self) -> anyhow::Result<u64> {
         acked(self.http)
+    }
+
+    /// What it has taken and holds.
+    ///
+    /// # Errors
+    /// It has ended by itself.
+    pub fn usage(&self) -> anyhow::Result<Usage> {
+        usage(self.child.id())
     }
 
     /// Kills it, and says what it cost.
@@ -146,17 +166,28 @@ fn acked(port: u16) -> anyhow::Result<u64> {
     Ok(values.sum::<f64>() as u64)
 }
 
-/// CPU time in nanoseconds of every thread that still runs (`/proc/<pid>/task/*/schedstat`), and `VmHWM`.
 fn cost(pid: u32, wall: Duration) -> anyhow::Result<Cost> {
+    Ok(Cost { cpu: usage(pid)?.cpu, wall, peak: status(pid, "VmHWM:")? })
+}
+
+/// What a process has taken and holds: the times of every thread that still runs (`/proc/<pid>/task/*/schedstat`), and `VmRSS`.
+///
+/// # Errors
+/// There is no such process.
+pub fn usage(pid: u32) -> anyhow::Result<Usage> {
     let mut nanos = 0;
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
         let stat = std::fs::read_to_string(task?.path().join("schedstat"))?;
         nanos += stat.split_whitespace().next().context("schedstat")?.parse::<u64>()?;
     }
+    Ok(Usage { cpu: Duration::from_nanos(nanos), resident: status(pid, "VmRSS:")? })
+}
+
+/// A size of `/proc/<pid>/status`, bytes.
+fn status(pid: u32, key: &'static str) -> anyhow::Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).context("VmHWM")?;
-    let peak = line.split_whitespace().nth(1).context("VmHWM")?.parse::<u64>()? << 10;
-    Ok(Cost { cpu: Duration::from_nanos(nanos), wall, peak })
+    let line = status.lines().find(|line| line.starts_with(key)).context(key)?;
+    Ok(line.split_whitespace().nth(1).context(key)?.parse::<u64>()? << 10)
 }
 
 /// `sonde-agent` beside this program.

@@ -8,6 +8,9 @@ pub mod args;
 pub mod config;
 pub mod deliver;
 mod front;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod json;
 pub mod metrics;
 mod page;

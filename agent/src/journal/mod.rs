@@ -42,11 +42,11 @@ pub mod metrics;
 
 mod dirs;
 mod entry;
-mod file;
+pub(crate) mod file;
 mod listing;
 mod lz4;
 mod outgoing;
-mod pages;
+pub(crate) mod pages;
 mod reader;
 mod visit;
 

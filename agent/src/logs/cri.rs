@@ -158,7 +158,7 @@ fn nine(digits: &[u8; 9]) -> Option<u64> {
 
 /// RFC 3339 at the start of `text`: the time and where it ends. A time before the epoch becomes its first nanosecond (0 is
 /// OTLP's word for an unknown time), one that signed 64-bit nanoseconds cannot hold (after 2262-04-11) the last they can.
-pub(super) fn parse_time(text: &[u8]) -> Option<(u64, usize)> {
+pub(crate) fn parse_time(text: &[u8]) -> Option<(u64, usize)> {
     let head: &[u8; 19] = text.first_chunk()?;
     let punctuation = head[4] == b'-'
         && head[7] == b'-'

@@ -147,7 +147,7 @@ fn run(
         }
         Ok(())
     });
-    let way = Way { protocol: "http", compression: "none" };
+    let way = Way { protocol: "http", compression: "none", redact: &[] };
     let mut agent = agent::Running::start(binary, pods, way, port, &args.dir)?;
     std::thread::sleep(Duration::from_secs(2));
     let (begin, since) = (agent.acked().unwrap_or(0), Instant::now());

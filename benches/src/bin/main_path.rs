@@ -2,7 +2,8 @@
 //!
 //! `cargo run --release -p sonde-benches --bin main_path -- [--gb 1] [--runs 5] [--dir /dev/shm]` prints a table: CPU
 //! seconds per GB of the floor and of the agent (uncompressed, and with the shipped defaults), their ratio run by
-//! run, MB/s and peak memory; medians of alternated runs.
+//! run, MB/s and peak memory; medians of alternated runs. `--redact` compares the shipped defaults with rules of `logs.redact`
+//! instead.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,6 +30,9 @@ struct Args {
     /// Only ways whose name contains this.
     #[arg(long, default_value = "")]
     way: String,
+    /// What redaction costs, instead.
+    #[arg(long)]
+    redact: bool,
     /// Agents to be measured beside each other; given again for each. By default the one beside this program.
     #[arg(long)]
     agent: Vec<PathBuf>,
@@ -43,9 +47,17 @@ const CORPORA: [(&str, Shape, usize); 3] = [
 
 /// The ways beside each other; the last one is what ships.
 const WAYS: [(&str, Way); 3] = [
-    ("http none", Way { protocol: "http", compression: "none" }),
-    ("grpc none", Way { protocol: "grpc", compression: "none" }),
-    ("grpc auto (default)", Way { protocol: "grpc", compression: "auto" }),
+    ("http none", Way { protocol: "http", compression: "none", redact: &[] }),
+    ("grpc none", Way { protocol: "grpc", compression: "none", redact: &[] }),
+    ("grpc auto (default)", Way { protocol: "grpc", compression: "auto", redact: &[] }),
+];
+
+/// What ships, and the same with rules that each line is searched by; none of them finds anything in these lines.
+const REDACTING: [(&str, Way); 4] = [
+    WAYS[2],
+    ("redact card", Way { redact: &["card"], ..WAYS[2].1 }),
+    ("redact bearer, key", Way { redact: &["bearer", "key"], ..WAYS[2].1 }),
+    ("redact all four", Way { redact: &["email", "card", "bearer", "key"], ..WAYS[2].1 }),
 ];
 
 #[allow(clippy::cast_possible_truncation)] // GB to bytes
@@ -53,7 +65,8 @@ fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let agents = if args.agent.is_empty() { vec![agent::binary()?] } else { args.agent.clone() };
     let several = agents.len() > 1;
-    let ways: Vec<(String, Way, &PathBuf)> = WAYS
+    let ways = if args.redact { &REDACTING[..] } else { &WAYS };
+    let ways: Vec<(String, Way, &PathBuf)> = ways
         .iter()
         .filter(|(name, _)| name.contains(&args.way))
         .flat_map(|(name, way)| agents.iter().map(move |agent| (label(name, agent, several), *way, agent)))

@@ -27,7 +27,7 @@ mod answers;
 mod body;
 mod logs;
 pub mod metrics;
-mod params;
+pub(crate) mod params;
 pub(crate) mod record;
 mod tail;
 #[cfg(test)]

@@ -68,6 +68,8 @@
 mod cursor;
 mod frame;
 mod fs;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub mod inspect;
 mod reader;
 mod recover;

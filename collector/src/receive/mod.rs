@@ -14,17 +14,17 @@
 //! ahead and 16 KiB of headers a request, over HTTP/1 a buffer of 16 KiB.
 
 mod accounts;
-mod admission;
-mod check;
+pub(crate) mod admission;
+pub(crate) mod check;
 mod decoders;
-mod gather;
+pub(crate) mod gather;
 mod grpc;
 mod http;
-mod inflate;
-mod json;
+pub(crate) mod inflate;
+pub(crate) mod json;
 mod metrics;
 mod outline;
-mod refusal;
+pub(crate) mod refusal;
 mod reply;
 mod senders;
 

@@ -41,7 +41,7 @@
 //! | a query | 16 MiB, one block, 100 bytes a block of the slices that it is in, and while it lasts the uncommitted records of its beginning |
 
 mod active;
-mod block;
+pub(crate) mod block;
 mod cutting;
 mod filter;
 mod open;
@@ -57,8 +57,8 @@ mod status;
 mod tail;
 #[cfg(test)]
 pub(crate) mod tests;
-mod text;
-mod words;
+pub(crate) mod text;
+pub(crate) mod words;
 mod writer;
 
 use std::path::{Path, PathBuf};

@@ -74,7 +74,8 @@ async fn all_addresses_behind_the_name_are_used_and_what_fails_at_one_goes_to_an
         tokio::time::timeout(Duration::from_secs(20), run).await.expect("the exporter hangs");
         assert_eq!(settled.into_inner().unwrap(), 40);
         let seen: Vec<usize> = receivers.iter().map(|one| one.seen().len()).collect();
-        assert_eq!(seen.iter().sum::<usize>(), 41, "one was sent again: {seen:?}");
+        // What failed was sent again, once each; on a busy machine the address that fails is tried again in between.
+        assert_eq!(seen[0] + seen[2], 40, "{seen:?}");
         assert!(seen[0] >= 10 && seen[2] >= 10 && seen[1] >= 1, "spread: {seen:?}");
     }
 }

@@ -81,7 +81,7 @@ impl Exclude {
 ///
 /// # Errors
 /// When a pattern cannot be compiled.
-pub(super) fn sources(
+pub(crate) fn sources(
     config: &NodeMetrics,
     paths: &HostPaths,
     node: &str,

@@ -9,7 +9,7 @@
 //! For each of the lane's tries: a body of at most [`bulk::BYTES`] before gzip, one document, and an answer of at most
 //! 16 MiB; beside them ids and places of the documents of one body.
 
-mod answer;
+pub(crate) mod answer;
 mod bulk;
 mod client;
 mod document;

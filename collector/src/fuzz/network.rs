@@ -1,0 +1,156 @@
+//! Request bodies: compression, JSON, and both in pieces.
+
+use std::io::{Read, Write};
+
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use prost::Message;
+use sonde_wire::limits::ViewLimits;
+use sonde_wire::view;
+
+use crate::queue::Codec;
+use crate::receive::admission::Admission;
+use crate::receive::check::check;
+use crate::receive::gather::{Format, Gather};
+use crate::receive::inflate::{Impression, inflate as unpacked, peek, probe};
+use crate::receive::json as otlp_json;
+
+const LIMIT: usize = 256 << 10;
+const CODECS: [Codec; 3] = [Codec::Identity, Codec::Gzip, Codec::Zstd];
+
+/// OTLP/JSON: what opentelemetry-proto reads we read, as the same; what we read is a request that the view takes, or one that
+/// is too large for it.
+pub fn json(text: &[u8]) {
+    let ours = otlp_json::request(text);
+    if let Ok(theirs) = serde_json::from_slice::<ExportLogsServiceRequest>(text) {
+        let ours = ours.as_ref().expect("opentelemetry-proto reads it");
+        assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
+    }
+    let Ok(ours) = ours else { return };
+    let bytes = ours.encode_to_vec();
+    if let Err(error) = view::check(&bytes, &ViewLimits::default()) {
+        let is_too_much = matches!(error, view::ViewError::TooMany { .. } | view::ViewError::TooDeep(_));
+        assert!(is_too_much, "{error}");
+    }
+}
+
+/// Compressed bytes: within the limit, whatever is reserved is paid for, what we unpack others unpack as the same, and a look at
+/// the beginning refuses nothing that is good.
+pub fn inflate(data: &[u8]) {
+    let Some((&first, input)) = data.split_first() else { return };
+    let codec = CODECS[usize::from(first) % 3];
+    let admission = Admission::new(8 << 20);
+    let mut grant = admission.reserve(0).unwrap();
+    let result = unpacked(codec, input, LIMIT, None, Impression::Usual, &mut grant, 0);
+    let mut suspect = admission.reserve(0).unwrap();
+    let again = unpacked(codec, input, LIMIT, None, Impression::Suspect, &mut suspect, 0);
+    assert_eq!(again.is_ok(), result.is_ok(), "{result:?} {again:?}");
+    assert!(admission.used_bytes() <= 8 << 20);
+    let Ok(content) = result else { return };
+    assert!(content.len() <= LIMIT);
+    assert_eq!(again.unwrap(), content);
+    let mut theirs = Vec::new();
+    match codec {
+        Codec::Identity => theirs.extend_from_slice(input),
+        Codec::Gzip => drop(flate2::read::MultiGzDecoder::new(input).read_to_end(&mut theirs).unwrap()),
+        Codec::Zstd => theirs = zstd::stream::decode_all(input).unwrap(),
+    }
+    assert!(content == theirs, "{codec:?}: {} bytes, {} by others", content.len(), theirs.len());
+    for end in [input.len() / 2, input.len()] {
+        let part = &input[..end];
+        if end == input.len() || codec != Codec::Zstd || end > 18 {
+            probe(codec, part, LIMIT, None).unwrap();
+        }
+        let is_object = content.trim_ascii_start().first().is_none_or(|first| *first == b'{');
+        if is_object {
+            let _ = peek(codec, part, None);
+        }
+    }
+    drop((grant, suspect));
+    assert_eq!(admission.used_bytes(), 0);
+}
+
+/// A body in pieces of any size is judged as the same body at once, and all memory is given back.
+pub fn receive(data: &[u8]) {
+    let Some(([first, size], body)) = data.split_first_chunk() else { return };
+    let codec = CODECS[usize::from(first & 3) % 3];
+    let format = if first & 4 == 0 { Format::Protobuf } else { Format::Json };
+    let known = (first & 8 != 0).then_some(body.len() as u64);
+    let admission = Admission::new(64 << 20);
+    let judged = |piece: usize| {
+        let mut gather =
+            Gather::new(codec, format, known, LIMIT, &admission).map_err(|refusal| refusal.reason)?;
+        for piece in body.chunks(piece) {
+            gather.push(piece).map_err(|refusal| refusal.reason)?;
+        }
+        let whole = gather.finish().map_err(|refusal| refusal.reason)?;
+        let checked = check(whole, LIMIT, &ViewLimits::default()).map_err(|refusal| refusal.reason)?;
+        Ok::<_, crate::receive::refusal::Reason>((checked.bytes, checked.records, checked.uncompressed_len))
+    };
+    let whole = judged(body.len().max(1));
+    let pieces = judged(1 + usize::from(*size));
+    assert_eq!(whole, pieces);
+    assert_eq!(admission.used_bytes(), 0);
+    if let Ok((bytes, records, len)) = whole
+        && (codec == Codec::Identity || format == Format::Json)
+    {
+        let request = ExportLogsServiceRequest::decode(bytes.as_slice()).unwrap();
+        let all = request.resource_logs.iter().flat_map(|of| &of.scope_logs).map(|of| of.log_records.len());
+        assert_eq!((all.sum::<usize>(), bytes.len()), (records as usize, len as usize));
+    }
+}
+
+fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(content).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zstd_without_size(content: &[u8]) -> Vec<u8> {
+    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
+    encoder.write_all(content).unwrap();
+    encoder.finish().unwrap()
+}
+
+pub fn inflate_seeds() -> Vec<Vec<u8>> {
+    let text = b"GET /cart/0123456789abcdef 200 13ms\n".repeat(20);
+    let zeros = vec![0; LIMIT + 10];
+    let zstd = zstd::bulk::compress(&text, 3).unwrap();
+    [
+        (0, text.clone()),
+        (1, gzip(&text)),
+        (1, [gzip(&text), gzip(b"x")].concat()),
+        (1, gzip(&zeros)),
+        (2, zstd.clone()),
+        (2, [zstd, zstd_without_size(b"x")].concat()),
+        (2, zstd_without_size(&text)),
+        (2, zstd_without_size(&zeros)),
+    ]
+    .map(|(codec, body)| [&[codec], body.as_slice()].concat())
+    .to_vec()
+}
+
+pub fn receive_seeds() -> Vec<Vec<u8>> {
+    let proto = super::wire::otlp_seeds().swap_remove(0);
+    let json = json_seeds().swap_remove(0);
+    [
+        (0, proto.clone()),
+        (8, proto.clone()),
+        (1, gzip(&proto)),
+        (2, zstd::bulk::compress(&proto, 3).unwrap()),
+        (4, json.clone()),
+        (5, gzip(&json)),
+        (6, zstd_without_size(&json)),
+    ]
+    .map(|(kind, body)| [&[kind, 10], body.as_slice()].concat())
+    .to_vec()
+}
+
+pub fn json_seeds() -> Vec<Vec<u8>> {
+    [
+        r#"{"resourceLogs":[{"resource":{"attributes":[{"key":"k8s.pod.name","value":{"stringValue":"p"}}],"droppedAttributesCount":1},"scopeLogs":[{"scope":{"name":"s","version":"1"},"logRecords":[{"timeUnixNano":"1795194000000000000","observedTimeUnixNano":1795194000000000001,"severityNumber":9,"severityText":"INFO","body":{"stringValue":"hello \u00e9"},"attributes":[{"key":"i","value":{"intValue":"-5"}},{"key":"d","value":{"doubleValue":1.5}},{"key":"b","value":{"boolValue":true}},{"key":"y","value":{"bytesValue":"AAEC"}},{"key":"a","value":{"arrayValue":{"values":[{"intValue":1},{}]}}},{"key":"m","value":{"kvlistValue":{"values":[{"key":"x","value":{"stringValue":"y"}}]}}}],"flags":1,"traceId":"4bf92f3577b34da6a3ce929d0e0e4736","spanId":"00f067aa0ba902b7","eventName":"e"}],"schemaUrl":"u"}],"schemaUrl":"v"}]}"#,
+        r#"{"resourceLogs":null,"other":[1,{"x":null}]}"#,
+        r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"severityNumber":"9","body":{"doubleValue":"NaN"},"attributes":null,"flags":"3"}]}]}]}"#,
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .to_vec()
+}
