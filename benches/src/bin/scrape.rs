@@ -84,7 +84,7 @@ impl Daemon {
     /// A page's length.
     fn scrape(&self, path: &str) -> anyhow::Result<usize> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         write!(stream, "GET {path} HTTP/1.0\r\nAccept-Encoding: identity\r\n\r\n")?;
         let mut page = Vec::new();
         stream.read_to_end(&mut page)?;

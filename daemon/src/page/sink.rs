@@ -79,8 +79,8 @@ pub struct Family {
     pub(super) rows: Vec<Row>,
     /// Keys and values of all rows' labels, one after another.
     pub(super) text: String,
-    /// Ends of keys and values in `text`.
-    pub(super) ends: Vec<usize>,
+    /// Ends of keys and values in `text`, in half the room of a `usize`: a scrape has some hundred thousand.
+    pub(super) ends: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -188,6 +188,7 @@ impl Family {
             return;
         }
         let (text, ends) = (self.text.len(), self.ends.len());
+        let Some(text) = end_of(text + other.text.len()).and_then(|_| end_of(text)) else { return };
         self.text.push_str(&other.text);
         self.ends.extend(other.ends.iter().map(|end| end + text));
         self.rows.extend(other.rows.into_iter().map(|row| Row { first: row.first + ends, ..row }));
@@ -215,10 +216,11 @@ impl Family {
 
     /// The keys and values of a row.
     pub(super) fn labels(&self, row: &Row) -> impl Iterator<Item = (&str, &str)> + Clone {
-        let mut start = if row.first == 0 { 0 } else { self.ends[row.first - 1] };
+        let mut start = if row.first == 0 { 0 } else { self.ends[row.first - 1] as usize };
         self.ends[row.first..row.first + row.labels * 2].chunks_exact(2).map(move |ends| {
-            let pair = (&self.text[start..ends[0]], &self.text[ends[0]..ends[1]]);
-            start = ends[1];
+            let (key, value) = (ends[0] as usize, ends[1] as usize);
+            let pair = (&self.text[start..key], &self.text[key..value]);
+            start = value;
             pair
         })
     }
@@ -252,17 +254,27 @@ impl Rows<'_> {
         if (family.kind == Kind::Histogram) != matches!(cell, Cell::Buckets(..)) {
             return self;
         }
-        let first = family.ends.len();
-        for (key, value) in labels {
-            family.text.push_str(key);
-            family.ends.push(family.text.len());
-            family.text.push_str(value);
-            family.ends.push(family.text.len());
+        let (first, begun) = (family.ends.len(), family.text.len());
+        for piece in labels.into_iter().flat_map(|(key, value)| [key, value]) {
+            family.text.push_str(piece);
+            match end_of(family.text.len()) {
+                Some(end) => family.ends.push(end),
+                None => {
+                    // Four gigabytes of labels: no such row.
+                    family.text.truncate(begun);
+                    family.ends.truncate(first);
+                    return self;
+                }
+            }
         }
         let labels = (family.ends.len() - first) / 2;
         family.rows.push(Row { first, labels, cell });
         self
     }
+}
+
+fn end_of(length: usize) -> Option<u32> {
+    u32::try_from(length).ok()
 }
 
 /// Prometheus' data model: `[a-zA-Z_:][a-zA-Z0-9_:]*`.

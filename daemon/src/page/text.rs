@@ -33,12 +33,15 @@ pub(super) fn render(sink: Sink, format: Format) -> String {
         .iter()
         .map(|family| family.rows.len() * (family.name.len() + 24) + family.text.len() * 2 + 200)
         .sum();
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(Families { list: sink.families, format }));
     let mut out =
         Classic { text: String::with_capacity(size), in_type: false, rewrite: format == Format::Classic };
-    // Writing to a String cannot fail, and the collector returns no error of its own.
-    let _ = prometheus_client::encoding::text::encode_registry(&mut out, &registry);
+    // One by one, each let go when it is written: a node's containers are ten megabytes of rows.
+    for family in sink.families {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Written { family, format }));
+        // Writing to a String cannot fail, and the collector returns no error of its own.
+        let _ = prometheus_client::encoding::text::encode_registry(&mut out, &registry);
+    }
     if format == Format::OpenMetrics {
         let _ = prometheus_client::encoding::text::encode_eof(&mut out);
     }
@@ -46,18 +49,15 @@ pub(super) fn render(sink: Sink, format: Format) -> String {
 }
 
 #[derive(Debug)]
-struct Families {
-    list: Vec<Family>,
+struct Written {
+    family: Family,
     format: Format,
 }
 
-impl Collector for Families {
+impl Collector for Written {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         // A family without rows says nothing.
-        for family in self.list.iter().filter(|family| !family.rows.is_empty()) {
-            family.encode(&mut encoder, self.format)?;
-        }
-        Ok(())
+        if self.family.rows.is_empty() { Ok(()) } else { self.family.encode(&mut encoder, self.format) }
     }
 }
 
