@@ -1,6 +1,6 @@
 //! The agent put together: `build` makes every part, `run` runs them and stops them in order.
 //!
-//! Threads: the log reader has its own; exporter and kubelet share the runtime that [`App::run`] is called on; the
+//! Threads: the log reader has its own; exporter and who tells of pods share the runtime that [`App::run`] is called on; the
 //! pages are served from a third, so that they answer whatever the others do; metrics are pushed from a fourth.
 
 use std::net::SocketAddr;
@@ -18,14 +18,13 @@ use sonde_daemon::shutdown::{self, Shutdown};
 use tokio::sync::mpsc;
 
 use crate::batch::{Batch, Settlement};
-use crate::config::{Config, PodSource};
+use crate::config::Config;
 use crate::export::{ExportError, Exporter, Timing};
 use crate::host::{HostPaths, host_name};
 use crate::http::{self, Files, MetricPages, Pages};
 use crate::inbox::Inbox;
 use crate::journal::metrics::JournalMetrics;
 use crate::journal::{self, JournalDeps, JournalError};
-use crate::kubelet::Kubelet;
 use crate::kubelet::client::ClientError;
 use crate::log_page::LogPage;
 use crate::logs::metrics::LogMetrics;
@@ -34,6 +33,7 @@ use crate::metrics::Sources;
 use crate::metrics::node::PatternError;
 use crate::pods::PodIndex;
 use crate::push::Push;
+use crate::teller::Teller;
 
 /// A loop that has not come round for so long stands still. One turn may wait for a slow disk.
 const STANDS_STILL: Duration = Duration::from_secs(60);
@@ -47,7 +47,7 @@ pub struct App {
     bound: Bound,
     health: Health,
     pods: PodIndex,
-    kubelet: Option<Kubelet>,
+    teller: Option<Teller>,
     exporter: Exporter,
     metrics: Sources,
     logs: LogMetrics,
@@ -64,7 +64,7 @@ pub enum AppError {
     /// The exporter.
     #[error(transparent)]
     Export(#[from] ExportError),
-    /// The kubelet's client.
+    /// The client of the kubelet or the API server.
     #[error(transparent)]
     Kubelet(#[from] ClientError),
     /// The log reader.
@@ -100,13 +100,7 @@ impl App {
         }
         let paths = HostPaths::new(&config.host);
         let pods = PodIndex::default();
-        let asked = matches!(config.pods.source, PodSource::Auto | PodSource::Kubelet);
-        let kubelet = if asked && !config.kubelet.url.is_empty() {
-            let own = paths.kubelet_certificate();
-            Some(Kubelet::build(&config.kubelet, &config.node.name, own, pods.clone())?)
-        } else {
-            None
-        };
+        let teller = Teller::build(&config, &paths, &pods)?;
         let exporter = Exporter::build(&config.export, Timing::default())?;
         let logs = LogMetrics::default();
         let metrics = Sources::new(&config.metrics, &paths, &config.node.name, &pods, &logs)?;
@@ -121,7 +115,7 @@ impl App {
             bound,
             health: Health::new(),
             pods,
-            kubelet,
+            teller,
             exporter,
             metrics,
             logs,
@@ -137,7 +131,7 @@ impl App {
 
     /// Says in the log what this agent will do.
     pub fn announce(&self) {
-        let Config { node, export, kubelet, state_dir, .. } = &self.config;
+        let Config { node, export, state_dir, .. } = &self.config;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             node = node.name,
@@ -145,7 +139,7 @@ impl App {
             pod_logs = %self.paths.pod_logs.display(),
             state_dir = %state_dir.display(),
             endpoint = export.endpoint,
-            kubelet = if self.kubelet.is_some() { kubelet.url.as_str() } else { "none" },
+            pods = self.teller.as_ref().map_or("none", |teller| teller.url(&self.config)),
             "sonde-agent starts"
         );
     }
@@ -162,7 +156,7 @@ impl App {
             bound,
             health,
             pods,
-            kubelet,
+            teller,
             exporter,
             metrics,
             logs: own_logs,
@@ -184,7 +178,7 @@ impl App {
             let beat = health.heartbeat("log reader", STANDS_STILL);
             let heartbeat = Box::new(move || beat.beat());
             let logs = own_logs.clone();
-            let deps = logs_deps(&config, paths, pods, kubelet.is_some(), sender.clone(), heartbeat, logs);
+            let deps = logs_deps(&config, paths, pods, teller.is_some(), sender.clone(), heartbeat, logs);
             Some(Reader::start(deps)?)
         } else {
             None
@@ -207,7 +201,7 @@ impl App {
         if reader.is_some() || journal.is_some() {
             sources.push(Box::new(LogPage { logs: own_logs, journal: journal_metrics }));
         }
-        sources.extend(kubelet.as_ref().map(|kubelet| Box::new(kubelet.metrics()) as Box<dyn Source>));
+        sources.extend(teller.as_ref().map(|teller| Box::new(teller.metrics()) as Box<dyn Source>));
         sources.extend(push.as_ref().map(|push| Box::new(push.metrics()) as Box<dyn Source>));
         let accounting = Accounting { prefix: "sonde_agent_source".to_owned(), label: "source".to_owned() };
         let own = Section::new(Some(accounting), sources);
@@ -229,7 +223,7 @@ impl App {
         if let Some(push) = push {
             push.start(shutdown.clone()).map_err(|error| AppError::Thread("push", error))?;
         }
-        let kubelet = kubelet.map(|kubelet| tokio::spawn(kubelet.run(shutdown.clone())));
+        let teller = teller.map(|teller| tokio::spawn(teller.run(shutdown.clone())));
         let (export_trigger, export_shutdown) = shutdown::channel();
         let stop = {
             let (shutdown, inboxes) = (shutdown.clone(), inboxes.clone());
@@ -255,10 +249,10 @@ impl App {
             }
         }
 
-        if let Some(kubelet) = kubelet
-            && let Err(error) = kubelet.await
+        if let Some(teller) = teller
+            && let Err(error) = teller.await
         {
-            tracing::error!(%error, "the kubelet's loop had ended before the stop");
+            tracing::error!(%error, "the loop that learns of pods had ended before the stop");
         }
         pages_trigger.fire(Duration::from_millis(200));
         let last = tokio::task::spawn_blocking(move || {

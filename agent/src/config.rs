@@ -114,8 +114,26 @@ pub struct Kubelet {
 pub struct Pods {
     /// Source of pod state.
     pub source: PodSource,
+    /// How the API server is reached, where it is the source.
+    pub api: ApiServer,
     /// Labels attached to records, `*` globs.
     pub labels: Vec<String>,
+}
+
+/// How the API server is reached.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiServer {
+    /// Base URL.
+    pub url: String,
+    /// Name that its certificate must carry; empty = the URL's host.
+    pub server_name: String,
+    /// Bearer token, read again when it changes.
+    pub token_file: PathBuf,
+    /// `auto` = the service account's CA; otherwise a PEM file.
+    pub ca_file: String,
+    /// Accept any certificate.
+    pub insecure_skip_verify: bool,
 }
 
 /// A source of pod state.
@@ -287,9 +305,27 @@ impl Default for Kubelet {
     }
 }
 
+/// What Kubernetes tells every pod.
+impl Default for ApiServer {
+    fn default() -> Self {
+        Self {
+            url: "https://${KUBERNETES_SERVICE_HOST:-kubernetes.default.svc}:${KUBERNETES_SERVICE_PORT:-443}"
+                .to_owned(),
+            server_name: String::new(),
+            token_file: "/var/run/secrets/kubernetes.io/serviceaccount/token".into(),
+            ca_file: "auto".to_owned(),
+            insecure_skip_verify: false,
+        }
+    }
+}
+
 impl Default for Pods {
     fn default() -> Self {
-        Self { source: PodSource::Auto, labels: vec!["app".to_owned(), "app.kubernetes.io/*".to_owned()] }
+        Self {
+            source: PodSource::Auto,
+            api: ApiServer::default(),
+            labels: vec!["app".to_owned(), "app.kubernetes.io/*".to_owned()],
+        }
     }
 }
 

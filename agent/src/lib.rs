@@ -5,6 +5,7 @@
     allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)
 )]
 
+pub mod api_server;
 pub mod app;
 pub mod batch;
 pub mod buffers;
@@ -23,6 +24,7 @@ pub mod logs;
 pub mod metrics;
 pub mod pods;
 pub mod push;
+pub mod teller;
 
 use std::process::ExitCode;
 

@@ -9,7 +9,7 @@ use rustls::pki_types::ServerName;
 use sonde_daemon::config::{Problems, Validate};
 use sonde_daemon::units::{Interval, Size};
 
-use super::{Config, Export, Kubelet, Metrics, PodSource};
+use super::{ApiServer, Config, Export, Kubelet, Metrics, PodSource};
 use crate::export;
 use crate::metrics::node::systemd;
 use sonde_daemon::client::endpoint::Endpoint;
@@ -48,6 +48,7 @@ impl Config {
         }
         at_least(problems, "shutdown_grace", self.shutdown_grace, Interval::secs(1));
         self.kubelet.check(problems, self.pods.source);
+        self.pods.api.check(problems, self.pods.source);
         for (at, glob) in self.pods.labels.iter().enumerate() {
             check_glob(problems, &format!("pods.labels[{at}]"), glob, "/_");
         }
@@ -64,11 +65,7 @@ impl Config {
     /// Keys whose part is not there yet: said, rather than accepted without an effect.
     fn check_not_there(&self, problems: &mut Problems) {
         for (key, set, expected) in [
-            (
-                "pods.source",
-                matches!(self.pods.source, PodSource::Socket | PodSource::Api),
-                "`auto`, `kubelet` or `paths`",
-            ),
+            ("pods.source", self.pods.source == PodSource::Socket, "`auto`, `kubelet`, `api` or `paths`"),
             ("canary.interval", self.canary.interval.0 != Duration::ZERO, "0s"),
         ] {
             if set {
@@ -129,6 +126,19 @@ impl Kubelet {
             check_server_name(problems, "kubelet.server_name", &self.server_name);
         }
         at_least(problems, "kubelet.interval", self.interval, Interval::secs(1));
+    }
+}
+
+impl ApiServer {
+    fn check(&self, problems: &mut Problems, source: PodSource) {
+        if source == PodSource::Api
+            && let Err(error) = Endpoint::parse(&self.url, (80, 443))
+        {
+            problems.add("pods.api.url", error.to_string(), "");
+        }
+        if !self.server_name.is_empty() {
+            check_server_name(problems, "pods.api.server_name", &self.server_name);
+        }
     }
 }
 

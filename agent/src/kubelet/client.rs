@@ -1,4 +1,5 @@
-//! Asks the kubelet for its pods over one connection that is kept.
+//! Asks the kubelet or the API server, both of which speak HTTP/1.1 to who carries a service account's token: short answers over
+//! one connection that is kept, long ones over a connection each.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,8 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue, USER_AGENT};
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -31,9 +33,9 @@ const SERVICE_ACCOUNT_CA: &str = "/var/run/secrets/kubernetes.io/serviceaccount/
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The configured URL.
-    #[error("kubelet.url: {0}")]
-    Url(#[from] EndpointError),
+    /// The configured URL of that key.
+    #[error("{0}: {1}")]
+    Url(&'static str, EndpointError),
     /// Authorities or names.
     #[error("{0}")]
     Tls(#[from] TlsError),
@@ -49,42 +51,71 @@ pub enum ClientError {
     /// It took too long.
     #[error("no complete answer within {} s", ANSWER.as_secs())]
     Slow,
-    /// An answer that is none; the kubelet's words say what is missing.
-    #[error("the kubelet answered {0}: {1}")]
+    /// An answer that is none; its words say what is missing.
+    #[error("the answer was {0}: {1}")]
     Status(StatusCode, String),
     /// The body broke off or is too long.
     #[error("the answer could not be read: {0}")]
     Body(String),
 }
 
-/// One kubelet.
+/// One kubelet, or the API server.
 pub struct Client {
     endpoint: Endpoint,
-    config: config::Kubelet,
-    node: String,
-    own_certificate: PathBuf,
+    token_file: PathBuf,
+    options: ClientOptions,
+    /// Names of which the certificate carries one.
+    names: Vec<String>,
     token: Option<Token>,
     tls: Option<tls::Client>,
-    /// Which of [`Client::names`] the certificate carries.
+    /// Which of them.
     name: usize,
     sender: Option<http1::SendRequest<Empty<Bytes>>>,
 }
 
 impl Client {
-    /// Connects to nothing and reads no file yet: what is missing may come later.
+    /// The kubelet. Connects to nothing and reads no file yet: what is missing may come later.
     ///
     /// `own_certificate` is that of a kubelet that signs its own.
+    ///
+    /// # Errors
+    /// The URL is none.
     pub fn new(config: &config::Kubelet, node: &str, own_certificate: PathBuf) -> Result<Self, ClientError> {
-        Ok(Self {
-            endpoint: Endpoint::parse(&config.url, (80, 10250))?,
-            config: config.clone(),
-            node: node.to_owned(),
-            own_certificate,
-            token: None,
-            tls: None,
-            name: 0,
-            sender: None,
-        })
+        let endpoint = Endpoint::parse(&config.url, (80, 10250))
+            .map_err(|error| ClientError::Url("kubelet.url", error))?;
+        let mut names = vec![endpoint.host.clone()];
+        if ServerName::try_from(node).is_ok() {
+            names.insert(0, node.to_owned());
+        }
+        let token_file = config.token_file.clone();
+        let authorities = vec![SERVICE_ACCOUNT_CA.into(), own_certificate];
+        let options = tls_options(&config.ca_file, authorities, config.insecure_skip_verify);
+        Ok(Self::build(endpoint, &config.server_name, names, token_file, options))
+    }
+
+    /// The API server, as [`Client::new`].
+    ///
+    /// # Errors
+    /// The URL is none.
+    pub fn of_api_server(config: &config::ApiServer) -> Result<Self, ClientError> {
+        let endpoint = Endpoint::parse(&config.url, (80, 443))
+            .map_err(|error| ClientError::Url("pods.api.url", error))?;
+        let names = vec![endpoint.host.clone()];
+        let token_file = config.token_file.clone();
+        let options =
+            tls_options(&config.ca_file, vec![SERVICE_ACCOUNT_CA.into()], config.insecure_skip_verify);
+        Ok(Self::build(endpoint, &config.server_name, names, token_file, options))
+    }
+
+    fn build(
+        endpoint: Endpoint,
+        server_name: &str,
+        names: Vec<String>,
+        token_file: PathBuf,
+        options: ClientOptions,
+    ) -> Self {
+        let names = if server_name.is_empty() { names } else { vec![server_name.to_owned()] };
+        Self { endpoint, token_file, options, names, token: None, tls: None, name: 0, sender: None }
     }
 
     /// The body of `GET /pods`.
@@ -95,6 +126,31 @@ impl Client {
     /// The body of `GET /stats/summary`.
     pub async fn summary(&mut self) -> Result<Bytes, ClientError> {
         self.in_time("/stats/summary", SUMMARY_BYTES).await
+    }
+
+    /// The body of `GET path` of an API server: a list of pods.
+    ///
+    /// # Errors
+    /// There is no answer, or none with that status; after 20 s at the latest.
+    pub async fn list(&mut self, path: &str) -> Result<Bytes, ClientError> {
+        self.in_time(path, PODS_BYTES).await
+    }
+
+    /// The body of `GET path`, to be read as it comes, over a connection of its own.
+    ///
+    /// # Errors
+    /// As [`Client::list`]; only the beginning of the answer is waited for.
+    pub async fn stream(&mut self, path: &str) -> Result<Incoming, ClientError> {
+        let request = self.request(path);
+        let answer = async {
+            let response = self.connect().await?.send_request(request).await?;
+            let status = response.status();
+            if status == StatusCode::OK {
+                return Ok(response.into_body());
+            }
+            Err(refused(status, &whole(response, PODS_BYTES).await?))
+        };
+        tokio::time::timeout(ANSWER, answer).await.unwrap_or(Err(ClientError::Slow))
     }
 
     async fn in_time(&mut self, path: &str, limit: usize) -> Result<Bytes, ClientError> {
@@ -119,25 +175,10 @@ impl Client {
         };
         let response = sender.send_request(request).await?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), limit).collect().await.map_err(|error| {
-            let long = error.downcast_ref::<LengthLimitError>().is_some();
-            ClientError::Body(if long {
-                format!("it is over {} MiB", limit >> 20)
-            } else {
-                error.to_string()
-            })
-        })?;
-        let body = body.to_bytes();
+        let body = whole(response, limit).await?;
         self.sender = Some(sender);
-        // Redirects are not followed: the token goes to the kubelet only.
-        if status != StatusCode::OK {
-            let words: String = String::from_utf8_lossy(&body[..body.len().min(300)])
-                .chars()
-                .map(|c| if c.is_control() { ' ' } else { c })
-                .collect();
-            return Err(ClientError::Status(status, words.trim().to_owned()));
-        }
-        Ok(body)
+        // Redirects are not followed: the token goes to whom we were told only.
+        if status == StatusCode::OK { Ok(body) } else { Err(refused(status, &body)) }
     }
 
     fn request(&mut self, path: &str) -> Request<Empty<Bytes>> {
@@ -150,8 +191,8 @@ impl Client {
             headers.insert(HOST, host);
         }
         // Outside a cluster there is no token; one that appears later is found then.
-        if self.token.is_none() && !self.config.token_file.as_os_str().is_empty() {
-            self.token = Token::open(&self.config.token_file).ok();
+        if self.token.is_none() && !self.token_file.as_os_str().is_empty() {
+            self.token = Token::open(&self.token_file).ok();
         }
         if let Some(token) = &self.token
             && let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {}", token.get()))
@@ -193,10 +234,10 @@ impl Client {
         if !self.endpoint.tls {
             return dial_plain(address, CONNECT).await.map_err(|error| ClientError::Dial(address, error));
         }
-        let names = self.names();
+        let names = &self.names;
         let tls = match self.tls.take() {
             Some(tls) => tls,
-            None => tls::Client::new(self.tls_options())?,
+            None => tls::Client::new(self.options.clone())?,
         };
         let tls = self.tls.insert(tls);
         let mut at = self.name % names.len();
@@ -215,30 +256,37 @@ impl Client {
             }
         }
     }
+}
 
-    fn names(&self) -> Vec<String> {
-        if !self.config.server_name.is_empty() {
-            return vec![self.config.server_name.clone()];
-        }
-        let mut names = vec![self.endpoint.host.clone()];
-        if ServerName::try_from(self.node.as_str()).is_ok() {
-            names.insert(0, self.node.clone());
-        }
-        names
-    }
+/// All of a body, up to `limit` bytes.
+async fn whole(response: Response<Incoming>, limit: usize) -> Result<Bytes, ClientError> {
+    let body = Limited::new(response.into_body(), limit).collect().await.map_err(|error| {
+        let long = error.downcast_ref::<LengthLimitError>().is_some();
+        ClientError::Body(if long { format!("it is over {} MiB", limit >> 20) } else { error.to_string() })
+    })?;
+    Ok(body.to_bytes())
+}
 
-    fn tls_options(&self) -> ClientOptions {
-        let roots = match self.config.ca_file.as_str() {
-            "auto" => Roots::AnyOf(vec![SERVICE_ACCOUNT_CA.into(), self.own_certificate.clone()]),
-            "" => Roots::System,
-            file => Roots::Files(vec![file.into()]),
-        };
-        ClientOptions {
-            roots,
-            identity: None,
-            server_name: String::new(),
-            insecure_skip_verify: self.config.insecure_skip_verify,
-            alpn: vec![tls::HTTP1.to_vec()],
-        }
+fn refused(status: StatusCode, body: &[u8]) -> ClientError {
+    let words: String = String::from_utf8_lossy(&body[..body.len().min(300)])
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    ClientError::Status(status, words.trim().to_owned())
+}
+
+/// `ca_file` is `auto` for these authorities, a file, or empty for the system's.
+fn tls_options(ca_file: &str, authorities: Vec<PathBuf>, insecure_skip_verify: bool) -> ClientOptions {
+    let roots = match ca_file {
+        "auto" => Roots::AnyOf(authorities),
+        "" => Roots::System,
+        file => Roots::Files(vec![file.into()]),
+    };
+    ClientOptions {
+        roots,
+        identity: None,
+        server_name: String::new(),
+        insecure_skip_verify,
+        alpn: vec![tls::HTTP1.to_vec()],
     }
 }

@@ -1,7 +1,7 @@
 //! The kubelet of this node: its pods, asked for in time for the first lines of a new container.
 //!
-//! One loop owns the connection and writes the [`PodIndex`]; what is told of volumes has another, in `summary`. It asks every interval, and at once when somebody wants
-//! a pod that is not known yet, at most once a second. While the kubelet does not answer the last picture stays, and
+//! One loop owns the connection and writes the [`PodIndex`]; what is told of volumes has another, in `summary`. It asks every
+//! interval, and at once when somebody wants a pod that is not known yet, at most once a second. While the kubelet does not answer the last picture stays, and
 //! nobody waits for it.
 
 pub mod client;
@@ -62,7 +62,7 @@ impl Kubelet {
         let summary = Summary::build(config, node, own_certificate.clone(), index.clone())?;
         let pods = Pods {
             client: Client::new(config, node, own_certificate)?,
-            metrics: Metrics { last: Arc::default(), index: index.clone() },
+            metrics: Metrics::new("kubelet", index.clone()),
             index,
             node: node.to_owned(),
             interval: config.interval.0,
@@ -144,15 +144,28 @@ impl Pods {
     }
 }
 
-/// `sonde_agent_source_*{source="kubelet"}` and `sonde_agent_pods`.
+/// `sonde_agent_source_*{source}` of who tells of the pods, and `sonde_agent_pods`.
 #[derive(Clone)]
 pub struct Metrics {
+    source: &'static str,
     last: Arc<Mutex<Option<(bool, Duration)>>>,
     index: PodIndex,
 }
 
 impl Metrics {
-    fn polled(&self, success: bool, took: Duration) {
+    /// Of a source of that name.
+    pub fn new(source: &'static str, index: PodIndex) -> Self {
+        Self { source, last: Arc::default(), index }
+    }
+
+    /// Whether it answered when it was last asked; none = it was not asked yet.
+    #[cfg(test)]
+    pub fn success(&self) -> Option<bool> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).map(|(success, _)| success)
+    }
+
+    /// Whether it answered, and how long that took.
+    pub fn polled(&self, success: bool, took: Duration) {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((success, took));
     }
 }
@@ -165,11 +178,10 @@ impl Source for Metrics {
     fn collect(&self, out: &mut Sink) -> Result<(), String> {
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((success, took)) = last {
-            let kubelet = [("source", "kubelet")];
-            out.gauge("sonde_agent_source_success", "Whether the source was collected.")
-                .row(kubelet, success);
+            let source = [("source", self.source)];
+            out.gauge("sonde_agent_source_success", "Whether the source was collected.").row(source, success);
             out.gauge("sonde_agent_source_duration_seconds", "How long the source took.")
-                .row(kubelet, took.as_secs_f64());
+                .row(source, took.as_secs_f64());
         }
         out.gauge("sonde_agent_pods", "Pods of this node that are known.").row([], self.index.len());
         Ok(())

@@ -14,6 +14,9 @@ const ANNOTATIONS: [&str; 2] = ["sonde.io/", "resource.opentelemetry.io/"];
 
 /// Whence the kubelet has a pod: `api`, or of a static one `file` or `http`, and only those are kept.
 pub(crate) const SOURCE: &str = "kubernetes.io/config.source";
+/// On the mirror of a static pod, the uid by which the kubelet knows it (`kubernetes.io/config.mirror` of
+/// pkg/kubelet/types/pod_update.go).
+const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// One answer of the kubelet.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -39,14 +42,20 @@ pub enum PodsError {
     Kind(String),
 }
 
+/// Reads a list.
+///
+/// # Errors
+/// It is none.
+pub fn list(json: &[u8]) -> Result<PodList, PodsError> {
+    let list: PodList = serde_json::from_slice(json)?;
+    if list.kind == "PodList" { Ok(list) } else { Err(PodsError::Kind(list.kind)) }
+}
+
 /// Reads an answer; `node` is this node's name (empty = any).
 pub fn parse(json: &[u8], node: &str) -> Result<Picture, PodsError> {
-    let list: PodList = serde_json::from_slice(json)?;
-    if list.kind != "PodList" {
-        return Err(PodsError::Kind(list.kind));
-    }
+    let list = list(json)?;
     let mut picture = Picture::default();
-    for mut pod in list.items {
+    for pod in list.items {
         if pod.metadata.uid.is_empty() {
             continue;
         }
@@ -55,9 +64,7 @@ pub fn parse(json: &[u8], node: &str) -> Result<Picture, PodsError> {
             picture.foreign_node = pod.spec.node_name;
             continue;
         }
-        pod.metadata.annotations.retain(|key, value| {
-            ANNOTATIONS.iter().any(|prefix| key.starts_with(prefix)) || (key == SOURCE && value != "api")
-        });
+        let pod = kept(pod);
         picture.pods.push(meta(&pod));
         picture.states.push(pod);
     }
@@ -97,7 +104,21 @@ fn owners(references: &[OwnerReference], labels: &BTreeMap<String, String>) -> V
     chain
 }
 
-fn meta(pod: &Pod) -> PodMeta {
+/// A pod without what is not read of it, under the uid that log directories and cgroups carry. Of a static pod the API server has
+/// a mirror with a uid of its own, and the other one in an annotation.
+pub fn kept(mut pod: Pod) -> Pod {
+    let metadata = &mut pod.metadata;
+    if let Some(uid) = metadata.annotations.get(MIRROR).filter(|uid| !uid.is_empty()) {
+        metadata.uid.clone_from(uid);
+    }
+    metadata.annotations.retain(|key, value| {
+        ANNOTATIONS.iter().any(|prefix| key.starts_with(prefix)) || (key == SOURCE && value != "api")
+    });
+    pod
+}
+
+/// What the index has of a pod.
+pub fn meta(pod: &Pod) -> PodMeta {
     let (metadata, spec, status) = (&pod.metadata, &pod.spec, &pod.status);
     // Names are unique over all kinds of containers of a pod.
     let statuses: BTreeMap<&str, &ContainerStatus> =

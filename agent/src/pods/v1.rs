@@ -26,7 +26,12 @@ nullable! {
     /// `PodList`.
     PodList {
         kind: String,
+        metadata: ListMeta,
         items: Vec<Pod>,
+    }
+    /// `ListMeta`.
+    ListMeta {
+        resource_version: String,
     }
     /// `Pod`.
     Pod {
@@ -37,6 +42,7 @@ nullable! {
     /// `ObjectMeta`.
     Metadata {
         uid: String,
+        resource_version: String,
         namespace: String,
         name: String,
         labels: BTreeMap<String, String>,
