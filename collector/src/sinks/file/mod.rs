@@ -1,11 +1,14 @@
-//! A file on this machine: one record a line, as `/api/v1/logs` gives them. At least once, with the uid.
+//! A file on this machine: one record a line, as `/api/v1/logs` gives them. At least once, with the uid; what comes
+//! again after a kill of this process is not written again ([`before`]).
 //!
 //! A batch is delivered when it is written and fsync has returned; a write that fails is taken back, down to the length
 //! of before, and tried again, for as long as the disk needs. [`target`] is the file and its rotation.
 //!
 //! # Memory
-//! One batch is under way at a time: [`PIECE`] of encoded lines, or one line; the buffers of a compressor at a rotation.
+//! One batch is under way at a time: [`PIECE`] of encoded lines, or one line; the buffers of a compressor at a
+//! rotation; 20 bytes a record of the batch; after a start the sum of [`before`].
 
+mod before;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -16,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sonde_wire::view::LogsRequest;
 
+use self::before::Mark;
 use self::target::{Disk, RealDisk, Target};
 use super::blocking;
 use crate::config;
@@ -26,7 +30,7 @@ use crate::{api, store};
 /// Batches under way at a time: they go into one file.
 pub const IN_FLIGHT: u32 = 1;
 /// Encoded lines that are written at a time.
-const PIECE: usize = 1 << 20;
+const PIECE: usize = 16 << 10;
 
 /// The sink.
 pub struct Files {
@@ -53,41 +57,88 @@ impl Sink for Files {
             write(&mut target, &units, &states)
         })
         .await?;
-        written.map_err(|error| {
+        written.known.iter().for_each(|record| batch.duplicate(*record));
+        (0..written.durable).for_each(|record| batch.delivered(record));
+        written.result.map_err(|error| {
             let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
             Trouble::retry(if full { "disk_full" } else { "disk" }, error.to_string())
-        })?;
-        (0..batch.states().len()).for_each(|record| batch.delivered(record));
-        Ok(())
+        })
     }
 }
 
-/// Writes every record that is not settled; all of them are durable when this returns.
-fn write(target: &mut Target, units: &[Unit], states: &[State]) -> io::Result<()> {
+/// What came of a batch.
+struct Written {
+    /// Records whose lines were there already.
+    known: Vec<usize>,
+    /// Of lines that were written.
+    marks: HashSet<Mark>,
+    /// All records before this one are durable.
+    durable: usize,
+    result: io::Result<()>,
+}
+
+/// Writes every record that is not settled; all of them are durable when the result is good.
+fn write(target: &mut Target, units: &[Unit], states: &[State]) -> Written {
+    let mut written = Written { known: Vec::new(), marks: HashSet::new(), durable: 0, result: Ok(()) };
+    written.result = write_into(target, units, states, &mut written);
+    if written.result.is_ok() {
+        written.durable = states.len();
+        target.remember(&written.marks);
+    }
+    written
+}
+
+fn write_into(
+    target: &mut Target,
+    units: &[Unit],
+    states: &[State],
+    written: &mut Written,
+) -> io::Result<()> {
     target.begin()?;
-    let mut lines = Vec::new();
-    let mut known = HashSet::new();
+    // Lines, and the record that they begin with.
+    let (mut lines, mut first) = (Vec::new(), 0);
+    let mut origins = HashSet::new();
     for unit in units {
-        let (mut number, mut result) = (unit.first, Ok(()));
+        let (mut next, mut result) = (unit.first, Ok(()));
         let request = LogsRequest::trusted(&unit.bytes);
-        store::record::read(request, unit.received_unix_nano, &mut known, |origin, row| {
-            let open = states.get(number).is_some_and(|state| state.is_open());
-            number += 1;
-            if !open || result.is_err() {
+        store::record::read(request, unit.received_unix_nano, &mut origins, |origin, row| {
+            let number = next;
+            next += 1;
+            let state = states.get(number).copied().unwrap_or(State::Refused);
+            if !state.is_open() || result.is_err() {
                 return;
             }
             let start = lines.len();
             api::record::write(origin, row, &mut lines);
             lines.push(b'\n');
+            let seen = if row.has_uid { target.look_up(&lines[start..]) } else { None };
+            let known = |(mark, known): (Mark, bool)| known || written.marks.contains(&mark);
+            if state == State::InDoubt && seen.is_some_and(known) {
+                written.known.push(number);
+                lines.truncate(start);
+                return;
+            }
+            written.marks.extend(seen.map(|(mark, _)| mark));
             if start > 0 && lines.len() > PIECE {
-                result = target.write(&lines[..start]);
+                result = write_piece(target, &lines[..start], first, written);
                 lines.drain(..start);
+                first = number;
             }
         });
         result?;
         // Origins are compared, not kept: a batch has few.
-        known.clear();
+        origins.clear();
     }
-    target.write(&lines)?;
+    write_piece(target, &lines, first, written)?;
     target.end()
+}
+
+/// Writes lines that begin with record number `first`, into the next file where this one has no room for them.
+fn write_piece(target: &mut Target, lines: &[u8], first: usize, written: &mut Written) -> io::Result<()> {
+    if target.is_full(lines.len()) {
+        target.end()?;
+        written.durable = first;
+        target.rotate()?;
+    }
+    target.write(lines)
 }

@@ -11,6 +11,7 @@
 //! 3. A compressed file has its name only when it is whole and durable; the plain one goes after that.
 //! 4. A file that somebody else moves or deletes is noticed at the next batch, and a new one begun.
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -19,6 +20,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::before::{Before, Mark};
 use crate::config::{Compression, Sink};
 use crate::time;
 
@@ -81,6 +83,10 @@ pub struct Target {
     options: Options,
     disk: Box<dyn Disk>,
     open: Option<Open>,
+    /// Lines that come again may be among these; `None` before the first batch, and when it is too late for that.
+    before: Option<Before>,
+    /// That was never looked up.
+    first: bool,
 }
 
 struct Open {
@@ -97,7 +103,7 @@ struct Open {
 impl Target {
     /// Opens nothing.
     pub fn new(options: Options, disk: Box<dyn Disk>) -> Self {
-        Self { options, disk, open: None }
+        Self { options, disk, open: None, before: None, first: true }
     }
 
     /// Before a batch: the file is there, ours, whole, and not due.
@@ -118,19 +124,33 @@ impl Target {
             self.open = Some(open_file(&self.options.path)?);
             tidy(&self.options);
         }
+        if self.first {
+            self.before = Some(Before::read(&newest(&self.options.path)));
+            self.first = false;
+        }
         let old = self.open.as_ref().is_some_and(|open| {
             open.len > 0 && open.since.elapsed().is_ok_and(|age| age >= self.options.max_age)
         });
         if old { self.rotate() } else { Ok(()) }
     }
 
-    /// Writes whole lines; into the next file where this one has no room for them.
+    /// Whether a line is in the file, while that is known.
+    pub fn look_up(&self, line: &[u8]) -> Option<(Mark, bool)> {
+        self.before.as_ref().map(|before| before.look_up(line))
+    }
+
+    /// These lines are durable.
+    pub fn remember(&mut self, marks: &HashSet<Mark>) {
+        self.before.take_if(|before| !before.add(marks));
+    }
+
+    /// Whether so many bytes belong into the next file.
+    pub fn is_full(&self, more: usize) -> bool {
+        self.open.as_ref().is_some_and(|open| open.len > 0 && open.len + more as u64 > self.options.max_bytes)
+    }
+
+    /// Writes whole lines.
     pub fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        let full = |open: &Open| open.len > 0 && open.len + lines.len() as u64 > self.options.max_bytes;
-        if self.open.as_ref().is_some_and(full) {
-            self.end()?;
-            self.rotate()?;
-        }
         let Some(open) = &mut self.open else { return Err(io::ErrorKind::NotFound.into()) };
         let written = self.disk.write(&mut open.file, lines);
         match written {
@@ -166,7 +186,8 @@ impl Target {
         error
     }
 
-    fn rotate(&mut self) -> io::Result<()> {
+    /// The file of now gets its name of later; only between [`Self::end`] and the next write.
+    pub fn rotate(&mut self) -> io::Result<()> {
         let stamp = stamp(SystemTime::now());
         let name = file_name(&self.options.path);
         let to = (0..1000)
@@ -201,8 +222,9 @@ fn open_file(path: &Path) -> io::Result<Open> {
     if sound < meta.len() {
         tracing::warn!(path = %path.display(), bytes = meta.len() - sound, "the end of the file was torn and is cut off; its records come again");
         file.set_len(sound)?;
-        file.sync_data()?;
     }
+    // A process before this one may have been killed between its last write and its fsync.
+    file.sync_data()?;
     File::open(dir)?.sync_all()?;
     let since = meta.created().or_else(|_| meta.modified()).unwrap_or_else(|_| SystemTime::now());
     Ok(Open { file, len: sound, sound, since, id: (meta.dev(), meta.ino()) })
@@ -320,6 +342,15 @@ fn rotated(path: &Path) -> io::Result<Vec<(PathBuf, Vec<String>)>> {
         }
     }
     Ok(found)
+}
+
+/// The file of now and those before it, newest first.
+fn newest(path: &Path) -> Vec<PathBuf> {
+    let older = rotated(path).unwrap_or_default().into_iter().rev().filter_map(|(name, ends)| {
+        let end = ends.iter().find(|end| ENDS.contains(&end.as_str()))?;
+        Some(with_end(&name, end))
+    });
+    std::iter::once(path.to_owned()).chain(older).collect()
 }
 
 /// `20261121T070000Z-000`.

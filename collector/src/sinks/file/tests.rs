@@ -179,8 +179,7 @@ async fn on_a_disk_that_is_full_or_fails_every_line_is_there_once_and_whole() {
     let path = dir.path().join("logs/out.ndjson");
     let failures = Arc::default();
     let bad = Bad { random: Random(0x9e37_79b9), failures: Arc::clone(&failures) };
-    // Not so small that a rotation within a batch that fails later writes the batch's beginning twice.
-    let sink = config::Sink { max_bytes: Some(Size(1 << 20)), ..sink(&path) };
+    let sink = config::Sink { max_bytes: Some(Size(20_000)), max_files: Some(1000), ..sink(&path) };
     let way = Way::new(dir.path(), Files::on(&sink, Box::new(bad)), "", IN_FLIGHT);
     for first in (0..2000).step_by(20) {
         way.queue.append(frame(&lines(first..first + 20), Codec::Zstd)).await.unwrap();
@@ -232,20 +231,93 @@ async fn a_file_that_is_moved_away_is_begun_anew_and_one_of_somebody_else_is_lef
     assert_eq!(fs::read_to_string(&foreign).unwrap(), "root:x:0:0");
 }
 
-/// Writes records into the file at `path` as a process of its own would.
-fn append(path: &Path, range: std::ops::Range<u64>) {
-    let raw = crate::store::tests::request(&lines(range.clone()));
-    let records = usize::try_from(range.end - range.start).unwrap();
-    let unit = Unit {
+/// Lines as a batch of one request.
+fn unit(lines: &[Line]) -> Unit {
+    Unit {
         position: crate::queue::Position::default(),
         received_unix_nano: 1,
-        bytes: raw.into(),
+        bytes: crate::store::tests::request(lines).into(),
         first: 0,
-        records,
+        records: lines.len(),
         came: None,
+    }
+}
+
+/// Writes records as a process of its own would; gives how many it knew.
+fn written(sink: &config::Sink, lines: &[Line], state: State) -> usize {
+    let mut target = Target::new(target::Options::of(sink), Box::new(RealDisk));
+    let written = write(&mut target, &[unit(lines)], &vec![state; lines.len()]);
+    written.result.unwrap();
+    assert_eq!(written.durable, lines.len());
+    written.known.len()
+}
+
+/// Writes records into the file at `path` as a process of its own would.
+fn append(path: &Path, range: std::ops::Range<u64>) {
+    assert_eq!(written(&sink(path), &lines(range), State::Open), 0);
+}
+
+#[test]
+fn what_the_process_before_wrote_is_not_written_again_wherever_it_is_by_now() {
+    for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("logs/out.ndjson");
+        let sink = config::Sink {
+            max_bytes: Some(Size(20_000)),
+            max_files: Some(100),
+            compression: Some(compression),
+            ..sink(&path)
+        };
+        (0..10).for_each(|n| assert_eq!(written(&sink, &lines(n * 30..(n + 1) * 30), State::Open), 0));
+        let all = || -> Vec<String> {
+            files(path.parent().unwrap()).iter().flat_map(|(_, text)| bodies(text)).collect()
+        };
+        let expected = |count| lines(0..count).into_iter().map(|line| line.body).collect::<Vec<_>>();
+        assert!(files(path.parent().unwrap()).len() > 4);
+        // The cursor knew of the first ninety; forty had not been written.
+        assert_eq!(written(&sink, &lines(90..340), State::InDoubt), 210);
+        assert_eq!(all(), expected(340));
+        // What nobody sent before is written, whatever it says.
+        assert_eq!(written(&sink, &lines(330..340), State::Open), 0);
+        assert_eq!(all().len(), 350);
+    }
+}
+
+#[test]
+fn lines_without_a_uid_that_are_alike_are_all_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("out.ndjson");
+    let alike: Vec<Line> = (0..5).map(|_| Line { uid: None, ..Line::new(1, 1, 1, "tick") }).collect();
+    assert_eq!(written(&sink(&path), &alike[..2], State::Open), 0);
+    assert_eq!(written(&sink(&path), &alike, State::InDoubt), 0);
+    assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 7);
+}
+
+/// A disk whose first fsync of all fails.
+struct Once(bool);
+
+impl Disk for Once {
+    fn sync(&mut self, file: &File) -> io::Result<()> {
+        if std::mem::replace(&mut self.0, true) { file.sync_data() } else { Err(io::Error::other("no")) }
+    }
+}
+
+#[test]
+fn what_an_agent_sends_again_after_the_start_is_not_written_again_and_what_did_not_become_durable_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("out.ndjson");
+    let mut target = Target::new(target::Options::of(&sink(&path)), Box::new(Once(false)));
+    let mut known = |range, state| {
+        let lines = lines(range);
+        let written = write(&mut target, &[unit(&lines)], &vec![state; lines.len()]);
+        written.result.map(|()| written.known.len()).map_err(|error| error.to_string())
     };
-    let mut target = Target::new(target::Options::of(&sink(path)), Box::new(RealDisk));
-    write(&mut target, &[unit], &vec![State::Open; records]).unwrap();
+    assert_eq!(known(0..10, State::InDoubt), Err("no".to_owned()));
+    assert_eq!(known(0..10, State::InDoubt), Ok(0));
+    assert_eq!(known(10..20, State::Open), Ok(0));
+    assert_eq!(known(5..25, State::InDoubt), Ok(15));
+    let expected: Vec<String> = lines(0..25).into_iter().map(|line| line.body).collect();
+    assert_eq!(bodies(&fs::read_to_string(&path).unwrap()), expected);
 }
 
 proptest! {
