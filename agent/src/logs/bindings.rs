@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::core::{Core, Now};
+use super::format::Format;
 use super::fs::LogFs;
 use super::lineage::{LAST_LOOK, LineageId};
 use super::multiline::{Rule, Wish};
@@ -93,7 +94,11 @@ impl<F: LogFs> Core<F> {
             return;
         }
         lineage.wish = wish.map(str::to_owned);
-        let configured = self.multiline.for_container(&lineage.pod, &lineage.container);
+        let configured = match lineage.format {
+            // The rules are about containers.
+            Format::Plain => None,
+            _ => self.multiline.for_container(&lineage.pod, &lineage.container),
+        };
         let rule = match wish.map(|wish| self.multiline.wish(wish)) {
             None => configured,
             Some(Ok(Wish::Off)) => None,
