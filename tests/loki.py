@@ -151,9 +151,10 @@ class Loki:
         self.streams, self.pushes, self.wrong, self.late, self.lies = {}, 0, [], 0, {}
 
     def store(self, streams):
-        """Stores what is not refused; gives the reason of the last that is."""
+        """Stores what is not refused; gives the reason of the last that is, in the last stream, as Loki does."""
         refused, now = None, time.time_ns()
         for labels, values, entries in streams:
+            refused = None
             stream = self.streams.setdefault(labels, [values, 0, set()])
             for when, line, metadata in entries:
                 size = sum(len(name) + len(value) for name, value in metadata.items())

@@ -201,8 +201,13 @@ fn validate_loki(sink: &Sink, key: &impl Fn(&str) -> String, problems: &mut Prob
             Err(error) => problems.add(key("endpoint"), error.to_string(), ""),
         },
     }
-    if sink.tenant.as_ref().is_some_and(|tenant| HeaderValue::from_str(tenant).is_err()) {
-        problems.add(key("tenant"), "cannot be a header's value", "printable ASCII");
+    // Loki's own rule (dskit `tenant.ValidTenantID`); it would refuse every push for another.
+    let is_tenant = |tenant: &String| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!-_.*'()".contains(&byte);
+        tenant.bytes().all(plain) && tenant.len() <= 150 && tenant != "." && tenant != ".."
+    };
+    if sink.tenant.as_ref().is_some_and(|tenant| !is_tenant(tenant)) {
+        problems.add(key("tenant"), "is no tenant's name", "at most 150 letters, digits and !-_.*'()");
     }
     validate_login(sink, key, problems);
     validate_headers(sink, key, problems);

@@ -4,7 +4,8 @@
 //! | status | means |
 //! |---|---|
 //! | 204 | stored, all of it |
-//! | 400 in Loki's words (plain text, JSON or protobuf) | something in it was refused for good: an entry that is too old, too far behind the newest of its stream, too long, has too much metadata; the others may be stored: halve |
+//! | 400 that is about what was configured, there or here ([`SETTINGS`]) | hold |
+//! | 400 in Loki's words (plain text, JSON or protobuf) | something in it was refused for good: an entry that is too old, too far behind the newest of its stream, too long, has too much metadata; the others may be stored: what is older than the oldest that it says it takes is refused, else halve |
 //! | 413 | too much at once: halve |
 //! | 429 | a rate or a number of streams is over its limit, of the tenant, or of some streams in it while the others are stored; no `Retry-After` comes with it: back off |
 //! | 408, 500, 502, 503, 504 | retry; it may be stored. Loki says 500 when too few ingesters are alive (for OTLP it makes a 503 of it), so a probe a minute would be too little |
@@ -20,11 +21,22 @@ use http::header::CONTENT_TYPE;
 use sonde_daemon::client::pool::Reply;
 
 use crate::deliver::Trouble;
+use crate::time;
 
 /// The code of an answer that asks for less.
 pub const TOO_FAST: &str = "429";
 /// The beginning of `net/http`'s words to a request that comes without TLS.
 const NO_TLS: &[u8] = b"Client sent an HTTP request to an HTTPS server";
+/// What Loki says with 400 when no entry is at fault: the tenant's name, and limits that refuse every entry of ours.
+const SETTINGS: [&str; 5] = [
+    "unsupported character",
+    "multiple org IDs",
+    "tenant ID is",
+    "structured metadata, but this feature is disallowed",
+    "missing required labels",
+];
+/// Before the time of the oldest entry that Loki still takes.
+const OLDEST: &str = "oldest acceptable timestamp is: ";
 /// Longest text of a server that is kept.
 const WORDS: usize = 300;
 
@@ -33,8 +45,15 @@ const WORDS: usize = 300;
 pub enum Whole {
     /// All of it is stored.
     Taken,
-    /// Something in it was refused, or it is too much: code and reason. Some of it may be stored.
-    Halve(String, String),
+    /// Something in it was refused, or it is too much. Some of it may be stored.
+    Halve {
+        /// The status.
+        code: String,
+        /// Loki's words.
+        reason: String,
+        /// What is older was refused: Unix nanoseconds.
+        oldest: Option<u64>,
+    },
     /// To be sent again; some of it may be stored.
     Trouble(Trouble),
 }
@@ -45,8 +64,9 @@ pub fn whole(reply: &Reply, now: SystemTime) -> Whole {
     let (code, words) = (status.to_string(), words(&reply.body));
     match status {
         204 => Whole::Taken,
-        400 if is_lokis(reply) => Whole::Halve(code, words),
-        413 => Whole::Halve(code, words),
+        400 if is_lokis(reply) && is_setting(&reply.body) => Whole::Trouble(Trouble::hold(code, words)),
+        400 if is_lokis(reply) => Whole::Halve { code, reason: words, oldest: oldest(&reply.body) },
+        413 => Whole::Halve { code, reason: words, oldest: None },
         408 | 429 | 500 | 502 | 503 | 504 => {
             Whole::Trouble(Trouble { after: reply.retry_after(now), ..Trouble::retry(code, words) })
         }
@@ -71,6 +91,19 @@ fn is_lokis(reply: &Reply) -> bool {
         && !body.is_empty()
         && !body.starts_with(b"<")
         && !body.starts_with(NO_TLS)
+}
+
+fn is_setting(body: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(body);
+    SETTINGS.iter().any(|words| text.contains(words))
+}
+
+/// The first such time in Loki's words. It is in whole seconds, rounded down: what is older was refused.
+fn oldest(body: &[u8]) -> Option<u64> {
+    let text = String::from_utf8_lossy(body);
+    let (_, rest) = text.split_once(OLDEST)?;
+    let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || "-+:.".contains(c))).unwrap_or(rest.len());
+    u64::try_from(time::parse_any(&rest[..end])?).ok()
 }
 
 /// Text without control characters, at most [`WORDS`] bytes.

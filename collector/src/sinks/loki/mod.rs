@@ -2,24 +2,26 @@
 //!
 //! A stream is named by four labels that never change while a container lives (`label_names`), all else is structured
 //! metadata. Loki merges entries of one stream with equal time, line and metadata, so what this sink sends again is stored
-//! once; what the agent sends again is while the pod's metadata are what they were. Entries of a stream go in the order of the queue, by their times within
-//! a request: one batch is under way at a time, since Loki refuses what lies too far behind the newest entry of its
-//! stream.
+//! once; what the agent sends again is while the pod's metadata are what they were. Entries of a stream go in the order of
+//! the queue, by their times within a request: one batch is under way at a time, and of each stream one request, since Loki
+//! refuses what lies too far behind the newest entry of its stream.
 //!
-//! What Loki answers is read in [`answer`]. A 400 says that something in the request was refused, and the rest of it
-//! may have been stored: it is halved down to the one entry, which is a dead letter with Loki's reason; the others are
-//! sent again, and merged there. After a 429 requests are smaller until one is taken, since a burst that is larger than
-//! the limit would never be.
+//! A request holds one stream ([`push::Push`] says why). What Loki answers is read in [`answer`]. A 400 says that something
+//! in the request was refused, and the rest of it may have been stored: what is older than the oldest entry that Loki says it
+//! takes are dead letters at once, else it is halved down to the one entry, which is a dead letter with Loki's reason; the
+//! others are sent again, and merged there. After a 429 requests are smaller until one is taken, since a burst that is
+//! larger than the limit would never be; other streams of the batch go on.
 //!
 //! # Memory
-//! For the one batch under way: a request of at most [`push::BYTES`] (or one entry) as it is gathered, as protobuf and as
-//! snappy, and an answer of at most 4 MiB.
+//! For the one batch under way: of each stream a request of at most [`push::BYTES`] (or one entry), together no more than the
+//! batch as it is written for Loki, as snappy; [`STREAMS`] answers of at most 256 KiB.
 
 mod answer;
 mod push;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -30,8 +32,9 @@ use http_body_util::Full;
 use sonde_daemon::client::dial::Dialer;
 use sonde_daemon::client::endpoint::{Endpoint, EndpointError};
 use sonde_daemon::client::names::System;
-use sonde_daemon::client::pool::{Body, CallError, Pool, Version};
+use sonde_daemon::client::pool::{Body, Pool, Version};
 use sonde_daemon::tls;
+use tokio::task::JoinSet;
 
 use self::answer::Whole;
 use self::push::{Piece, Push};
@@ -49,19 +52,26 @@ const PATH: &str = "/loki/api/v1/push";
 const SPREAD: usize = 4;
 /// From sending a request to the end of its answer.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// What is read of an answer: a refusal may say a few words about each entry.
-const ANSWER_BYTES: usize = 4 << 20;
+/// What is read of an answer: a refusal may say a few words about ten entries.
+const ANSWER_BYTES: usize = 256 << 10;
+/// Streams that are written to at a time.
+const STREAMS: usize = 8;
 
 /// The sink.
 pub struct Loki {
+    client: Arc<Client>,
+    names: LabelNames,
+    /// How much the server takes at once, as its last 429s let us guess.
+    piece: Mutex<Piece>,
+}
+
+/// Sends requests.
+struct Client {
     pool: Arc<Pool>,
     uri: Uri,
     headers: HeaderMap,
     login: Login,
-    names: LabelNames,
     deadline: Duration,
-    /// How much the server takes at once, as its last 429s let us guess.
-    piece: Mutex<Piece>,
 }
 
 /// A body of a request.
@@ -72,14 +82,6 @@ impl From<Content> for Body {
     fn from(content: Content) -> Self {
         Full::new(Bytes::new().chain(content.0))
     }
-}
-
-/// What came of a request that was answered.
-enum Sent {
-    /// Its records are settled.
-    Settled,
-    /// Too much at once, or something in it: code and reason.
-    Halve(String, String),
 }
 
 /// Reads an endpoint.
@@ -124,45 +126,70 @@ impl Loki {
         let place = endpoint.path.strip_suffix(PATH).unwrap_or(&endpoint.path);
         let uri = format!("{place}{PATH}").parse().unwrap_or_default();
         let dialer = Dialer::new(endpoint, tls)?;
-        Ok(Self {
+        let client = Client {
             pool: Pool::new(dialer, Box::new(System), Version::Http1, SPREAD, ANSWER_BYTES),
             uri,
             headers,
             login: Login::build(sink)?,
-            names: sink.label_names.unwrap_or_default(),
             deadline,
+        };
+        Ok(Self {
+            client: Arc::new(client),
+            names: sink.label_names.unwrap_or_default(),
             piece: Mutex::default(),
         })
     }
 
-    async fn next(&self, batch: &Batch, from: usize, piece: Piece) -> Result<Option<Push>, Trouble> {
+    /// Of each stream the next request: as large as `pieces` says, or as all may be.
+    async fn next(&self, batch: &Batch, pieces: &HashMap<String, Piece>) -> Result<Vec<Push>, Trouble> {
         let (units, states, names) = (Arc::clone(batch.units()), batch.states().to_vec(), self.names);
-        blocking(move || push::encode(&units, &states, from, piece, names)).await
+        let (pieces, most) = (pieces.clone(), self.piece());
+        let piece = move |labels: &str| pieces.get(labels).copied().unwrap_or(most);
+        blocking(move || push::encode(&units, &states, piece, names)).await
     }
 
-    /// Sends a request and settles what the answer says.
-    async fn send(&self, push: &Push, batch: &mut Batch) -> Result<Sent, Trouble> {
-        let mut request = Request::new(Content(push.body.clone()));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = self.headers.clone();
-        if let Some(value) = self.login.header() {
-            request.headers_mut().insert(AUTHORIZATION, value);
-        }
-        let answered = self.pool.call(&request, self.deadline).await;
-        let (address, reply) =
-            answered.map_err(|error: CallError| Trouble::retry("connection", error.to_string()))?;
-        match answer::whole(&reply, SystemTime::now()) {
+    /// Settles what an answer says, and how large the stream's next request may be.
+    fn settle(
+        &self,
+        push: &Push,
+        answer: Whole,
+        batch: &mut Batch,
+        pieces: &mut HashMap<String, Piece>,
+    ) -> Result<(), Trouble> {
+        let larger = |most: Piece, piece: Option<&Piece>| piece.map_or(most, |piece| piece.doubled(most));
+        match answer {
             Whole::Taken => {
                 push.records.iter().for_each(|record| batch.delivered(*record));
-                Ok(Sent::Settled)
+                let most = self.remember(self.piece().grown());
+                let next = larger(most, pieces.get(&push.labels));
+                pieces.insert(push.labels.clone(), next);
             }
-            Whole::Halve(code, reason) => Ok(Sent::Halve(code, reason)),
+            Whole::Halve { code, reason, oldest } => {
+                let old = |time: u64| oldest.is_some_and(|oldest| time < oldest);
+                let refused: Vec<usize> = if push.records.len() == 1 {
+                    push.records.clone()
+                } else {
+                    let times = push.records.iter().zip(&push.times);
+                    times.filter(|(_, time)| old(**time)).map(|(record, _)| *record).collect()
+                };
+                let next = if refused.is_empty() {
+                    Piece::half_of(push)
+                } else {
+                    larger(self.piece(), pieces.get(&push.labels))
+                };
+                pieces.insert(push.labels.clone(), next);
+                for record in refused {
+                    batch.refuse(record, code.clone(), reason.clone());
+                }
+            }
             Whole::Trouble(trouble) => {
-                self.pool.avoid(address);
-                Err(trouble)
+                if trouble.code == answer::TOO_FAST {
+                    self.remember(Piece::half_of(push));
+                }
+                return Err(trouble);
             }
         }
+        Ok(())
     }
 
     fn piece(&self) -> Piece {
@@ -175,29 +202,65 @@ impl Loki {
     }
 }
 
+impl Client {
+    async fn send(&self, body: Bytes) -> Whole {
+        let mut request = Request::new(Content(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        if let Some(value) = self.login.header() {
+            request.headers_mut().insert(AUTHORIZATION, value);
+        }
+        match self.pool.call(&request, self.deadline).await {
+            Ok((address, reply)) => {
+                let answer = answer::whole(&reply, SystemTime::now());
+                if matches!(answer, Whole::Trouble(_)) {
+                    self.pool.avoid(address);
+                }
+                answer
+            }
+            Err(error) => Whole::Trouble(Trouble::retry("connection", error.to_string())),
+        }
+    }
+}
+
 impl Sink for Loki {
     async fn deliver(&self, batch: &mut Batch) -> Result<(), Trouble> {
-        let (mut from, mut piece) = (0, self.piece());
-        while let Some(push) = self.next(batch, from, piece).await? {
-            let (first, last) = (push.records[0], push.records[push.records.len() - 1]);
-            match self.send(&push, batch).await {
-                Ok(Sent::Settled) => {
-                    from = last + 1;
-                    piece = piece.doubled(self.remember(self.piece().grown()));
+        let mut pieces = HashMap::new();
+        loop {
+            let mut pushes = self.next(batch, &pieces).await?.into_iter();
+            if pushes.len() == 0 {
+                return Ok(());
+            }
+            let (mut under_way, mut trouble) = (JoinSet::new(), None::<Trouble>);
+            loop {
+                // That one stream has too much says nothing about the others.
+                let goes_on = trouble.as_ref().is_none_or(|trouble| trouble.code == answer::TOO_FAST);
+                if goes_on
+                    && under_way.len() < STREAMS
+                    && let Some(push) = pushes.next()
+                {
+                    let client = Arc::clone(&self.client);
+                    under_way.spawn(async move {
+                        let answer = client.send(push.body.clone()).await;
+                        (push, answer)
+                    });
+                    continue;
                 }
-                Ok(Sent::Halve(code, reason)) if first == last => {
-                    batch.refuse(first, code, reason);
-                    from = last + 1;
-                }
-                Ok(Sent::Halve(..)) => piece = Piece::half_of(&push),
-                Err(trouble) => {
-                    if trouble.code == answer::TOO_FAST {
-                        self.remember(Piece::half_of(&push));
-                    }
-                    return Err(trouble);
+                let Some(ended) = under_way.join_next().await else { break };
+                let settled = match ended {
+                    Ok((push, answer)) => self.settle(&push, answer, batch, &mut pieces),
+                    Err(error) => Err(Trouble::retry("internal", error.to_string())),
+                };
+                if let Err(worse) = settled
+                    && trouble.as_ref().is_none_or(|trouble| trouble.code == answer::TOO_FAST)
+                {
+                    trouble = Some(worse);
                 }
             }
+            if let Some(trouble) = trouble {
+                return Err(trouble);
+            }
         }
-        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Records as a `PushRequest` (Loki's `pkg/push/push.proto`), a bounded piece at a time.
+//! Records as `PushRequest`s (Loki's `pkg/push/push.proto`), one stream and a bounded piece at a time.
 //!
 //! An entry's line is the record's body. Its structured metadata are the attributes of record, resource and scope, and
 //! the record's other fields, with the names that Loki's own OTLP endpoint gives them: what may not stand in a label's
@@ -33,12 +33,18 @@ const KEYS: [&str; 4] = [keys::CLUSTER_NAME, keys::NAMESPACE_NAME, keys::POD_NAM
 /// The one label of what has none of those.
 const SERVICE: (&str, &str) = ("service.name", "service_name");
 
-/// A request.
+/// A request: entries of one stream. What Loki answers to several is about the last of them only
+/// (`pkg/ingester/instance.go`, `Push`: "the returned error only reflects what happened to the last stream"; seen: 204 to a push
+/// of which one stream was thrown away).
 pub struct Push {
+    /// The stream.
+    pub labels: String,
     /// Snappy, block format.
     pub body: Bytes,
     /// The records in it, by their numbers in the batch, ascending; never empty.
     pub records: Vec<usize>,
+    /// Their times, Unix nanoseconds.
+    pub times: Vec<u64>,
     /// Bytes before compression.
     pub bytes: usize,
 }
@@ -95,19 +101,38 @@ struct Stream {
     labels: String,
     /// Time, Unix nanoseconds, and the encoded entry.
     entries: Vec<(u64, Vec<u8>)>,
+    records: Vec<usize>,
+    bytes: usize,
+    full: bool,
 }
 
-/// The next unsettled records from number `from` on; `None` when there are none.
+impl Stream {
+    fn push(mut self) -> Push {
+        let times = self.entries.iter().map(|(time, _)| *time).collect();
+        self.entries.sort_by_key(|(time, _)| *time);
+        let mut adapter = Vec::with_capacity(self.bytes);
+        put_bytes(&mut adapter, 1, self.labels.as_bytes());
+        for (_, entry) in &self.entries {
+            put_bytes(&mut adapter, 2, entry);
+        }
+        drop(self.entries);
+        let mut request = Vec::with_capacity(adapter.len() + 8);
+        put_bytes(&mut request, 1, &adapter);
+        // Fails only beyond 4 GiB; a request is one record or a megabyte.
+        let body = snap::raw::Encoder::new().compress_vec(&request).unwrap_or_default();
+        Push { labels: self.labels, body: body.into(), records: self.records, times, bytes: request.len() }
+    }
+}
+
+/// Of each stream its next unsettled records, `piece(labels)` at most.
 pub fn encode(
     units: &[Unit],
     states: &[State],
-    from: usize,
-    piece: Piece,
+    piece: impl Fn(&str) -> Piece,
     label_names: LabelNames,
-) -> Option<Push> {
+) -> Vec<Push> {
     let (mut streams, mut places): (Vec<Stream>, HashMap<String, usize>) = Default::default();
-    let (mut records, mut bytes) = (Vec::new(), 0);
-    'all: for unit in units.iter().filter(|unit| unit.first + unit.records > from) {
+    for unit in units {
         let mut number = unit.first;
         for resource in LogsRequest::trusted(&unit.bytes).resources() {
             for scope in resource.scopes() {
@@ -115,45 +140,41 @@ pub fn encode(
                 for record in scope.records() {
                     let this = number;
                     number += 1;
-                    if this < from || !states.get(this).is_some_and(|state| state.is_open()) {
+                    if !states.get(this).is_some_and(|state| state.is_open()) {
                         continue;
                     }
-                    let common =
-                        common.get_or_insert_with(|| Common::new(&resource, &scope, names(label_names)));
-                    let (time, entry) = common.entry(&record, unit.received_unix_nano);
-                    let place = places.get(&common.labels).copied();
-                    let cost = entry.len() + if place.is_none() { common.labels.len() + 12 } else { 6 };
-                    if !records.is_empty() && (bytes + cost > piece.bytes || records.len() >= piece.entries) {
-                        break 'all;
-                    }
-                    let place = place.unwrap_or_else(|| {
-                        places.insert(common.labels.clone(), streams.len());
-                        streams.push(Stream { labels: common.labels.clone(), entries: Vec::new() });
-                        streams.len() - 1
+                    let (common, place, piece) = common.get_or_insert_with(|| {
+                        let common = Common::new(&resource, &scope, names(label_names));
+                        let place = *places.entry(common.labels.clone()).or_insert_with(|| {
+                            let bytes = common.labels.len() + 12;
+                            streams.push(Stream {
+                                labels: common.labels.clone(),
+                                bytes,
+                                ..Stream::default()
+                            });
+                            streams.len() - 1
+                        });
+                        let piece = piece(&common.labels);
+                        (common, place, piece)
                     });
-                    bytes += cost;
-                    records.push(this);
-                    streams[place].entries.push((time, entry));
+                    let stream = &mut streams[*place];
+                    if stream.full {
+                        continue;
+                    }
+                    let (time, entry) = common.entry(&record, unit.received_unix_nano);
+                    let bytes = stream.bytes + entry.len() + 6;
+                    stream.full = !stream.records.is_empty()
+                        && (bytes > piece.bytes || stream.records.len() >= piece.entries);
+                    if !stream.full {
+                        stream.bytes = bytes;
+                        stream.records.push(this);
+                        stream.entries.push((time, entry));
+                    }
                 }
             }
         }
     }
-    if records.is_empty() {
-        return None;
-    }
-    let mut request = Vec::with_capacity(bytes);
-    for mut stream in streams {
-        stream.entries.sort_by_key(|(time, _)| *time);
-        let mut adapter = Vec::new();
-        put_bytes(&mut adapter, 1, stream.labels.as_bytes());
-        for (_, entry) in &stream.entries {
-            put_bytes(&mut adapter, 2, entry);
-        }
-        put_bytes(&mut request, 1, &adapter);
-    }
-    // Fails only beyond 4 GiB; a request is one record or a megabyte.
-    let body = snap::raw::Encoder::new().compress_vec(&request).unwrap_or_default();
-    Some(Push { body: body.into(), records, bytes: request.len() })
+    streams.into_iter().map(Stream::push).collect()
 }
 
 /// What the records of one resource and scope have in common.

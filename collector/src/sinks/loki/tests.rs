@@ -100,10 +100,11 @@ struct Server {
 }
 
 impl Server {
-    /// Stores all but what is refused for good; whether there was such.
+    /// Stores all but what is refused for good; whether there was such in the last stream, which is all that Loki says.
     fn store(&mut self, push: PushRequest) -> bool {
         let mut refused = false;
         for stream in push.streams {
+            refused = false;
             let kept = self.streams.entry(stream.labels).or_default();
             for entry in stream.entries {
                 let entry = (entry.nanos(), entry.line, format!("{:?}", entry.metadata));
@@ -222,6 +223,74 @@ async fn after_a_429_requests_get_smaller_until_one_is_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_one_stream_has_too_much_holds_up_no_other_of_its_batch_and_is_lost_nowhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let stored = Arc::new(StdMutex::new(BTreeMap::<String, usize>::new()));
+    let (theirs, full) = (Arc::clone(&stored), Arc::new(StdMutex::new(true)));
+    let is_full = Arc::clone(&full);
+    // As Loki does: all streams of a push are looked at, and the answer is that of the last.
+    let port = serve(false, move |seen| {
+        let mut refused = false;
+        for stream in decoded(&seen.body).streams {
+            refused = stream.labels.contains("pod-1") && *is_full.lock().unwrap();
+            if !refused {
+                *theirs.lock().unwrap().entry(stream.labels).or_default() += stream.entries.len();
+            }
+        }
+        if refused { Act::status(429, "Per stream rate limit exceeded") } else { Act::status(204, "") }
+    })
+    .await;
+    let way = Way::new(dir.path(), loki(port), "", IN_FLIGHT);
+    let lines: Vec<Line> =
+        (0..300).map(|n| Line::new(n + 1, u8::try_from(n % 3).unwrap(), n, "text")).collect();
+    way.queue.append(frame(&lines, Codec::Identity)).await.unwrap();
+    let others = || stored.lock().unwrap().values().sum::<usize>();
+    for _ in 0..3000 {
+        if others() >= 200 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(others(), 200, "the other two");
+    *full.lock().unwrap() = false;
+    way.settled().await;
+    assert_eq!((way.counts(), others()), ([300, 0, 0], 300));
+    way.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_older_than_loki_takes_are_dead_letters_in_one_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let second = 1_000_000_000;
+    let oldest = 1_700_000_000 * second;
+    let pushes = Arc::new(StdMutex::new((0, 0)));
+    let theirs = Arc::clone(&pushes);
+    let port = serve(false, move |seen| {
+        let stream = decoded(&seen.body).streams.remove(0);
+        let mut pushes = theirs.lock().unwrap();
+        pushes.0 += 1;
+        if stream.entries.iter().any(|entry| entry.nanos() < i64::try_from(oldest).unwrap()) {
+            let words = "entry for stream '{}' has timestamp too old: 2023-11-01T00:00:00Z, oldest acceptable timestamp is: 2023-11-14T22:13:20Z\n";
+            return Act::status(400, words);
+        }
+        pushes.1 += stream.entries.len();
+        Act::status(204, "")
+    })
+    .await;
+    let way = Way::new(dir.path(), loki(port), "", IN_FLIGHT);
+    let lines: Vec<Line> = (0..1000)
+        .map(|n| Line::new(oldest + n * second - 900 * second, 1, n, &format!("line {n}")))
+        .collect();
+    way.queue.append(frame(&lines, Codec::Identity)).await.unwrap();
+    way.settled().await;
+    way.stop().await;
+    assert_eq!(dead_letters(dir.path()).len(), 900);
+    let (pushes, stored) = *pushes.lock().unwrap();
+    assert_eq!(stored, 100);
+    assert!(pushes < 20, "{pushes} pushes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_tenant_a_password_and_headers_are_shown_and_the_whole_path_may_be_given() {
     let dir = tempfile::tempdir().unwrap();
     let password = dir.path().join("password");
@@ -269,6 +338,11 @@ async fn what_is_no_loki_costs_no_line() {
         Act::status(400, ""),
         Act::status(400, "<!doctype html>no"),
         Act::status(400, "Client sent an HTTP request to an HTTPS server.\n"),
+        Act::status(400, "tenant ID 'a/b' contains unsupported character '/'\n"),
+        Act::status(
+            400,
+            "stream '{}' includes structured metadata, but this feature is disallowed. Please see",
+        ),
         Act::status(404, "404 page not found"),
         Act::Answer(302, vec![("location", "http://127.0.0.1:1/".into())], vec![], vec![]),
         Act::Answer(503, vec![("retry-after", "0".into())], vec![b'x'; 5 << 20], vec![]),
@@ -319,8 +393,9 @@ fn one(attributes: &[(&str, &str)], record: LogRecord) -> ExportLogsServiceReque
 
 fn pushed(request: &ExportLogsServiceRequest, received: u64, names: LabelNames) -> StreamAdapter {
     let unit = unit(request, received);
-    let push = push::encode(&[unit], &[State::Open], 0, Piece::default(), names).unwrap();
-    let mut push = decoded(&push.body);
+    let pushes = push::encode(&[unit], &[State::Open], |_| Piece::default(), names);
+    assert_eq!(pushes.len(), 1);
+    let mut push = decoded(&pushes[0].body);
     assert_eq!((push.streams.len(), push.streams[0].entries.len()), (1, 1));
     push.streams.remove(0)
 }
@@ -418,31 +493,44 @@ fn a_time_in_the_future_is_that_of_the_arrival_and_the_record_says_what_it_was()
 
 proptest! {
     #[test]
-    fn each_wanted_record_is_pushed_once_in_time_order_within_the_bound(
-        times in prop::collection::vec((1..50_u64, 0..3_u8), 1..60), mask: u64, from in 0..20_usize,
+    fn each_open_record_is_pushed_once_one_stream_at_a_time_in_time_order_within_the_bound(
+        times in prop::collection::vec((1..50_u64, 0..3_u8), 1..60), mask: u64,
         bytes in 1..3000_usize, entries in 1..40_usize,
     ) {
         let lines: Vec<Line> = times.iter().enumerate()
             .map(|(n, (time, pod))| Line::new(*time, *pod, n as u64, &format!("line {n}"))).collect();
         let request = ExportLogsServiceRequest::decode(&crate::store::tests::request(&lines)[..]).unwrap();
         let unit = unit(&request, 1);
-        let states: Vec<State> = (0..lines.len())
+        let mut states: Vec<State> = (0..lines.len())
             .map(|n| if mask >> (n % 64) & 1 == 1 { State::Open } else { State::Delivered }).collect();
-        let (mut from, mut seen) = (from, Vec::new());
-        let wanted: Vec<usize> = (from..lines.len()).filter(|n| states[*n] == State::Open).collect();
-        while let Some(push) = push::encode(std::slice::from_ref(&unit), &states, from, Piece { bytes, entries }, LabelNames::Otel) {
-            prop_assert!(push.records.len() <= entries);
-            prop_assert!(push.bytes <= bytes + 40 || push.records.len() == 1, "{} of {bytes}", push.bytes);
-            let mut got = Vec::new();
-            for stream in decoded(&push.body).streams {
-                prop_assert!(stream.entries.is_sorted_by_key(EntryAdapter::nanos));
-                got.extend(stream.entries.iter().map(|entry| entry.line[5..].parse::<usize>().unwrap()));
+        let wanted: Vec<usize> = (0..lines.len()).filter(|n| states[*n] == State::Open).collect();
+        let (mut seen, mut last) = (Vec::new(), std::collections::HashMap::new());
+        loop {
+            let pushes = push::encode(std::slice::from_ref(&unit), &states, |_| Piece { bytes, entries }, LabelNames::Otel);
+            if pushes.is_empty() {
+                break;
             }
-            got.sort_unstable();
-            prop_assert_eq!(&got, &push.records);
-            from = got[got.len() - 1] + 1;
-            seen.extend(got);
+            for push in pushes {
+                prop_assert!(push.records.len() <= entries);
+                prop_assert!(push.bytes <= bytes + 40 || push.records.len() == 1, "{} of {bytes}", push.bytes);
+                let mut streams = decoded(&push.body).streams;
+                prop_assert_eq!(streams.len(), 1);
+                let stream = streams.remove(0);
+                prop_assert_eq!(&stream.labels, &push.labels);
+                prop_assert!(stream.entries.is_sorted_by_key(EntryAdapter::nanos));
+                let mut got: Vec<usize> = stream.entries.iter().map(|entry| entry.line[5..].parse().unwrap()).collect();
+                got.sort_unstable();
+                prop_assert_eq!(&got, &push.records);
+                let of_records: Vec<u64> = got.iter().map(|n| times[*n].0).collect();
+                prop_assert_eq!(&of_records, &push.times);
+                prop_assert!(last.insert(push.labels, got[got.len() - 1]).is_none_or(|last| last < got[0]), "in the queue's order");
+                for record in &got {
+                    states[*record] = State::Delivered;
+                }
+                seen.extend(got);
+            }
         }
+        seen.sort_unstable();
         prop_assert_eq!(seen, wanted);
     }
 
