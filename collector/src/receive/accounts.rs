@@ -2,14 +2,16 @@
 //! `authentication.k8s.io/v1`, which needs the right to create `tokenreviews`, as `system:auth-delegator` gives it).
 //!
 //! What is no JSON Web Token for our audience, or is past its `exp` (RFC 7519), is denied without asking. A good answer
-//! holds for [`FRESH`], and while the API does not answer for [`GRACE`], but never beyond `exp`: logs go on through an
-//! outage of the control plane. A denial holds for [`DENIED`]. One review a token is under way at a time, and
-//! [`REVIEWS`] in all; the answers of [`TOKENS`] tokens are kept, by a keyed hash, about 200 B each: 2 MiB in all.
+//! holds for [`FRESH`]; then it is asked for again beside the requests, which go on, and while the API does not answer it
+//! holds for [`GRACE`], but never beyond `exp`: logs go on through an outage of the control plane. A denial holds for
+//! [`DENIED`]. Reviews of tokens that nothing is known of and those of known ones have turns of their own, and known ones are
+//! forgotten for their age alone: whoever floods us with forged tokens keeps out newcomers, not those who are in. Kept are
+//! [`TOKENS`] good answers (by a keyed hash, about 100 B each: 5 MiB) and [`DENIALS`] denials (about 200 B each: 2 MiB).
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
@@ -35,10 +37,14 @@ pub const FRESH: Duration = Duration::from_secs(60);
 pub const GRACE: Duration = Duration::from_secs(60 * 60);
 /// How long a denial holds.
 pub const DENIED: Duration = Duration::from_secs(10);
-/// Reviews under way at most.
-pub const REVIEWS: usize = 16;
-/// Tokens whose answers are kept.
-pub const TOKENS: usize = 10_000;
+/// How long the API is left alone about a token after it gave no answer.
+pub const AGAIN: Duration = Duration::from_secs(10);
+/// Reviews under way at most, of known tokens and of others each.
+pub const REVIEWS: usize = 8;
+/// Good tokens that are remembered.
+pub const TOKENS: usize = 50_000;
+/// Denials that are remembered.
+pub const DENIALS: usize = 10_000;
 
 const ANSWER: Duration = Duration::from_secs(5);
 const ANSWER_BYTES: usize = 256 << 10;
@@ -94,36 +100,87 @@ pub enum Verdict {
     Unknown,
 }
 
-/// Reviews tokens.
-pub struct Accounts {
+/// Reviews tokens. Cheap to clone.
+#[derive(Clone)]
+pub struct Accounts(Arc<Shared>);
+
+struct Shared {
     options: Options,
     api: Endpoint,
     own: Token,
     pool: Arc<Pool>,
     hashes: [RandomState; 2],
-    seats: Mutex<HashMap<u128, Arc<Seat>>>,
-    reviews: Semaphore,
+    known: Mutex<Known>,
+    newcomers: Semaphore,
+    again: Semaphore,
     said: RateLimit,
 }
 
-/// What is known of one token; who holds it asks.
+/// What is known of tokens, by their hash.
 #[derive(Default)]
-struct Seat(tokio::sync::Mutex<Option<Answer>>);
-
-#[derive(Clone)]
-struct Answer {
-    verdict: Verdict,
-    at: Instant,
+struct Known {
+    accepted: HashMap<u128, Accepted>,
+    denied: HashMap<u128, (Instant, String)>,
 }
 
-impl Answer {
-    fn holds(&self, now: Instant) -> bool {
-        now.duration_since(self.at) < if self.verdict == Verdict::Accepted { FRESH } else { DENIED }
+struct Accepted {
+    /// When the API said so.
+    at: Instant,
+    /// When it was asked last.
+    asked: Instant,
+}
+
+/// What is to be done about a token.
+enum Next {
+    Say(Verdict),
+    /// It is accepted, and it is time to ask again.
+    AskBeside,
+    Ask,
+}
+
+impl Known {
+    fn next(&mut self, hash: u128, now: Instant) -> Next {
+        if let Some(accepted) = self.accepted.get_mut(&hash).filter(|accepted| accepted.holds(now)) {
+            let pause = if accepted.asked == accepted.at { FRESH } else { AGAIN };
+            if now.duration_since(accepted.asked) < pause {
+                return Next::Say(Verdict::Accepted);
+            }
+            accepted.asked = now;
+            return Next::AskBeside;
+        }
+        match self.denied.get(&hash) {
+            Some((at, reason)) if now.duration_since(*at) < DENIED => {
+                Next::Say(Verdict::Denied(reason.clone()))
+            }
+            _ => Next::Ask,
+        }
     }
 
-    /// For as long as the API gives no other.
-    fn holds_alone(&self, now: Instant) -> bool {
-        self.verdict == Verdict::Accepted && now.duration_since(self.at) < GRACE
+    fn learn(&mut self, hash: u128, verdict: &Verdict, now: Instant) {
+        match verdict {
+            Verdict::Accepted => {
+                if self.accepted.len() >= TOKENS {
+                    self.accepted.retain(|_, accepted| accepted.holds(now));
+                }
+                if self.accepted.len() < TOKENS || self.accepted.contains_key(&hash) {
+                    self.accepted.insert(hash, Accepted { at: now, asked: now });
+                }
+            }
+            Verdict::Denied(reason) => {
+                self.accepted.remove(&hash);
+                if self.denied.len() >= DENIALS {
+                    self.denied.clear();
+                }
+                self.denied.insert(hash, (now, reason.clone()));
+            }
+            Verdict::Unknown => {}
+        }
+    }
+}
+
+impl Accepted {
+    fn holds(&self, now: Instant) -> bool {
+        now.duration_since(self.at) < GRACE
     }
 }
 
@@ -163,16 +220,17 @@ impl Accounts {
             })
         });
         let dialer = Dialer::new(api.clone(), tls.transpose()?)?;
-        Ok(Self {
+        Ok(Self(Arc::new(Shared {
             own: Token::open(&options.token_file)?,
-            pool: Pool::new(dialer, Box::new(System), Version::Http1, REVIEWS, ANSWER_BYTES),
+            pool: Pool::new(dialer, Box::new(System), Version::Http1, 1, ANSWER_BYTES),
             options,
             api,
             hashes: [RandomState::new(), RandomState::new()],
-            seats: Mutex::default(),
-            reviews: Semaphore::new(REVIEWS),
+            known: Mutex::default(),
+            newcomers: Semaphore::new(REVIEWS),
+            again: Semaphore::new(REVIEWS),
             said: RateLimit::new(Duration::from_secs(60)),
-        })
+        })))
     }
 
     /// What is known of `token`; asks the API where that is not enough.
@@ -181,45 +239,53 @@ impl Accounts {
     }
 
     async fn verdict_at(&self, token: &str, now: Instant) -> Verdict {
-        if let Err(reason) = plausible(token, &self.options.audience) {
+        if let Err(reason) = plausible(token, &self.0.options.audience) {
             return Verdict::Denied(reason.to_owned());
         }
-        let seat = self.seat(token, now);
-        let mut known = seat.0.lock().await;
-        if let Some(answer) = known.as_ref().filter(|answer| answer.holds(now)) {
-            return answer.verdict.clone();
+        let hash = self.0.hash(token);
+        let next = self.0.known().next(hash, now);
+        match next {
+            Next::Say(verdict) => verdict,
+            Next::Ask => self.0.ask(hash, token, &self.0.newcomers, now).await,
+            Next::AskBeside => {
+                let (shared, token) = (Arc::clone(&self.0), token.to_owned());
+                // One for each known token at most, and over within `ANSWER`.
+                tokio::spawn(async move { shared.ask(hash, &token, &shared.again, now).await });
+                Verdict::Accepted
+            }
         }
-        match self.review(token).await {
+    }
+}
+
+impl Shared {
+    fn hash(&self, token: &str) -> u128 {
+        let [high, low] = self.hashes.each_ref().map(|hash| u128::from(hash.hash_one(token)));
+        high << 64 | low
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the API, and keeps its answer.
+    async fn ask(&self, hash: u128, token: &str, turns: &Semaphore, now: Instant) -> Verdict {
+        match self.review(token, turns).await {
             Ok(verdict) => {
-                *known = Some(Answer { verdict: verdict.clone(), at: now });
+                self.known().learn(hash, &verdict, now);
                 verdict
             }
             Err(reason) => {
                 if let Some(suppressed) = self.said.allow() {
                     tracing::warn!(reason, suppressed, "the Kubernetes API does not review tokens");
                 }
-                let known = known.as_ref().filter(|answer| answer.holds_alone(now));
-                known.map_or(Verdict::Unknown, |answer| answer.verdict.clone())
+                Verdict::Unknown
             }
         }
     }
 
-    fn seat(&self, token: &str, now: Instant) -> Arc<Seat> {
-        let [high, low] = self.hashes.each_ref().map(|hash| u128::from(hash.hash_one(token)));
-        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        if seats.len() >= TOKENS {
-            seats.retain(|_, seat| seat.is_worth_keeping(now));
-            if seats.len() >= TOKENS {
-                // So many good tokens at a time: whoever is asked about again is reviewed again.
-                seats.clear();
-            }
-        }
-        Arc::clone(seats.entry(high << 64 | low).or_default())
-    }
-
-    async fn review(&self, token: &str) -> Result<Verdict, String> {
+    async fn review(&self, token: &str, turns: &Semaphore) -> Result<Verdict, String> {
         let work = async {
-            let _turn = self.reviews.acquire().await.map_err(|error| error.to_string())?;
+            let _turn = turns.acquire().await.map_err(|error| error.to_string())?;
             let request = self.request(token)?;
             let reply = match self.pool.call(&request, ANSWER).await {
                 // To ask twice is to ask once.
@@ -253,16 +319,6 @@ impl Accounts {
             .header(AUTHORIZATION, own)
             .body(Question(body.to_string().into()))
             .map_err(|error| error.to_string())
-    }
-}
-
-impl Seat {
-    /// Somebody asks just now, or the answer is a good one that has its time before it.
-    fn is_worth_keeping(&self, now: Instant) -> bool {
-        match self.0.try_lock() {
-            Ok(answer) => answer.as_ref().is_some_and(|answer| answer.holds(now) || answer.holds_alone(now)),
-            Err(_) => true,
-        }
     }
 }
 

@@ -132,7 +132,7 @@ fn each_mistake_is_said() {
         (
             "sinks: [{name: a, type: loki, endpoint: \"http://x\", tenant: \"a\\nb\"}]",
             "sinks[0].tenant",
-            "header",
+            "is no tenant's name",
         ),
         (
             "sinks: [{name: a, type: loki, endpoint: \"http://x\", username: u}]",

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -14,11 +14,17 @@ use sonde_daemon::{http, shutdown};
 
 use super::*;
 
+/// How the API answers.
+const WORKS: usize = 0;
+const FAILS: usize = 1;
+const HANGS: usize = 2;
+const REVOKED: usize = 3;
+
 /// A stand-in for the API: knows the tokens whose signature is `good`.
 struct Api {
     url: String,
     asked: Arc<AtomicUsize>,
-    down: Arc<AtomicBool>,
+    way: Arc<AtomicUsize>,
     _stop: shutdown::Trigger,
 }
 
@@ -27,11 +33,11 @@ impl Api {
         let bound = http::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", bound.addr());
         let (stop, shutdown) = shutdown::channel();
-        let (asked, down) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
-        let (count, fail) = (Arc::clone(&asked), Arc::clone(&down));
+        let (asked, way) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let (count, how) = (Arc::clone(&asked), Arc::clone(&way));
         let service = service_fn(move |request: Request<Incoming>| {
             count.fetch_add(1, Ordering::Relaxed);
-            let fail = fail.load(Ordering::Relaxed);
+            let how = how.load(Ordering::Relaxed);
             async move {
                 assert_eq!((request.method().as_str(), request.uri().path()), ("POST", PATH));
                 assert_eq!(request.headers()["authorization"], "Bearer our-own");
@@ -39,16 +45,23 @@ impl Api {
                 let question: Value = serde_json::from_slice(&question).unwrap();
                 assert_eq!(question["kind"], "TokenReview");
                 assert_eq!(question["spec"]["audiences"], json!(["sonde"]));
-                let status = answer(question["spec"]["token"].as_str().unwrap());
+                if how == HANGS {
+                    std::future::pending::<()>().await;
+                }
+                let status = if how == REVOKED {
+                    json!({})
+                } else {
+                    answer(question["spec"]["token"].as_str().unwrap())
+                };
                 let answer = json!({"kind": "TokenReview", "metadata": {}, "spec": question["spec"], "status": status});
                 let mut response = Response::new(Full::new(Bytes::from(answer.to_string())));
                 *response.status_mut() =
-                    if fail { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::CREATED };
+                    if how == FAILS { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::CREATED };
                 Ok::<_, Infallible>(response)
             }
         });
         tokio::spawn(http::serve(bound, http::Options::default(), shutdown, service));
-        Self { url, asked, down, _stop: stop }
+        Self { url, asked, way, _stop: stop }
     }
 
     fn accounts(&self, dir: &Path, accounts: &[&str]) -> Accounts {
@@ -61,6 +74,15 @@ impl Api {
             accounts: accounts.iter().map(|account| (*account).to_owned()).collect(),
         };
         Accounts::new(options).unwrap()
+    }
+
+    async fn is_asked(&self, times: usize) {
+        let asked = async {
+            while self.asked() < times {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), asked).await.unwrap();
     }
 
     fn asked(&self) -> usize {
@@ -99,20 +121,18 @@ fn good() -> String {
 async fn an_accepted_account_may_send_and_is_reviewed_once_a_minute() {
     let dir = tempfile::tempdir().unwrap();
     let api = Api::start(review);
-    let accounts = Arc::new(api.accounts(dir.path(), &["other/one", "monitoring/sonde-agent"]));
-    let asks: Vec<_> = (0..20)
-        .map(|_| {
-            let accounts = Arc::clone(&accounts);
-            tokio::spawn(async move { accounts.verdict(&good()).await })
-        })
-        .collect();
-    for ask in asks {
-        assert_eq!(ask.await.unwrap(), Verdict::Accepted);
+    let accounts = api.accounts(dir.path(), &["other/one", "monitoring/sonde-agent"]);
+    for _ in 0..20 {
+        assert_eq!(accounts.verdict(&good()).await, Verdict::Accepted);
     }
-    assert_eq!(api.asked(), 1, "twenty at once, one review");
+    assert_eq!(api.asked(), 1);
     let later = Instant::now() + FRESH;
-    assert_eq!(accounts.verdict_at(&good(), later).await, Verdict::Accepted);
-    assert_eq!(api.asked(), 2);
+    for _ in 0..20 {
+        assert_eq!(accounts.verdict_at(&good(), later).await, Verdict::Accepted);
+    }
+    api.is_asked(2).await;
+    assert_eq!(accounts.verdict_at(&good(), later + FRESH / 2).await, Verdict::Accepted);
+    assert_eq!(api.asked(), 2, "once, beside those that go on");
 }
 
 #[tokio::test]
@@ -173,38 +193,84 @@ async fn an_answer_for_no_audience_or_for_no_service_account_accepts_nobody() {
 }
 
 #[tokio::test]
-async fn while_the_api_gives_no_answer_who_was_accepted_goes_on_and_nobody_new_is_let_in() {
+async fn while_the_api_fails_or_hangs_who_was_accepted_goes_on_at_once_and_nobody_new_is_let_in() {
     let dir = tempfile::tempdir().unwrap();
-    let api = Api::start(review);
-    let accounts = api.accounts(dir.path(), &[]);
-    let known = good();
-    assert_eq!(accounts.verdict(&known).await, Verdict::Accepted);
-    api.down.store(true, Ordering::Relaxed);
-    let new = token(&json!({"aud": "sonde", "exp": in_an_hour(), "jti": "new"}), "good");
-    assert_eq!(accounts.verdict(&new).await, Verdict::Unknown, "neither good nor bad");
-    let last = Instant::now() + GRACE - Duration::from_secs(60);
-    assert_eq!(accounts.verdict_at(&known, last).await, Verdict::Accepted);
-    assert_eq!(
-        accounts.verdict_at(&known, last + Duration::from_secs(60)).await,
-        Verdict::Unknown,
-        "not for ever"
-    );
-    api.down.store(false, Ordering::Relaxed);
-    assert_eq!(accounts.verdict(&new).await, Verdict::Accepted, "it is asked again at once");
+    for way in [FAILS, HANGS] {
+        let api = Api::start(review);
+        let accounts = api.accounts(dir.path(), &[]);
+        let known = good();
+        assert_eq!(accounts.verdict(&known).await, Verdict::Accepted);
+        let start = Instant::now();
+        api.way.store(way, Ordering::Relaxed);
+        for minute in 1..60 {
+            for tenth in 0..10 {
+                let now = start + Duration::from_secs(minute * 60 + tenth * 6) - Duration::from_secs(1);
+                let verdict = accounts.verdict_at(&known, now);
+                let verdict = tokio::time::timeout(Duration::ZERO, verdict).await;
+                assert_eq!(verdict, Ok(Verdict::Accepted), "it does not wait for the API");
+            }
+        }
+        assert_eq!(accounts.verdict_at(&known, start + GRACE).await, Verdict::Unknown, "not for ever");
+        let new = token(&json!({"aud": "sonde", "exp": in_an_hour(), "jti": "new"}), "good");
+        assert_eq!(accounts.verdict(&new).await, Verdict::Unknown, "neither good nor bad");
+        api.way.store(WORKS, Ordering::Relaxed);
+        assert_eq!(accounts.verdict(&new).await, Verdict::Accepted, "it is asked again at once");
+    }
 }
 
 #[tokio::test]
-async fn a_flood_of_forged_tokens_is_forgotten_and_memory_stays_bounded() {
+async fn a_token_that_is_revoked_is_denied_within_the_next_request_but_one() {
     let dir = tempfile::tempdir().unwrap();
     let api = Api::start(review);
     let accounts = api.accounts(dir.path(), &[]);
     assert_eq!(accounts.verdict(&good()).await, Verdict::Accepted);
-    for number in 0..TOKENS * 2 {
-        drop(accounts.seat(&format!("a.{number}.b"), Instant::now()));
-        assert!(accounts.seats.lock().unwrap().len() <= TOKENS);
-    }
+    api.way.store(REVOKED, Ordering::Relaxed);
+    let later = Instant::now() + FRESH;
+    assert_eq!(accounts.verdict_at(&good(), later).await, Verdict::Accepted, "as it was");
+    let denied = async {
+        while accounts.verdict_at(&good(), later).await == Verdict::Accepted {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), denied).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_flood_of_forged_tokens_takes_no_place_of_a_good_one_and_memory_stays_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let api = Api::start(review);
+    let accounts = api.accounts(dir.path(), &[]);
     assert_eq!(accounts.verdict(&good()).await, Verdict::Accepted);
-    assert_eq!(api.asked(), 1, "the good one was kept");
+    let now = Instant::now();
+    for number in 0..DENIALS as u128 * 2 {
+        accounts.0.known().learn(number, &Verdict::Denied("forged".to_owned()), now);
+        assert!(accounts.0.known().denied.len() <= DENIALS);
+    }
+    // As many as can be asked about, and none of them is answered.
+    api.way.store(HANGS, Ordering::Relaxed);
+    let flood: Vec<_> = (0..100)
+        .map(|number| {
+            let accounts = accounts.clone();
+            let forged = token(&json!({"aud": "sonde", "exp": in_an_hour(), "jti": number}), "forged");
+            tokio::spawn(async move { accounts.verdict(&forged).await })
+        })
+        .collect();
+    api.is_asked(1 + REVIEWS).await;
+    api.way.store(WORKS, Ordering::Relaxed);
+    let later = now + FRESH * 2;
+    assert_eq!(accounts.verdict_at(&good(), later).await, Verdict::Accepted);
+    let hash = accounts.0.hash(&good());
+    let reviewed = async {
+        while accounts.0.known().accepted[&hash].at != later {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(4), reviewed).await.expect("a turn of its own");
+    flood.into_iter().for_each(|one| one.abort());
+    for number in 0..TOKENS as u128 * 2 {
+        accounts.0.known().learn(number, &Verdict::Accepted, now);
+    }
+    assert_eq!(accounts.0.known().accepted.len(), TOKENS);
 }
 
 proptest! {
