@@ -23,7 +23,7 @@ pub const TARGETS: [Target; 13] = [
     ("inflate", network::inflate, network::inflate_seeds),
     ("receive", network::receive, network::receive_seeds),
     ("bulk-answer", answers::bulk, answers::bulk_seeds),
-    ("otlp-answer", answers::otlp, answers::otlp_seeds),
+    ("push-answer", answers::push, answers::push_seeds),
     ("search", search::search, search::seeds),
     ("queue", crate::queue::fuzz::recovery, crate::queue::fuzz::seeds),
     ("block", slices::block, slices::block_seeds),

@@ -126,10 +126,15 @@ impl Status {
             .map_or(Self::Unknown, |&(status, _)| status)
     }
 
-    /// By the value of the `grpc-status` trailer, a decimal number; anything else is [`Status::Unknown`].
+    /// By the value of the `grpc-status` trailer, which is digits alone (gRPC over HTTP/2, "Responses"); anything else is
+    /// [`Status::Unknown`].
     #[must_use]
     pub fn from_trailer(value: &[u8]) -> Self {
-        std::str::from_utf8(value).ok().and_then(|v| v.parse().ok()).map_or(Self::Unknown, Self::from_number)
+        std::str::from_utf8(value)
+            .ok()
+            .filter(|digits| digits.bytes().all(|digit| digit.is_ascii_digit()))
+            .and_then(|digits| digits.parse().ok())
+            .map_or(Self::Unknown, Self::from_number)
     }
 
     /// By name.

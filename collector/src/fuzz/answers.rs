@@ -10,6 +10,7 @@ use sonde_daemon::client::pool::Reply;
 use sonde_wire::answer::Answer;
 
 use crate::sinks::elasticsearch::answer::{self, Item};
+use crate::sinks::loki::answer as loki;
 
 /// The answer to a bulk request: each id has one word or none, and as many have one as there are items that say something.
 pub fn bulk(data: &[u8]) {
@@ -37,8 +38,9 @@ fn reply(status: u16, headers: HeaderMap, trailers: HeaderMap, body: &[u8]) -> R
     Reply { status, headers, body: Bytes::copy_from_slice(body), trailers }
 }
 
-/// The answer to an OTLP request: status, headers and trailers a line each, and the body. Only a good status is an acceptance.
-pub fn otlp(data: &[u8]) {
+/// The answer to an OTLP request, or to a push to Loki: status, headers and trailers a line each, and the body. Only a good status
+/// is an acceptance.
+pub fn push(data: &[u8]) {
     let Some((head, data)) = data.split_at_checked(2) else { return };
     let status = 100 + u16::from_le_bytes([head[0], head[1]]) % 500;
     let (mut headers, mut trailers) = (HeaderMap::new(), HeaderMap::new());
@@ -59,6 +61,11 @@ pub fn otlp(data: &[u8]) {
         trailers.insert("grpc-status-details-bin", value);
     }
     let reply = reply(status, headers, trailers, rest);
+    match loki::whole(&reply, SystemTime::UNIX_EPOCH) {
+        loki::Whole::Taken => assert_eq!(status, 204),
+        loki::Whole::Halve(_, words) => assert!(matches!(status, 400 | 413) && words.len() <= 300),
+        loki::Whole::Trouble(_) => {}
+    }
     for encoding in [Encoding::Identity, Encoding::Gzip, Encoding::Zstd] {
         let http = verdict::of_http(&reply, encoding, SystemTime::UNIX_EPOCH);
         if matches!(http.answer, Answer::Accepted { .. }) {
@@ -66,7 +73,7 @@ pub fn otlp(data: &[u8]) {
         }
         let grpc = verdict::of_grpc(&reply, encoding);
         if let (Answer::Accepted { .. }, Some(said)) = (&grpc.answer, reply.trailers.get("grpc-status")) {
-            assert_eq!(said.as_bytes().iter().filter(|byte| **byte != b'0').count(), 0, "{said:?}");
+            assert!(said.as_bytes().iter().all(|byte| *byte == b'0'), "{said:?}");
         }
         assert!(http.words.len() <= 1000 && grpc.words.len() <= 1000);
     }
@@ -82,7 +89,7 @@ pub fn bulk_seeds() -> Vec<Vec<u8>> {
     .to_vec()
 }
 
-pub fn otlp_seeds() -> Vec<Vec<u8>> {
+pub fn push_seeds() -> Vec<Vec<u8>> {
     let partial = sonde_wire::response::encode_logs_response(3, "some were refused");
     [
         [&[100, 0], &b"application/x-protobuf\n\n\n\n\n"[..], &partial].concat(),

@@ -243,7 +243,25 @@ struct Steps<'a> {
 enum Kind {
     Identity,
     Gzip(Box<Decompress>),
-    Zstd(Decoder<'static>),
+    Zstd(Decoder<'static>, Said),
+}
+
+/// What a zstd frame says of its length, and what came of it so far. The decoder compares the two itself, but not where an empty
+/// block is the last.
+struct Said {
+    size: Option<u64>,
+    decoded: usize,
+}
+
+impl Said {
+    /// Of the frame that begins here.
+    fn of(input: &[u8]) -> Self {
+        Self { size: zstd::zstd_safe::get_frame_content_size(input).ok().flatten(), decoded: 0 }
+    }
+
+    fn is_true(&self) -> bool {
+        self.size.is_none_or(|size| size == self.decoded as u64)
+    }
 }
 
 impl<'a> Steps<'a> {
@@ -256,7 +274,7 @@ impl<'a> Steps<'a> {
                 decoder
                     .set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX))
                     .map_err(|_| Exhausted::Now)?;
-                Kind::Zstd(decoder)
+                Kind::Zstd(decoder, Said::of(input))
             }
         };
         Ok(Self { kind, input, members: 0, complete: false })
@@ -301,7 +319,10 @@ impl<'a> Steps<'a> {
                 self.input = self.input.get(used..).unwrap_or_default();
                 status == Status::StreamEnd
             }
-            Kind::Zstd(decoder) => {
+            Kind::Zstd(decoder, said) => {
+                if self.complete {
+                    *said = Said::of(self.input);
+                }
                 let mut from = InBuffer::around(self.input);
                 let position = output.len();
                 let mut to = OutBuffer::around_pos(output, position);
@@ -309,6 +330,10 @@ impl<'a> Steps<'a> {
                     decoder.run(&mut from, &mut to).map_err(|_| InflateError::Malformed("it is not zstd"))?;
                 let used = from.pos();
                 self.input = self.input.get(used..).unwrap_or_default();
+                said.decoded += output.len() - position;
+                if left == 0 && !said.is_true() {
+                    return Err(InflateError::Malformed("a zstd frame is not as long as it says"));
+                }
                 left == 0
             }
         };

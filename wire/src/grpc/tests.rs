@@ -75,7 +75,7 @@ fn codes_names_and_numbers_agree() {
     assert_eq!(Status::ResourceExhausted.to_string(), "RESOURCE_EXHAUSTED");
     assert_eq!(Status::Unauthenticated.number(), 16);
     assert_eq!(Status::from_number(17), Status::Unknown);
-    for trailer in [&b""[..], b"-1", b"x", b"99999999999", b"\xff"] {
+    for trailer in [&b""[..], b"-1", b"+0", b"x", b"99999999999", b"\xff"] {
         assert_eq!(Status::from_trailer(trailer), Status::Unknown);
     }
     assert_eq!(Status::from_name("nothing"), None);

@@ -57,6 +57,19 @@ fn what_was_compressed_comes_back() {
 }
 
 #[test]
+fn a_zstd_frame_that_is_shorter_than_it_says_is_refused_however_it_is_decoded() {
+    // It says 22,829 bytes, and its only block is empty: libzstd takes that where it decodes in steps.
+    let lie = [0x28, 0xb5, 0x2f, 0xfd, 0x60, 0x2d, 0x58, 1, 0, 0];
+    for impression in [Impression::Usual, Impression::Suspect] {
+        for input in [lie.to_vec(), [zstd_sized(b"x"), lie.to_vec()].concat()] {
+            let mut grant = Admission::new(64 << 20).reserve(0).unwrap();
+            let result = inflate(Codec::Zstd, &input, LIMIT, None, impression, &mut grant, 0);
+            assert!(matches!(result, Err(InflateError::Malformed(_))), "{impression:?} {result:?}");
+        }
+    }
+}
+
+#[test]
 fn what_compresses_well_and_is_within_the_limit_comes_back_too() {
     let content = vec![b'a'; LIMIT];
     for (codec, input) in [

@@ -16,7 +16,7 @@
 //! For the one batch under way: of each stream a request of at most [`push::BYTES`] (or one entry), together no more than the
 //! batch as it is written for Loki, as snappy; [`STREAMS`] answers of at most 256 KiB.
 
-mod answer;
+pub(crate) mod answer;
 mod push;
 #[cfg(test)]
 mod tests;
