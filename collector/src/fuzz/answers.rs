@@ -63,7 +63,9 @@ pub fn push(data: &[u8]) {
     let reply = reply(status, headers, trailers, rest);
     match loki::whole(&reply, SystemTime::UNIX_EPOCH) {
         loki::Whole::Taken => assert_eq!(status, 204),
-        loki::Whole::Halve(_, words) => assert!(matches!(status, 400 | 413) && words.len() <= 300),
+        loki::Whole::Halve { reason: words, .. } => {
+            assert!(matches!(status, 400 | 413) && words.len() <= 300)
+        }
         loki::Whole::Trouble(_) => {}
     }
     for encoding in [Encoding::Identity, Encoding::Gzip, Encoding::Zstd] {
