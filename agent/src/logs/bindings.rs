@@ -52,6 +52,13 @@ impl Bindings {
         self.0.push(Binding { from, rule });
     }
 
+    /// The same, if it is another rule than the last one.
+    pub fn change(&mut self, from: u64, rule: Option<&Arc<Rule>>) {
+        if !is_same(self.last(), rule) {
+            self.set(from, rule.cloned());
+        }
+    }
+
     /// Forgets what holds below the watermark only.
     pub fn prune(&mut self, watermark: u64) {
         let gone = self.0.iter().skip(1).take_while(|binding| binding.from <= watermark).count();

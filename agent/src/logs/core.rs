@@ -280,7 +280,9 @@ impl<F: LogFs> Core<F> {
     /// Writes all that changed, now; and that this was all, if it is: an earlier process that was killed may have sent what
     /// this one has not come to yet.
     pub fn finish(&mut self, now: Instant) {
-        let is_all = self.restored.is_empty() && self.files.values().all(TailFile::is_past_sent);
+        let is_past = self.restored.is_empty() && self.files.values().all(TailFile::is_past_sent);
+        // What the state said before, it says still if nothing was written since.
+        let is_all = is_past || self.was_stopped;
         if self.flush(now) && is_all {
             self.checkpoints.write(&[Entry::Stopped], false, now);
         }

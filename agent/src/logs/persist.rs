@@ -85,12 +85,12 @@ impl<F: LogFs> Core<F> {
             hash: identity.hash,
         };
         let mut state = file.state(identity.head_len);
-        if file.bound == 0
-            && file.read.max(file.sent_below) == 0
-            && let Some(rule) = lineage.rule.as_ref().filter(|_| state.rules.is_empty())
-        {
-            // The rule that it will be read with: a state without one says that it was read without.
-            state.rules.push((0, rule.spec().to_owned()));
+        if file.bound == 0 && file.bind_after.is_none() && lineage.rule_version > 0 {
+            // This process has read nothing of it yet: the rule that it will be read with is the one for what comes, or a later
+            // process would take it for read with the one before.
+            let mut bindings = file.bindings.clone();
+            bindings.change(file.read.max(file.sent_below), lineage.rule.as_ref());
+            state.rules = bindings.specs();
         }
         if self.settings.wait_for_metadata && lineage.attributes.is_none() {
             // Nothing of it is read before its pod is known, which may want no logs: no later process may take what was

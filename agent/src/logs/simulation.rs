@@ -338,6 +338,27 @@ fn a_process_that_stopped_before_it_came_to_what_a_killed_one_had_sent_does_not_
     run(steps, 0);
 }
 
+#[test]
+fn a_clean_stop_is_not_forgotten_by_a_process_that_came_to_nothing() {
+    let write = |fragments| Step::Write { container: 0, stderr: false, fragments, len: 0 };
+    let steps = vec![
+        Step::Rule { which: 1, stopped: false },
+        write(0),
+        Step::Turn { millis: 0 },
+        Step::Rule { which: 2, stopped: true },
+        Step::Full { full: true },
+        write(2),
+        Step::Turn { millis: 0 },
+        Step::Turn { millis: 0 },
+        Step::Turn { millis: 200 },
+        Step::Accept { which: 0, answered: false },
+        Step::Restart,
+        Step::Full { full: false },
+        Step::Stop,
+    ];
+    run(steps, 0);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
     #[test]
