@@ -7,7 +7,7 @@
 
 use std::io;
 
-use sonde_wire::uid::{FIRST_ENTRY_BYTES, FileHash};
+use sonde_wire::uid::FileHash;
 
 use super::core::Core;
 use super::core::Now;
@@ -97,14 +97,11 @@ impl<F: LogFs> Core<F> {
             return Ok(Some(false));
         }
         let (read, check, proof) = (known.read, known.check, known.proof);
+        let back = read.min(CHECK_BYTES as u64);
         let (mut left, mut right) = (vec![0; COMPARED], vec![0; COMPARED]);
         let left_len = read_file::<F>(&self.files, &mut self.gz, id, &mut left, 0)?;
         if self.is_intact(of, read, check)? {
-            // What is there says it. A copy is not longer than what it is of: if this one is, the other was emptied, and
-            // begins with the same bytes as before. It keeps its name.
-            if size > self.size_of(of)? {
-                return Ok(Some(false));
-            }
+            // What is there says it.
             let right_len = read_file::<F>(&self.files, &mut self.gz, of, &mut right, 0)?;
             let both = left_len.min(right_len);
             return Ok(match left[..both] == right[..both] {
@@ -113,19 +110,14 @@ impl<F: LogFs> Core<F> {
             });
         }
         // What was copied was emptied since: what is known of it are its beginning, and its last bytes that were read.
-        if proof.is_some_and(|proof| !proof.fits(&left[..left_len])) {
+        let Some(check) = check.filter(|_| size >= read && back > 0) else {
             return Ok(if size < read { None } else { Some(false) });
-        }
-        let known = check.map(|check| (read, check)).or(proof.map(|proof| (proof.at, proof.tail)));
-        let Some((at, check)) = known.filter(|(at, _)| *at > 0) else {
-            return Ok(Some(proof.is_some_and(|proof| usize::from(proof.head_len) >= FIRST_ENTRY_BYTES)));
         };
-        if size < at {
-            return Ok(None);
+        if proof.is_some_and(|proof| !proof.fits(&left[..left_len])) {
+            return Ok(Some(false));
         }
-        let back = at.min(CHECK_BYTES as u64);
         let before = &mut right[..usize::try_from(back).unwrap_or(0)];
-        let len = read_file::<F>(&self.files, &mut self.gz, id, before, at - back)?;
+        let len = read_file::<F>(&self.files, &mut self.gz, id, before, read - back)?;
         Ok(Some(len == before.len() && crc32fast::hash(before) == check))
     }
 

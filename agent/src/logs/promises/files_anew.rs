@@ -71,36 +71,6 @@ fn a_file_that_is_emptied_and_written_anew_with_the_same_first_line_is_shipped_f
 }
 
 #[test]
-fn a_copy_that_is_found_when_the_emptied_file_has_its_heading_again_has_a_name_of_its_own() {
-    let mut world = world();
-    world.disk.append(APP, HEADING.as_bytes());
-    world.drain();
-    for round in 0..3 {
-        let text: String = (0..200).map(|line| format!("{round} {line:03}\n")).collect();
-        world.disk.append(APP, text.as_bytes());
-        let copied = world.disk.read(APP);
-        world.disk.rename(&format!("{APP}.1"), &format!("{APP}.{}", round + 2));
-        world.disk.append(&format!("{APP}.1"), &copied);
-        world.disk.truncate(APP);
-        world.disk.append(APP, HEADING.as_bytes());
-        // At this instant the two files agree in all that one of them has.
-        world.turn(20);
-        world.turn(20);
-    }
-    world.disk.append(APP, b"last\n");
-    world.drain();
-    let mut written: Vec<String> =
-        (0..3).flat_map(|round| (0..200).map(move |line| format!("{round} {line:03}"))).collect();
-    written.push("last".into());
-    written.extend(std::iter::repeat_n(HEADING.trim_end().to_owned(), 4));
-    let mut got = bodies(&world);
-    got.sort_unstable();
-    written.sort_unstable();
-    assert_eq!(got, written);
-    assert_eq!(pending(&world), 0);
-}
-
-#[test]
 fn a_file_that_lost_its_end_with_the_power_is_shipped_again_rather_than_a_line_of_it_lost() {
     // Shorter than it was, and longer by now.
     for lines_after in [1, 1000] {
