@@ -12,9 +12,7 @@ use serde::{Deserialize, Serialize};
 pub use sonde_daemon::client::otlp::{Compression, Protocol};
 use sonde_daemon::units::{Interval, Size};
 
-pub use logs::{
-    FileRule, Journald, Limits, LogRule, Logs, MultilineRule, Parse, Priority, ReadExisting, RedactRule,
-};
+pub use logs::{Journald, Limits, LogRule, Logs, MultilineRule, Parse, Priority, ReadExisting, RedactRule};
 
 /// Everything that can be set, section by section.
 #[derive(Clone, Debug, Deserialize, Serialize)]

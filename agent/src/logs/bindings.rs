@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::core::{Core, Now};
-use super::format::Format;
 use super::fs::LogFs;
 use super::lineage::{LAST_LOOK, LineageId};
 use super::multiline::{Rule, Wish};
@@ -101,11 +100,7 @@ impl<F: LogFs> Core<F> {
             return;
         }
         lineage.wish = wish.map(str::to_owned);
-        let configured = match lineage.format {
-            // The rules are about containers.
-            Format::Plain => None,
-            _ => self.multiline.for_container(&lineage.pod, &lineage.container),
-        };
+        let configured = self.multiline.for_container(&lineage.pod, &lineage.container);
         let rule = match wish.map(|wish| self.multiline.wish(wish)) {
             None => configured,
             Some(Ok(Wish::Off)) => None,

@@ -21,7 +21,6 @@ use super::metrics::Records;
 use super::multiline::Rules;
 use super::odd::OddNames;
 use super::outbox::Outbox;
-use super::plain_files::PlainFiles;
 use super::redact::Redactor;
 use super::redo::Redo;
 use super::resource::Node;
@@ -59,8 +58,6 @@ pub struct Settings {
     pub pinned_deleted: u64,
     /// Bytes a second.
     pub limits: config::Limits,
-    /// Plain files to read.
-    pub files: Vec<config::FileRule>,
     /// Whether a new container may wait for its pod to be known.
     pub wait_for_metadata: bool,
 }
@@ -86,7 +83,6 @@ pub struct Core<F: LogFs> {
     pub(super) lineages: HashMap<LineageId, Lineage>,
     pub(super) dirs: BTreeMap<Arc<str>, PodEntry>,
     pub(super) docker: DockerDirs,
-    pub(super) plain: PlainFiles,
     pub(super) dirty_places: BTreeSet<Place>,
     pub(super) root_watched: bool,
     pub(super) root_mtime: u64,
@@ -165,7 +161,6 @@ impl<F: LogFs> Core<F> {
         }
         ledger.reconcile(&pending);
         let limits = Limits::new(&settings.limits, now);
-        let plain = PlainFiles::new(&settings.files, state.begun);
         Ok(Self {
             fs,
             settings,
@@ -174,7 +169,6 @@ impl<F: LogFs> Core<F> {
             lineages: HashMap::new(),
             dirs: BTreeMap::new(),
             docker: DockerDirs::default(),
-            plain,
             dirty_places: BTreeSet::new(),
             root_watched: false,
             root_mtime: 0,
@@ -260,8 +254,7 @@ impl<F: LogFs> Core<F> {
             self.outbox.due(),
             self.next_rescan,
             self.needs_flush().then_some(self.next_flush),
-            (!watched || self.docker.has_unnamed() || self.plain.has_unwatched())
-                .then_some(self.next_dir_check),
+            (!watched || self.docker.has_unnamed()).then_some(self.next_dir_check),
         ];
         times.into_iter().flatten().min().or(Some(self.next_flush + FLUSH))
     }
@@ -315,7 +308,6 @@ impl<F: LogFs> Core<F> {
         if !self.discovered {
             self.discovered = true;
             self.next_flush = now.mono;
-            self.plain.begin();
             if self.first_start && !self.files.is_empty() {
                 tracing::warn!(
                     files = self.files.len(),

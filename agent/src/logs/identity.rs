@@ -7,36 +7,27 @@ use sonde_wire::uid::{self, FIRST_ENTRY_BYTES, FileHash};
 
 use super::checkpoint::{FileKey, FileState};
 use super::core::{Core, Now};
-use super::format::{self, Format};
+use super::format;
 use super::fs::LogFs;
 use super::gz::{self, GzPool};
 use super::layout::Layout;
 use super::ledger::{Account, Excluded, Lost};
 use super::open::read_file;
-use super::proof::{PROVED, Proof};
 use super::tail::{FileId, Handle, Identity};
-use super::twins::{Copied, hash};
 use crate::config::ReadExisting;
 
 /// How long a file without a whole first entry stays quiet before what is there is taken for its first entry.
 pub const UNFINISHED_HEAD: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// For how long a plain file's first bytes wait for more of them, so that it is told from others that begin alike.
-const SHORT_HEAD: std::time::Duration = std::time::Duration::from_secs(1);
-
-/// The bytes that name a file, of its first ones: its first entry, or of a plain file as many as there may be.
-pub(super) fn naming(format: Format, head: &[u8]) -> &[u8] {
-    match format {
-        Format::Plain => head,
-        Format::Cri | Format::Docker => uid::first_entry(head).unwrap_or(head),
-    }
-}
-
-/// How well an identity over the first `head_len` bytes suits a file that is named by the bytes `naming`; the best is the
-/// greatest, none = not at all. One over the whole first entry goes before one that was taken while the entry was unfinished:
+/// How well an identity over the first `head_len` bytes suits a file that begins with `head`; the best is the greatest,
+/// none = not at all. One over the whole first entry goes before one that was taken while the entry was unfinished:
 /// those few bytes may begin other files too, and none at all begin every file.
-pub(super) fn fit(naming: &[u8], head_len: usize) -> Option<usize> {
-    (1..=naming.len()).contains(&head_len).then_some(head_len)
+pub(super) fn fit(head: &[u8], head_len: usize) -> Option<usize> {
+    if head.is_empty() {
+        return None;
+    }
+    let whole = uid::first_entry(head).unwrap_or(head).len();
+    (head_len == whole || (1..whole).contains(&head_len)).then_some(head_len)
 }
 
 impl<F: LogFs> Core<F> {
@@ -60,67 +51,23 @@ impl<F: LogFs> Core<F> {
         let (pod_dir, container, restart) =
             (lineage.pod_dir.clone(), lineage.container.clone(), lineage.restart);
         let pod_uid = lineage.pod.uid.clone();
-        let format = lineage.format;
-        let is_first = self.first_start || self.plain.is_new(&lineage.layout);
         let mates = lineage.files.clone();
         let size = self.size_of(id)?;
 
-        let hash_of = |len: usize, salt: u64| hash(format, &pod_uid, &container, restart, salt, &head[..len]);
+        let hash_of = |len: usize| FileHash::new(&pod_uid, &container, restart, &head[..len]);
         let node = self.files.get(&id).and_then(|file| file.plain);
-        if let Some((key, state)) = self.take_restored(
-            id,
-            &(pod_dir.clone(), container.clone(), restart),
-            format,
-            head,
-            node,
-            &hash_of,
-        )? {
+        if let Some((key, state)) =
+            self.take_restored(&(pod_dir, container.clone(), restart), head, node, &hash_of)
+        {
             self.adopt(id, &key, &state, head, size, now);
             return Ok(true);
         }
-        let head_len = naming(format, head).len();
-        let is_whole = match format {
-            Format::Plain => head.len() == FIRST_ENTRY_BYTES,
-            Format::Cri | Format::Docker => uid::first_entry(head).is_some(),
+        let head_len = match uid::first_entry(head) {
+            Some(entry) => entry.len(),
+            None if force && !head.is_empty() => head.len(),
+            None => return Ok(false),
         };
-        if head.is_empty() || (format != Format::Plain && !is_whole && !force) {
-            return Ok(false);
-        }
-        let alike: Vec<FileId> = mates
-            .iter()
-            .copied()
-            .filter(|mate| *mate != id && self.begins_alike(*mate, format, head_len, &hash_of))
-            .collect();
-        let is_told_apart = !alike.is_empty() && self.tells_apart(of);
-        if is_told_apart {
-            match self.copied_from(id, &alike, size)? {
-                Copied::From(mate) => return Ok(self.adopt_copy(id, mate, head, size, now)),
-                Copied::Perhaps if !force => return Ok(false),
-                Copied::Perhaps | Copied::No => {}
-            }
-        }
-        // Nobody writes into a compressed one; and what is there at the start is read in its order.
-        let may_grow = self.discovered
-            && self.files.get(&id).is_some_and(|file| matches!(file.handle, Some(Handle::Plain(_))));
-        if !is_whole && !force && may_grow {
-            self.note_stated(id, size, now);
-            let since = self.files.get(&id).and_then(|file| file.behind_since);
-            if since.is_none_or(|since| now.mono.saturating_duration_since(since) < SHORT_HEAD) {
-                self.look_again(of, now.mono + SHORT_HEAD / 5);
-                return Ok(false);
-            }
-        }
-        let key = (pod_dir, container.clone(), restart);
-        let salt = match format {
-            Format::Plain => {
-                let is_same = |mate: &FileId| self.head_len_of(*mate) == Some(head_len);
-                let is_common = !is_whole || alike.iter().any(is_same);
-                self.salt_of(id, &key, is_common, &|salt| hash_of(head_len, salt), now)
-            }
-            _ if is_told_apart => now.wall_nanos,
-            _ => 0,
-        };
-        let identity = Identity::new(hash_of(head_len, salt), head, head_len);
+        let identity = Identity::new(hash_of(head_len), head, head_len);
         let twin = mates.iter().any(|mate| {
             *mate != id
                 && self.files.get(mate).is_some_and(|mate| {
@@ -129,28 +76,22 @@ impl<F: LogFs> Core<F> {
         });
         if let Some(file) = self.files.get_mut(&id) {
             file.identity = Some(identity);
-            file.salt = salt;
-            file.proof = (format == Format::Plain).then(|| Proof::of(head));
             file.kept = !twin;
         }
         self.note_stated(id, size, now);
         if !self.discovered {
-            self.start_existing(id, is_first, size, now)?;
+            self.start_existing(id, size, now)?;
         }
         if self.is_excluded(of) {
             self.leave_out(of, id, false, now)?;
         }
         self.dirty_files.insert(id);
-        if salt != 0 {
-            // Its records are called by it: it is on disk before they are sent, unless the disk takes nothing.
-            self.flush(now.mono);
-        }
         Ok(true)
     }
 
     /// The beginning of a compressed file.
     pub(super) fn head_of_gz(file: &Arc<F::File>) -> Option<Vec<u8>> {
-        let mut head = vec![0u8; PROVED];
+        let mut head = vec![0u8; FIRST_ENTRY_BYTES];
         let len = GzPool::head(file, &mut head).ok()?;
         head.truncate(len);
         Some(head)
@@ -171,73 +112,31 @@ impl<F: LogFs> Core<F> {
         }
     }
 
-    /// What an earlier process knew of a file that begins like this, the best fitting first.
     fn take_restored(
         &mut self,
-        id: FileId,
         lineage: &super::core::LineageKey,
-        format: Format,
         head: &[u8],
         node: Option<(u64, u64)>,
-        hash_of: &dyn Fn(usize, u64) -> FileHash,
-    ) -> io::Result<Option<(FileKey, FileState)>> {
-        let naming = naming(format, head);
-        let Some(states) = self.restored.get(lineage) else { return Ok(None) };
-        let mut fitting: Vec<_> = states
+        hash_of: &dyn Fn(usize) -> FileHash,
+    ) -> Option<(FileKey, FileState)> {
+        let whole = uid::first_entry(head).unwrap_or(head).len();
+        let states = self.restored.get_mut(lineage)?;
+        let (_, at) = states
             .iter()
             .enumerate()
             .filter_map(|(at, (key, state))| {
                 let len = usize::from(state.head_len);
                 // A few bytes without a stamp's end may begin another file too: it must be the same inode. A compressed
-                // copy has another one. A plain file is proved.
-                let is_whole = len == naming.len() || format == Format::Plain;
-                let is_same = is_whole || node.is_none() || state.node.is_none() || state.node == node;
-                // Of those that begin alike, the one with its inode.
-                let is_node = node.is_some() && state.node == node;
-                Some((fit(naming, len)?, is_node, at, state.proof))
-                    .filter(|_| is_same && hash_of(len, state.salt) == key.hash)
+                // copy has another one.
+                let is_same = len == whole || node.is_none() || state.node.is_none() || state.node == node;
+                Some((fit(head, len)?, at)).filter(|_| is_same && hash_of(len) == key.hash)
             })
-            .collect();
-        fitting.sort_unstable_by_key(|(fit, is_node, at, _)| std::cmp::Reverse((*fit, *is_node, *at)));
-        for (_, _, at, proof) in fitting {
-            if !self.is_proved(id, proof)? {
-                continue;
-            }
-            let Some(states) = self.restored.get_mut(lineage) else { break };
-            let found = states.swap_remove(at);
-            if states.is_empty() {
-                self.restored.remove(lineage);
-            }
-            return Ok(Some(found));
+            .max()?;
+        let found = states.swap_remove(at);
+        if states.is_empty() {
+            self.restored.remove(lineage);
         }
-        Ok(None)
-    }
-
-    fn head_len_of(&self, id: FileId) -> Option<usize> {
-        self.files.get(&id)?.identity.map(|identity| usize::from(identity.head_len))
-    }
-
-    /// What tells a plain file from all others that begin like it: nothing, if its first KiB is there, and no file is known that begins
-    /// like that: then it has the same name for a process that has lost its state. Else the time of now.
-    fn salt_of(
-        &self,
-        id: FileId,
-        lineage: &super::core::LineageKey,
-        is_common: bool,
-        hash_of: &dyn Fn(u64) -> FileHash,
-        now: Now,
-    ) -> u64 {
-        let is_taken = |salt: u64| {
-            let hash = hash_of(salt);
-            let mut others = self.files.iter().filter(|(other, _)| **other != id);
-            others.any(|(_, other)| other.identity.is_some_and(|known| known.hash == hash))
-                || self.restored.get(lineage).into_iter().flatten().any(|(key, _)| key.hash == hash)
-        };
-        let is_reused = self.files.get(&id).is_some_and(|file| file.is_reused);
-        if !is_common && !is_reused && !is_taken(0) {
-            return 0;
-        }
-        (now.wall_nanos.max(1)..).find(|salt| !is_taken(*salt)).unwrap_or(u64::MAX)
+        Some(found)
     }
 
     /// Goes on where an earlier process was.
@@ -300,14 +199,12 @@ impl<F: LogFs> Core<F> {
     }
 
     /// `logs.read_existing`, for a file that was there at the first start.
-    fn start_existing(&mut self, id: FileId, is_first: bool, size: u64, now: Now) -> io::Result<()> {
+    fn start_existing(&mut self, id: FileId, size: u64, now: Now) -> io::Result<()> {
         let is_gz = self.files.get(&id).is_some_and(|file| matches!(file.handle, Some(Handle::Gz(_))));
-        let of = self.files.get(&id).and_then(|file| self.lineages.get(&file.lineage));
-        let is_plain = of.is_some_and(|lineage| lineage.format == Format::Plain);
         if let Some(file) = self.files.get_mut(&id) {
             file.resend_below = if is_gz { u64::MAX } else { size };
         }
-        if !is_first {
+        if !self.first_start {
             return Ok(());
         }
         match self.settings.read_existing {
@@ -321,9 +218,7 @@ impl<F: LogFs> Core<F> {
                 let cutoff =
                     now.wall_nanos.saturating_sub(u64::try_from(age.0.as_nanos()).unwrap_or(u64::MAX));
                 let Some(file) = self.files.get_mut(&id) else { return Ok(()) };
-                if !is_plain {
-                    file.cutoff = cutoff;
-                }
+                file.cutoff = cutoff;
                 let mtime = match &file.handle {
                     Some(Handle::Plain(handle) | Handle::Gz(handle)) => {
                         super::fs::LogFile::stat(&**handle)?.mtime_nanos

@@ -7,7 +7,7 @@ use sonde_wire::logs::Stream;
 
 use super::core::{Core, LineageKey, Now, row_of};
 use super::fs::{LogFs, Place};
-use super::layout::{DOCKER, FILE, Layout};
+use super::layout::{DOCKER, Layout};
 use super::ledger::{Account, Lost};
 use super::lineage::LineageId;
 use super::redo::Redo;
@@ -24,7 +24,7 @@ impl<F: LogFs> Core<F> {
         let new = FileId(self.next_file);
         self.next_file += 1;
         let mut file = TailFile::new(lineage, &name, suffix, now.mono);
-        (file.plain, file.gz, file.is_reused) = (plain, gz, true);
+        (file.plain, file.gz) = (plain, gz);
         file.handle = handle.filter(|handle| matches!(handle, Handle::Plain(_)));
         self.files.insert(new, file);
         if let Some(lineage) = self.lineages.get_mut(&lineage) {
@@ -51,12 +51,8 @@ impl<F: LogFs> Core<F> {
         for extent in self.redo.iter().flat_map(Redo::extents).filter(|extent| extent.file == id) {
             covered.insert(extent.start, extent.end);
         }
-        // What a copy has is seen twice, and told of by the copy.
-        let copied = if reason == Lost::Truncated { self.copied_below(id) } else { 0 };
         for (start, end) in covered.gaps(file.seen) {
-            let middle = copied.clamp(start, end);
-            self.settle(id, start, middle, Account::Acked);
-            self.settle(id, middle, end, Account::Lost(reason));
+            self.settle(id, start, end, Account::Lost(reason));
         }
         // A line that began in it cannot be read again; its entries in other files go with it.
         let Some(lineage) = self.lineages.get_mut(&lineage) else { return };
@@ -127,9 +123,7 @@ impl<F: LogFs> Core<F> {
             });
             let prefix = format!("{}/{}", key.0, key.1);
             let hidden = self.unreadable.iter().any(|path| {
-                let is_file = key.0.strip_prefix(FILE).is_some_and(|dir| path.starts_with(dir));
-                let of_pod = **path == *key.0 || path.starts_with(&prefix) || path.starts_with(DOCKER);
-                path.is_empty() || of_pod || is_file
+                path.is_empty() || **path == *key.0 || path.starts_with(&prefix) || path.starts_with(DOCKER)
             });
             if may_come || hidden {
                 continue;
@@ -186,7 +180,6 @@ impl<F: LogFs> Core<F> {
             self.dirty_places.insert(lineage.place());
             match lineage.layout {
                 Layout::Docker(id) => self.docker.forget(&id),
-                Layout::Files { dir, base, .. } => self.plain.forget(&dir, &base),
                 Layout::Pods => {
                     if let Some(entry) = self.dirs.get_mut(&lineage.pod_dir)
                         && let Some(inner) = entry.containers.get_mut(&lineage.container)
@@ -215,14 +208,13 @@ impl<F: LogFs> Core<F> {
         let (Some(identity), Some(lineage)) = (file.identity, self.lineages.get(&file.lineage)) else {
             return;
         };
-        let key = super::checkpoint::FileKey {
-            pod_dir: lineage.pod_dir.to_string(),
-            container: lineage.container.to_string(),
-            restart: lineage.restart,
-            hash: identity.hash,
-        };
-        if file.kept && !self.inherit(id) {
-            self.gone.push(key);
+        if file.kept {
+            self.gone.push(super::checkpoint::FileKey {
+                pod_dir: lineage.pod_dir.to_string(),
+                container: lineage.container.to_string(),
+                restart: lineage.restart,
+                hash: identity.hash,
+            });
         }
     }
 }

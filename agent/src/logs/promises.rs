@@ -5,8 +5,6 @@ use crate::config::ReadExisting;
 
 mod compressed;
 mod docker;
-mod files;
-mod files_anew;
 mod limits;
 mod lines;
 mod multiline;

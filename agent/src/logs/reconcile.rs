@@ -4,15 +4,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use sonde_wire::uid::FIRST_ENTRY_BYTES;
+use sonde_wire::uid::FileHash;
 
 use super::core::{Core, Now};
 use super::discover::Listed;
 use super::fs::LogFs;
-use super::identity::{fit, naming};
+use super::identity::fit;
 use super::lineage::{FIRST_LOOK, LineageId};
 use super::tail::{Aside, FileId, Handle, TailFile};
-use super::twins::hash;
 
 impl<F: LogFs> Core<F> {
     /// Brings a lineage in line with what its directory shows.
@@ -56,14 +55,8 @@ impl<F: LogFs> Core<F> {
             }
         }
         // The live file last: the state of an unfinished first line is an older file's before it is this one's.
-        // Before both, what an earlier process knew by its inode: a copy of it must not take its place.
-        let of_earlier = self.nodes_of_earlier(id);
-        let mut order: Vec<(&Option<String>, &Listed)> = listing.iter().collect();
-        order.sort_by_key(|(suffix, listed)| {
-            let node = listed.plain.map(|stat| stat.node);
-            (!node.is_some_and(|node| of_earlier.contains(&node)), suffix.is_none())
-        });
-        for (suffix, listed) in order {
+        let rotated = listing.iter().filter(|(suffix, _)| suffix.is_some());
+        for (suffix, listed) in rotated.chain(listing.iter().filter(|(suffix, _)| suffix.is_none())) {
             if listed.plain.or(listed.gz).is_none() {
                 continue;
             }
@@ -170,22 +163,17 @@ impl<F: LogFs> Core<F> {
         }
         let path = lineage.path(&lineage.file_name(suffix, true));
         let key = (lineage.pod.uid.clone(), lineage.container.clone(), lineage.restart);
-        let format = lineage.format;
         let file = Arc::new(self.fs.open(&path).ok()?);
-        let beginning = Self::head_of_gz(&file)?;
-        let head = &beginning[..beginning.len().min(FIRST_ENTRY_BYTES)];
+        let head = Self::head_of_gz(&file)?;
         let fits = candidates.into_iter().rev().filter_map(|candidate| {
             // Found when it was empty, and not visited since (every slot was taken): its first entry is there by now.
             if self.files.get(&candidate).is_some_and(|file| file.identity.is_none()) {
                 let _ = self.identify(candidate, true, now);
             }
-            self.prove(candidate);
-            let (identity, salt, proof) =
-                self.files.get(&candidate).and_then(|file| Some((file.identity?, file.salt, file.proof)))?;
+            let identity = self.files.get(&candidate)?.identity?;
             let len = usize::from(identity.head_len);
-            let fit = fit(naming(format, head), len)?;
-            let is_same = hash(format, &key.0, &key.1, key.2, salt, &head[..len]) == identity.hash
-                && proof.is_none_or(|proof| proof.fits(&beginning));
+            let fit = fit(&head, len)?;
+            let is_same = FileHash::new(&key.0, &key.1, key.2, &head[..len]) == identity.hash;
             is_same.then_some((fit, candidate))
         });
         // Of those that fit alike, the oldest.
@@ -228,7 +216,6 @@ impl<F: LogFs> Core<F> {
             .unwrap_or_default();
         let mut file = TailFile::new(lineage, &name, suffix, now.mono);
         (file.plain, file.gz) = (plain, gz);
-        file.is_reused = plain.is_some_and(|node| self.nodes_of_earlier(lineage).contains(&node));
         let at = self.chain_position(lineage, file.suffix.as_deref());
         self.files.insert(id, file);
         if let Some(lineage) = self.lineages.get_mut(&lineage) {

@@ -8,7 +8,6 @@ use sonde_wire::uid::FileHash;
 use super::bindings::Bindings;
 use super::checkpoint::{Cut, FileState};
 use super::lineage::LineageId;
-use super::proof::Proof;
 use super::spans::Spans;
 
 /// Names a file within this process.
@@ -35,12 +34,6 @@ pub struct TailFile<F> {
     pub gz: Option<(u64, u64)>,
     /// The open file.
     pub handle: Option<Handle<F>>,
-    /// Tells it from an earlier file of its lineage that begins with the same bytes; 0 = there was none.
-    pub salt: u64,
-    /// Its inode had other contents before.
-    pub is_reused: bool,
-    /// Of a plain file: what shows that it is the same one.
-    pub proof: Option<Proof>,
     /// Identity; none = not enough of its first line is there yet.
     pub identity: Option<Identity>,
     /// Largest size seen, uncompressed.
@@ -132,9 +125,6 @@ impl<F> TailFile<F> {
             plain: None,
             gz: None,
             handle: None,
-            salt: 0,
-            is_reused: false,
-            proof: None,
             identity: None,
             seen: 0,
             read: 0,
@@ -205,8 +195,6 @@ impl<F> TailFile<F> {
         }
         self.cuts.clone_from(&state.cuts);
         self.cutoff = state.cutoff;
-        self.salt = state.salt;
-        self.proof = state.proof;
         self.read = self.settled.watermark();
         self.scanned = self.read;
         self.check = None;
@@ -222,8 +210,6 @@ impl<F> TailFile<F> {
             settled: self.settled.iter().collect(),
             cuts: self.cuts.iter().filter(|cut| cut.offset > watermark).copied().collect(),
             cutoff: self.cutoff,
-            salt: self.salt,
-            proof: self.proof,
             name: self.name.clone(),
             node: self.plain.or(self.gz),
             rules: self.bindings.specs(),

@@ -7,7 +7,7 @@ use sonde_wire::uid::FileHash;
 use super::checkpoint::Cut;
 use super::core::{Core, Now, QUANTUM};
 use super::emit::Last;
-use super::format::{CriLines, DockerLines, Format, Lines, PlainLines};
+use super::format::{CriLines, DockerLines, Format, Lines};
 use super::fs::LogFs;
 use super::group::{Groups, Line};
 use super::grouping::Pass;
@@ -75,13 +75,11 @@ impl<F: LogFs> Core<F> {
         let base = from - back;
         let is_gz = matches!(file.handle, Some(Handle::Gz(_)));
         let back = usize::try_from(back).unwrap_or(0);
-        self.prove_first(id, now)?;
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.resize(QUANTUM + CHECK_BYTES, 0);
         let read = read_file::<F>(&self.files, &mut self.gz, id, &mut buffer, base);
         // Behind the window: whatever the window shows was written before, so what is parsed is of the known file.
-        let read = read
-            .map(|read| read.min(self.readable_below(lineage, id, base)).min(self.proved_below(id, base)));
+        let read = read.map(|read| read.min(self.readable_below(lineage, id, base)));
         let outcome = match read.and_then(|read| Ok((read, self.begins_as_before(id)?))) {
             Ok((_, false)) => {
                 self.truncated(lineage, id, now);
@@ -170,7 +168,6 @@ impl<F: LogFs> Core<F> {
         let format = self.lineages.get(&lineage).map(|lineage| lineage.format).unwrap_or_default();
         let done = match format {
             Format::Cri => self.parse_lines(CriLines::default(), lineage, id, hash, window, base, now),
-            Format::Plain => self.parse_lines(PlainLines, lineage, id, hash, window, base, now),
             Format::Docker => self.parse_lines(DockerLines::default(), lineage, id, hash, window, base, now),
         };
         let (position, blocked) = (done.position, done.blocked);

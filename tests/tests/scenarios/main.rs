@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
 mod docker;
-mod files;
 mod kubelet;
 mod lines;
 mod multiline;

@@ -28,8 +28,6 @@ fn file(n: u8, watermark: u64) -> Entry {
         settled: vec![(0, watermark), (watermark + 10, watermark + 20)],
         cuts,
         cutoff: 7,
-        salt: if n >= 3 { 1 << 60 } else { 0 },
-        proof: (n == 3).then_some(Proof { head_len: 4096, head: u32::MAX, at: 1 << 40, tail: 7 }),
         name: "0.log".into(),
         node: (n != 2).then_some((u64::from(n), 1 << 40)),
         rules: if n == 3 { vec![(0, "c 9 9 9 preset java".into()), (7, String::new())] } else { vec![] },

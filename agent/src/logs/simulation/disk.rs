@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::logs::checkpoint::Store;
-use crate::logs::fs::{Changes, Kind, LogFile, LogFs, Place, Stat};
+use crate::logs::fs::{Changes, LogFile, LogFs, Place, Stat};
 use crate::logs::layout::DOCKER;
 use crate::logs::tail::FileId;
 
@@ -91,9 +91,6 @@ impl Disk {
     pub(in crate::logs) fn truncate(&self, path: &str) {
         self.inner.lock().unwrap().files[path].1.lock().unwrap().clear();
     }
-    pub(in crate::logs) fn shrink(&self, path: &str, len: usize) {
-        self.inner.lock().unwrap().files[path].1.lock().unwrap().truncate(len);
-    }
     pub(in crate::logs) fn corrupt(&self, path: &str) {
         let inner = self.inner.lock().unwrap();
         let mut bytes = inner.files[path].1.lock().unwrap();
@@ -135,12 +132,12 @@ impl LogFs for Disk {
     type File = SimFile;
     fn list(&mut self, dir: &str) -> io::Result<Vec<String>> {
         self.inner.lock().unwrap().calls += 1;
-        let prefix = if dir.is_empty() { String::new() } else { format!("{}/", dir.trim_end_matches('/')) };
+        let prefix = if dir.is_empty() { String::new() } else { format!("{dir}/") };
         let mut names: Vec<String> = self
             .names(&prefix)
             .iter()
             .map(|path| path[prefix.len()..].split('/').next().unwrap().to_owned())
-            .filter(|name| !dir.is_empty() || (name != DOCKER && !name.is_empty()))
+            .filter(|name| !dir.is_empty() || name != DOCKER)
             .collect();
         names.dedup();
         if names.is_empty() && !dir.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(names) }
@@ -152,12 +149,6 @@ impl LogFs for Disk {
             // A directory: its time of change is not simulated, the regular listing finds what is new.
             Err(_) => Ok(Stat::default()),
         }
-    }
-    fn kind(&mut self, path: &str) -> Kind {
-        if path.contains("link") { Kind::Link } else { Kind::Own }
-    }
-    fn is_linked(&mut self, _: &str) -> bool {
-        false
     }
     fn open(&mut self, path: &str) -> io::Result<SimFile> {
         let mut inner = self.inner.lock().unwrap();
