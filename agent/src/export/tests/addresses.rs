@@ -74,8 +74,10 @@ async fn all_addresses_behind_the_name_are_used_and_what_fails_at_one_goes_to_an
         tokio::time::timeout(Duration::from_secs(20), run).await.expect("the exporter hangs");
         assert_eq!(settled.into_inner().unwrap(), 40);
         let seen: Vec<usize> = receivers.iter().map(|one| one.seen().len()).collect();
-        // What failed was sent again, once each; on a busy machine the address that fails is tried again in between.
-        assert_eq!(seen[0] + seen[2], 40, "{seen:?}");
+        // What broke was sent again and says so: one request, or on HTTP/2 all that were under way on that connection. On a busy
+        // machine the address that failed has its turn again before all is sent, and takes some.
+        let resent = receivers.iter().flat_map(Receiver::seen).filter(Seen::resend).count();
+        assert!(resent >= 1 && seen.iter().sum::<usize>() > 40, "{resent} of {seen:?}");
         assert!(seen[0] >= 10 && seen[2] >= 10 && seen[1] >= 1, "spread: {seen:?}");
     }
 }
