@@ -3,9 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde_json::Value;
-use sonde_collector::config::{ClientTls, Compression, Config, DataStream, Layout, Protocol, Sink};
+use sonde_collector::config::{
+    ClientTls, Compression, Config, DataStream, LabelNames, Layout, Protocol, Sink,
+};
+use sonde_collector::sinks::file::{DEFAULT_AGE, DEFAULT_FILES};
 use sonde_collector::store::StoreOptions;
 use sonde_daemon::units::{Interval, Size};
 
@@ -36,6 +40,11 @@ fn the_table_of_keys_and_defaults_is_the_programs() {
         protocol: Some(Protocol::default()),
         compression: Some(Compression::default()),
         headers: Some(BTreeMap::new()),
+        tenant: Some(String::new()),
+        label_names: Some(LabelNames::default()),
+        path: Some(PathBuf::new()),
+        max_age: Some(Interval(DEFAULT_AGE)),
+        max_files: Some(DEFAULT_FILES),
         endpoints: Some(Vec::new()),
         layout: Some(Layout::default()),
         data_stream: Some(DataStream::default()),

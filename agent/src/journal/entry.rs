@@ -8,6 +8,7 @@ use sonde_wire::uid::{FileHash, RecordUid};
 
 use super::format;
 use crate::logs::record::{self, Body};
+use crate::logs::redact;
 use crate::logs::resource::Node;
 
 /// Longest value of a field other than MESSAGE that is taken, bytes.
@@ -169,8 +170,16 @@ impl Fields {
     }
 
     /// The message, cut at `max_line`.
-    pub fn body(&self, max_line: usize) -> Body<'_> {
-        record::body(&self.message, max_line, self.message_len > self.message.len() as u64)
+    pub fn body(&self, kept: usize, max_line: usize) -> Body<'_> {
+        let message = self.message.get(..kept).unwrap_or(&self.message);
+        record::body(message, max_line, self.message_len > message.len() as u64)
+    }
+
+    /// How much of the message is sent: of one that was cut, where a rule may look for what the cut left of a secret, up to the
+    /// last whole word.
+    pub fn kept(&self, by_words: bool) -> usize {
+        let is_cut = self.message_len > self.message.len() as u64;
+        if is_cut && by_words { redact::without_last_word(&self.message) } else { self.message.len() }
     }
 
     /// Whether there is a message that could be read.
@@ -178,9 +187,9 @@ impl Fields {
         self.has_message
     }
 
-    /// Bytes of the message beyond `max_line`.
-    pub fn cut(&self) -> u64 {
-        self.message_len.saturating_sub(self.message.len() as u64)
+    /// Bytes of the message beyond those `kept`.
+    pub fn cut(&self, kept: usize) -> u64 {
+        self.message_len.saturating_sub(kept as u64)
     }
 
     /// When the program said it, or else when journald heard it, nanoseconds since the epoch.

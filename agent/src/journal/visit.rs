@@ -190,11 +190,13 @@ impl<D: Dirs> Core<D> {
         resend: bool,
         now: Now,
     ) {
-        let rules = self.redactor.rules_for(&PodDir::default(), row);
+        // By the unit's own name: the ledger's row may be that of the others.
+        let rules = self.redactor.rules_for(&PodDir::default(), &self.fields.row());
         let (fields, redactor) = (&self.fields, &mut self.redactor);
         let mut redact = |text: &str| if rules.is_empty() { None } else { redactor.apply(rules, text) };
         fields.attributes(&mut self.attributes, &mut redact);
-        let mut body = fields.body(self.settings.max_line);
+        let kept = fields.kept(!rules.is_empty());
+        let mut body = fields.body(kept, self.settings.max_line);
         if let Some(text) = redact(&body.text) {
             body.text = text.into();
         }
@@ -227,7 +229,7 @@ impl<D: Dirs> Core<D> {
             malformed,
             attributes: self.attributes.bytes(),
         };
-        self.out.push(&record, (resource, row), (bytes, fields.cut()), resend, now.mono);
+        self.out.push(&record, (resource, row), (bytes, fields.cut(kept)), resend, now.mono);
     }
 
     /// Whether `units` and `priority` want the entry.

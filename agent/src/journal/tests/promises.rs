@@ -6,6 +6,7 @@ use super::real::{BEGIN, Tools, big, made, with};
 use super::world::{Wanted, World, copy, entries, lines};
 use crate::batch::Outcome;
 use crate::config::{ReadExisting, RedactRule};
+use crate::logs::redact;
 use sonde_daemon::units::Interval;
 
 fn accepted() -> Outcome {
@@ -293,11 +294,37 @@ fn a_long_message_is_cut_marked_and_counted_and_what_is_secret_stays_on_the_node
     world.write(&[made(0, &long), made(1, &plain), secret]);
     world.drain();
     let bodies = world.bodies();
-    assert_eq!(bodies, [&long[..1000], &plain[..1000], "from [redacted] to bob"]);
+    // Of what is cut the last word goes too: half a secret looks like none.
+    let kept = |text: &str| redact::without_last_word(&text.as_bytes()[..1000]);
+    let (of_long, of_plain) = (kept(&long), kept(&plain));
+    assert!(of_plain < 1000, "{of_plain}");
+    assert_eq!(bodies, [&long[..of_long], &plain[..of_plain], "from [redacted] to bob"]);
     let cut = world.got.values().filter(|(got, _)| got.attributes.contains_key("log.truncated")).count();
-    assert_eq!((cut, world.row("journal:kubelet.service").unwrap().3), (2, 49_010));
+    assert_eq!(
+        (cut, world.row("journal:kubelet.service").unwrap().3),
+        (2, 51_010 - (of_long + of_plain) as u64)
+    );
     let reply = world.got.values().find_map(|(got, _)| got.attributes.get("journald.REPLY_TO").cloned());
     assert_eq!(reply.as_deref(), Some("[redacted]"));
+}
+
+#[test]
+fn a_rule_for_a_unit_holds_however_many_units_there_were_before_it() {
+    let test = "a_rule_for_a_unit_holds_however_many_units_there_were_before_it";
+    let rule = RedactRule {
+        preset: "email".into(),
+        container: "journal:payments.service".into(),
+        ..RedactRule::default()
+    };
+    let wanted = Wanted { redact: vec![rule], ..Wanted::default() };
+    let Some(mut world) = World::new(test, wanted) else { return };
+    let mut all: Vec<_> =
+        (0..300).map(|n| with(made(n, "up"), "_SYSTEMD_UNIT", &format!("run-{n}.scope"))).collect();
+    all.push(with(made(300, "to alice@example.org"), "_SYSTEMD_UNIT", "payments.service"));
+    world.write(&all);
+    world.drain();
+    assert!(world.row("journal:payments.service").is_none(), "it is among the others in the ledger");
+    assert_eq!(world.bodies().last().map(String::as_str), Some("to [redacted]"));
 }
 
 #[test]

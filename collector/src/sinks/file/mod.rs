@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sonde_wire::view::LogsRequest;
 
 use self::before::Mark;
+pub use self::target::{DEFAULT_AGE, DEFAULT_FILES};
 use self::target::{Disk, RealDisk, Target};
 use super::blocking;
 use crate::config;

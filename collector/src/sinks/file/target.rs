@@ -25,8 +25,10 @@ use crate::config::{Compression, Sink};
 use crate::time;
 
 const DEFAULT_BYTES: u64 = 100 << 20;
-const DEFAULT_FILES: usize = 10;
-const DEFAULT_AGE: Duration = Duration::from_secs(86_400);
+/// Rotated files that stay where the configuration names no number.
+pub const DEFAULT_FILES: usize = 10;
+/// Age at which the file is rotated where the configuration names none.
+pub const DEFAULT_AGE: Duration = Duration::from_secs(86_400);
 /// What every line begins with.
 const BEGIN: &[u8] = b"{\"time\":\"";
 /// How far back a crash may have torn the file: a batch is much less.
