@@ -44,7 +44,7 @@ pub struct Settings {
     pub tls: bool,
     /// Further lines of the agent's `export` section.
     pub export: Vec<String>,
-    /// Further lines of the agent's file.
+    /// Further lines of the agent's file; without a section `logs`, lines of any age are read.
     pub agent: String,
     /// Further lines of the collector's file.
     pub collector: String,
@@ -101,6 +101,10 @@ impl Stack {
             writeln!(agent, "  {key}")?;
         }
         writeln!(agent, "{}", settings.agent)?;
+        if !settings.agent.contains("logs:") {
+            // Lines of the tests have stamps of any age.
+            writeln!(agent, "logs: {{read_existing: true}}")?;
+        }
         std::fs::write(dir.join("agent.yaml"), agent)?;
         let mut collector = String::new();
         writeln!(collector, "data_dir: {}", dir.join("collector-data").display())?;
