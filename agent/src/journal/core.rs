@@ -128,6 +128,8 @@ pub struct Core<D: Dirs> {
     pub(super) first_start: bool,
     pub(super) listed: bool,
     pub(super) is_busy: bool,
+    /// Which stream was read last.
+    pub(super) served: Option<Stream>,
     pub(super) next_id: u32,
     next_list: Instant,
     next_look: Instant,
@@ -186,6 +188,7 @@ impl<D: Dirs> Core<D> {
             first_start: state.found == Found::Nothing,
             listed: false,
             is_busy: false,
+            served: None,
             next_id: 0,
             next_list: now,
             next_look: now,

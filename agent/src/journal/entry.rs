@@ -32,7 +32,8 @@ pub struct Fields {
     identifier: String,
     facility: String,
     source_time: String,
-    extra: Vec<(String, String)>,
+    /// Name, value, and whether that is all of it.
+    extra: Vec<(String, String, bool)>,
     has_message: bool,
 }
 
@@ -104,7 +105,9 @@ impl Fields {
             other => {
                 if self.extra.len() < MOST_EXTRA {
                     let text = String::from_utf8_lossy(value).into_owned();
-                    self.extra.push((format!("journald.{}", String::from_utf8_lossy(other)), text));
+                    let is_whole = len <= value.len() as u64;
+                    let name = format!("journald.{}", String::from_utf8_lossy(other));
+                    self.extra.push((name, text, is_whole));
                 }
                 return;
             }
@@ -198,8 +201,14 @@ impl Fields {
         source.unwrap_or(entry.realtime).saturating_mul(1000)
     }
 
-    /// The record's own attributes. `redact` sees what a program wrote itself.
-    pub fn attributes(&self, out: &mut RecordAttrs, mut redact: impl FnMut(&str) -> Option<String>) {
+    /// The record's own attributes. `redact` sees what a program wrote itself; with `by_words` what was cut of that ends with a
+    /// whole word, as the message does.
+    pub fn attributes(
+        &self,
+        out: &mut RecordAttrs,
+        by_words: bool,
+        mut redact: impl FnMut(&str) -> Option<String>,
+    ) {
         out.clear();
         for (key, value) in [("syslog.facility.code", &self.facility), ("process.pid", &self.pid)] {
             if let Ok(number) = value.parse() {
@@ -215,9 +224,15 @@ impl Fields {
                 out.str(key, value);
             }
         }
-        for (at, (key, value)) in self.extra.iter().enumerate() {
+        for (at, (key, value, is_whole)) in self.extra.iter().enumerate() {
             // Of several with one name the first: keys must differ.
-            if self.extra[..at].iter().all(|(before, _)| before != key) {
+            if self.extra[..at].iter().all(|(before, ..)| before != key) {
+                let kept = if *is_whole || !by_words {
+                    value.len()
+                } else {
+                    redact::without_last_word(value.as_bytes())
+                };
+                let value = &value[..value.floor_char_boundary(kept)];
                 out.str(key, redact(value).as_deref().unwrap_or(value));
             }
         }

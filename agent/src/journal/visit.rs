@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use sonde_wire::logs::{LogRecord, Stream};
+use sonde_wire::logs::{LogRecord, Stream as Iostream};
 
-use super::core::{Core, Known};
+use super::core::{Core, Known, Stream};
 use super::dirs::Dirs;
 use super::entry::{self, LEFT_OUT_ROW, OTHER};
 use super::file::{Journal, Next};
@@ -45,13 +45,17 @@ impl<D: Dirs> Core<D> {
     pub(super) fn read(&mut self, now: Now) {
         self.is_busy = false;
         let mut streams = HashSet::new();
-        for at in 0..self.files.len() {
+        for at in self.by_turns() {
             let Some(known) = self.files.get(at) else { break };
-            if known.is_finished || known.journal.is_none() || streams.contains(&known.stream) {
+            if streams.contains(&known.stream) {
                 continue;
             }
-            let stream = known.stream.clone();
-            match self.visit_caught(at, now) {
+            let (stream, before) = (known.stream.clone(), known.read);
+            let visit = self.visit_caught(at, now);
+            if self.files.get(at).is_some_and(|known| known.read > before) {
+                self.served = Some(stream.clone());
+            }
+            match visit {
                 Visit::More => {
                     self.is_busy = true;
                     streams.insert(stream);
@@ -66,6 +70,28 @@ impl<D: Dirs> Core<D> {
                 }
             }
         }
+    }
+
+    /// Which journals are read now, in their order: within a stream the oldest first; that stream last which was read last, so
+    /// that each has its turn where a request is full before all had theirs.
+    fn by_turns(&self) -> Vec<usize> {
+        let open = || {
+            let files = self.files.iter().enumerate();
+            files.filter(|(_, known)| !known.is_finished && known.journal.is_some())
+        };
+        let mut streams: Vec<&Stream> = Vec::new();
+        for (_, known) in open() {
+            if !streams.contains(&&known.stream) {
+                streams.push(&known.stream);
+            }
+        }
+        if let Some(at) = streams.iter().position(|stream| Some(*stream) == self.served.as_ref()) {
+            streams.rotate_left(at + 1);
+        }
+        let of = |stream: &Stream| {
+            open().filter(|(_, known)| known.stream == *stream).map(|(at, _)| at).collect::<Vec<_>>()
+        };
+        streams.into_iter().flat_map(of).collect()
     }
 
     /// A panic of our own costs the one journal it happened at.
@@ -194,7 +220,7 @@ impl<D: Dirs> Core<D> {
         let rules = self.redactor.rules_for(&PodDir::default(), &self.fields.row());
         let (fields, redactor) = (&self.fields, &mut self.redactor);
         let mut redact = |text: &str| if rules.is_empty() { None } else { redactor.apply(rules, text) };
-        fields.attributes(&mut self.attributes, &mut redact);
+        fields.attributes(&mut self.attributes, !rules.is_empty(), &mut redact);
         let kept = fields.kept(!rules.is_empty());
         let mut body = fields.body(kept, self.settings.max_line);
         if let Some(text) = redact(&body.text) {
@@ -223,7 +249,7 @@ impl<D: Dirs> Core<D> {
             body: &body.text,
             trace_id: parsed.trace_id,
             span_id: parsed.span_id,
-            stream: Stream::Unknown,
+            stream: Iostream::Unknown,
             uid,
             truncated: body.truncated,
             malformed,

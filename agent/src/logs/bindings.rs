@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::core::{Core, Now};
 use super::fs::LogFs;
 use super::lineage::{LAST_LOOK, LineageId};
-use super::multiline::{Rule, Wish};
+use super::multiline::Rule;
 use super::tail::FileId;
 
 /// From a byte on, this rule holds.
@@ -19,7 +19,7 @@ use super::tail::FileId;
 pub struct Binding {
     /// First byte.
     pub from: u64,
-    /// None = each line is a record.
+    /// None, or a pod's `off` = each line is a record.
     pub rule: Option<Arc<Rule>>,
 }
 
@@ -28,15 +28,16 @@ pub struct Binding {
 pub struct Bindings(Vec<Binding>);
 
 impl Bindings {
-    /// Whether no rule holds anywhere.
+    /// Whether a rule that joins lines holds anywhere.
     #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    pub fn joins(&self) -> bool {
+        self.0.iter().any(|binding| binding.rule.as_ref().is_some_and(|rule| !rule.is_off()))
     }
 
-    /// The rule of a line that ends before `end`.
+    /// The rule of a line that ends before `end`, if it may join it with others.
     pub fn of_line(&self, end: u64) -> Option<&Arc<Rule>> {
-        self.0.iter().rev().find(|binding| binding.from < end).and_then(|binding| binding.rule.as_ref())
+        let binding = self.0.iter().rev().find(|binding| binding.from < end)?;
+        binding.rule.as_ref().filter(|rule| !rule.is_off())
     }
 
     /// The rule of what comes last.
@@ -103,8 +104,7 @@ impl<F: LogFs> Core<F> {
         let configured = self.multiline.for_container(&lineage.pod, &lineage.container);
         let rule = match wish.map(|wish| self.multiline.wish(wish)) {
             None => configured,
-            Some(Ok(Wish::Off)) => None,
-            Some(Ok(Wish::Rule(rule))) => Some(rule),
+            Some(Ok(rule)) => Some(rule),
             Some(Err(reason)) => {
                 tracing::warn!(
                     namespace = lineage.pod.namespace,

@@ -2,7 +2,8 @@
 //!
 //! A row's `pending` is what is left: `observed` minus the rest. It equals, at every instant, the bytes of the row's
 //! files that are not in their settled ranges; the tests count both ways. Rows are per container; ten minutes after a
-//! pod's last file is gone its rows fold into the row of its namespace (pod and container empty).
+//! pod's last file is gone its rows fold into the row of its namespace (pod and container empty). Of containers that are known
+//! by their ids alone (Docker's without labels) that is the row without any name.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -113,6 +114,11 @@ impl RowKey {
     /// The labels of its metrics.
     pub fn labels(&self) -> [(&'static str, &str); 3] {
         [("namespace", &self.namespace), ("pod", &self.pod), ("container", &self.container)]
+    }
+
+    /// Whether it is that of a namespace's dead pods. A container that is known by its id alone has no pod either.
+    fn is_of_namespace(&self) -> bool {
+        self.pod.is_empty() && self.container.is_empty()
     }
 
     fn of_namespace(&self) -> Self {
@@ -240,7 +246,7 @@ impl Ledger {
         let due: Vec<RowKey> = self
             .rows
             .iter()
-            .filter(|(key, entry)| !key.pod.is_empty() && is_due(entry))
+            .filter(|(key, entry)| !key.is_of_namespace() && is_due(entry))
             .map(|(key, _)| key.clone())
             .collect();
         for key in &due {

@@ -15,7 +15,7 @@ use super::join::{Extent, Joined, Step, most_extents};
 use super::lineage::LineageId;
 use super::open::read_file;
 use super::tail::FileId;
-use super::window::{Progress, Window, next_line};
+use super::window::{Progress, Window, next_line, within};
 
 impl<F: LogFs> Core<F> {
     /// Looks for the end of a line that is longer than a window, and emits it when it is there.
@@ -30,7 +30,9 @@ impl<F: LogFs> Core<F> {
     ) -> io::Result<Progress> {
         let Some(file) = self.files.get(&id) else { return Ok(Progress::End) };
         let start = file.read;
+        let settled = file.settled.next_after(start).filter(|span| span.0 <= start);
         let found = next_line(window, start, base, &file.cuts);
+        let found = within(found, window.len(), base, settled.map_or(u64::MAX, |span| span.1));
         let Some((len, step)) = found else {
             if let Some(file) = self.files.get_mut(&id) {
                 file.scanned = base + window.len() as u64;
@@ -99,7 +101,7 @@ impl<F: LogFs> Core<F> {
             let stamp = header.map(|header| header.time_unix_nano);
             let is_cut = cuts.contains(&Cut { offset: end, stream: header.map(|header| header.stream) });
             match header {
-                Some(header) if is_open || !bindings.is_empty() => {
+                Some(header) if is_open || bindings.joins() => {
                     let (rule, text) =
                         self.rule_and_text(bindings.of_line(end).cloned(), &joined, context.format, None);
                     let line = Line::of(header.stream, &joined, header.time_unix_nano, &text);

@@ -52,7 +52,12 @@ enum Kind {
     /// What begins a record.
     Start(Regex),
     Preset(Preset),
+    /// Each line is a record.
+    Off,
 }
+
+/// A pod's `off` as the state of a file keeps it. Agents that do not know it take it for no rule, which means the same.
+const OFF: &str = "w off";
 
 impl fmt::Debug for Rule {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -70,6 +75,11 @@ impl Rule {
         &self.spec
     }
 
+    /// Whether it joins no lines: a pod's `off`, which is kept like a rule, or it would be forgotten where the pod is not known.
+    pub fn is_off(&self) -> bool {
+        matches!(self.kind, Kind::Off)
+    }
+
     /// Whether a pod wished it.
     pub fn is_wish(&self) -> bool {
         self.spec.starts_with('w')
@@ -78,7 +88,7 @@ impl Rule {
     /// Of a record that begins with a line.
     pub fn begin(&self, text: &[u8]) -> Progress {
         match &self.kind {
-            Kind::Start(_) => Progress::default(),
+            Kind::Start(_) | Kind::Off => Progress::default(),
             Kind::Preset(preset) => Progress(preset.begin(seen(text))),
         }
     }
@@ -86,6 +96,7 @@ impl Rule {
     /// Whether the next line belongs to the record; then `progress` is the one behind it.
     pub fn goes_on(&self, progress: &mut Progress, text: &[u8]) -> bool {
         match &self.kind {
+            Kind::Off => false,
             Kind::Start(start) => !start.is_match(seen(text)),
             Kind::Preset(preset) => preset.goes_on(&mut progress.0, seen(text)),
         }
@@ -130,15 +141,6 @@ pub struct Rules {
     max_line: u64,
 }
 
-/// What a pod says about the lines of a container.
-#[derive(Clone, Debug)]
-pub enum Wish {
-    /// Each line is a record.
-    Off,
-    /// This rule.
-    Rule(Arc<Rule>),
-}
-
 impl Rules {
     /// Compiles the list of the configuration.
     ///
@@ -170,9 +172,9 @@ impl Rules {
     ///
     /// # Errors
     /// Why it cannot be obeyed.
-    pub fn wish(&mut self, value: &str) -> Result<Wish, String> {
+    pub fn wish(&mut self, value: &str) -> Result<Arc<Rule>, String> {
         if value == "off" {
-            return Ok(Wish::Off);
+            return self.of_spec(OFF);
         }
         if value.len() > LONGEST_WISH {
             return Err(format!("longer than {LONGEST_WISH} bytes"));
@@ -184,7 +186,7 @@ impl Rules {
             None => KindText { preset: None, start: value },
         };
         let spec = spec_of('w', &kind, bounds);
-        self.of_spec(&spec).map(Wish::Rule)
+        self.of_spec(&spec)
     }
 
     /// The rule that a file's state names.
@@ -215,7 +217,7 @@ struct KindText<'a> {
     start: &'a str,
 }
 
-/// `<c|w> <lines> <bytes> <milliseconds> <preset|start> <name|pattern>`
+/// `<c|w> <lines> <bytes> <milliseconds> <preset|start> <name|pattern>`, or [`OFF`].
 fn spec_of(origin: char, kind: &KindText<'_>, bounds: Bounds) -> String {
     let Bounds { lines, bytes, wait } = bounds;
     let (key, value) = kind.preset.map_or(("start", kind.start), |preset| ("preset", preset.name()));
@@ -223,6 +225,16 @@ fn spec_of(origin: char, kind: &KindText<'_>, bounds: Bounds) -> String {
 }
 
 fn parse(spec: &str) -> Result<Rule, String> {
+    if spec == OFF {
+        let wait = Duration::ZERO;
+        return Ok(Rule {
+            spec: spec.to_owned(),
+            kind: Kind::Off,
+            max_lines: 1,
+            max_bytes: 0,
+            max_wait: wait,
+        });
+    }
     let odd = || "not a rule".to_owned();
     let mut words = spec.splitn(6, ' ');
     let mut next = || words.next().ok_or_else(odd);
@@ -249,6 +261,7 @@ fn make(origin: char, kind: Kind, bounds: Bounds) -> Rule {
     let text = match &kind {
         Kind::Start(start) => KindText { preset: None, start: start.as_str() },
         Kind::Preset(preset) => KindText { preset: Some(*preset), start: "" },
+        Kind::Off => KindText { preset: None, start: "" },
     };
     let spec = spec_of(origin, &text, bounds);
     Rule { spec, kind, max_lines: bounds.lines, max_bytes: bounds.bytes, max_wait: bounds.wait }

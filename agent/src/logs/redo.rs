@@ -29,7 +29,7 @@ pub struct Redo {
 /// A record that was sent before.
 pub struct Again {
     extents: Vec<Extent>,
-    is_group: bool,
+    shape: Shape,
 }
 
 impl Redo {
@@ -48,7 +48,9 @@ impl<F: LogFs> Core<F> {
             let Range { file, start, end, .. } = *range;
             groups.entry(range.group).or_default().push(Extent { file, start, end });
         }
-        let groups = groups.into_values().map(|extents| Again { extents, is_group: true });
+        // Of one that was cut by the number of its extents there is no room for a second line.
+        let whole = Shape { is_cut: false, is_group: true };
+        let groups = groups.into_values().map(|extents| Again { extents, shape: whole });
         let mut ranges: Vec<Range> = ranges.iter().filter(|range| range.group == 0).copied().collect();
         let place = |id: &FileId| {
             self.files.get(id).map(|file| {
@@ -62,7 +64,7 @@ impl<F: LogFs> Core<F> {
         ranges.sort_by_key(|range| (place(&range.file), range.start));
         let most_extents = most_extents(self.settings.max_line);
         let mut records: VecDeque<Again> = groups.collect();
-        let line = |extents| Again { extents, is_group: false };
+        let line = |extents, is_cut| Again { extents, shape: Shape { is_cut, is_group: false } };
         let mut joiners: HashMap<LineageId, Joiner> = HashMap::new();
         for range in ranges {
             if self.ensure_open(range.file).is_err() {
@@ -90,8 +92,8 @@ impl<F: LogFs> Core<F> {
                     )
                 });
                 match step {
-                    Step::Single => records.push_back(line(vec![entry])),
-                    Step::Whole(joined) => records.push_back(line(joined.extents)),
+                    Step::Single => records.push_back(line(vec![entry], false)),
+                    Step::Whole(joined) => records.push_back(line(joined.extents, joined.cut)),
                     Step::Held => {
                         let cut = header.map(|header| Cut { offset: end, stream: Some(header.stream) });
                         let is_cut = self
@@ -100,7 +102,7 @@ impl<F: LogFs> Core<F> {
                             .is_some_and(|file| cut.is_some_and(|cut| file.cuts.contains(&cut)));
                         if let Some(joined) = header.and_then(|header| joiner.take_if(header.stream, is_cut))
                         {
-                            records.push_back(line(joined.extents));
+                            records.push_back(line(joined.extents, joined.cut));
                         }
                     }
                 }
@@ -110,7 +112,7 @@ impl<F: LogFs> Core<F> {
         // What its joiner still holds ended by a cut that is known no more; it is a record all the same.
         for mut joiner in joiners.into_values() {
             for stream in [Stream::Stdout, Stream::Stderr] {
-                records.extend(joiner.take(stream).map(|joined| line(joined.extents)));
+                records.extend(joiner.take(stream).map(|joined| line(joined.extents, joined.cut)));
             }
         }
         records
@@ -186,13 +188,7 @@ impl<F: LogFs> Core<F> {
             self.outbox.open(&set);
         }
         let context = self.context(lineage, hash, now);
-        match self.emit_extents(
-            context,
-            extents,
-            Shape { is_cut: false, is_group: again.is_group },
-            None,
-            now,
-        ) {
+        match self.emit_extents(context, extents, again.shape, None, now) {
             Ok(()) => self.outbox.mark_resend(),
             Err(reason) => {
                 for extent in extents {

@@ -229,7 +229,7 @@ impl<F: LogFs> Core<F> {
             .map(|lineage| (std::mem::take(&mut lineage.joiner), lineage.groups.take()))
             .unwrap_or_default();
         let is_open = |groups: &Option<Box<Groups>>| groups.as_ref().is_some_and(|groups| groups.is_open());
-        let is_grouping = !bindings.is_empty() || is_open(&groups);
+        let is_grouping = bindings.joins() || is_open(&groups);
         let of = Pass { context, window: Some((window, base)), now };
         loop {
             let mut is_settled = false;
@@ -257,7 +257,9 @@ impl<F: LogFs> Core<F> {
                 .ok()
                 .and_then(|at| window.get(at..))
                 .unwrap_or_default();
-            let Some((len, step)) = next_line(rest, done.position, done.position, &cuts) else { break };
+            let found = next_line(rest, done.position, done.position, &cuts);
+            let limit = if is_settled { skip.1 } else { u64::MAX };
+            let Some((len, step)) = within(found, rest.len(), done.position, limit) else { break };
             let line = &rest[..len];
             let entry = Extent { file: id, start: done.position, end: done.position + step as u64 };
             done.position = entry.end;
@@ -378,6 +380,23 @@ impl<F: LogFs> Core<F> {
         if self.files.get(&id).is_none_or(TailFile::is_drained) {
             self.gz.forget(id);
         }
+    }
+}
+
+/// The same for a line of which only what lies below `limit` is settled: it was cut there, and what stands behind is another
+/// line. The cut itself is forgotten once all below it is settled.
+#[inline]
+pub(super) fn within(
+    found: Option<(usize, usize)>,
+    rest: usize,
+    position: u64,
+    limit: u64,
+) -> Option<(usize, usize)> {
+    match usize::try_from(limit.saturating_sub(position)) {
+        Ok(limit) if limit <= rest && found.is_none_or(|(_, step)| step > limit) => {
+            Some((found.map_or(limit, |(len, _)| len.min(limit)), limit))
+        }
+        _ => found,
     }
 }
 

@@ -309,6 +309,50 @@ fn a_long_message_is_cut_marked_and_counted_and_what_is_secret_stays_on_the_node
 }
 
 #[test]
+fn of_a_field_that_is_cut_the_last_word_stays_on_the_node_where_a_rule_holds() {
+    let test = "of_a_field_that_is_cut_the_last_word_stays_on_the_node_where_a_rule_holds";
+    // The first KiB ends in the middle of the address, and of a character.
+    let secret = format!("{} alice@example.org", "word ".repeat(203));
+    let wide = format!("x{} end", "\u{e9}".repeat(600));
+    let rule = RedactRule { preset: "email".into(), container: "journal:*".into(), ..RedactRule::default() };
+    for redact in [vec![], vec![rule]] {
+        let is_on = !redact.is_empty();
+        let Some(mut world) = World::new(test, Wanted { redact, ..Wanted::default() }) else { return };
+        world.write(&[with(with(with(made(0, "one"), "TO", &secret), "WIDE", &wide), "WHOLE", "a word")]);
+        world.drain();
+        let field = |name: &str| world.got.values().find_map(|(got, _)| got.attributes.get(name).cloned());
+        assert_eq!(field("journald.WHOLE").as_deref(), Some("a word"));
+        let (to, of_wide) = (field("journald.TO").unwrap(), field("journald.WIDE").unwrap());
+        if is_on {
+            assert_eq!(to, "word ".repeat(203));
+            assert_eq!(of_wide, "");
+        } else {
+            assert_eq!(to, secret[..1024]);
+            assert!(of_wide.starts_with("x\u{e9}"));
+        }
+    }
+}
+
+#[test]
+fn a_journal_with_a_backlog_leaves_the_others_their_turns_however_small_requests_are() {
+    let test = "a_journal_with_a_backlog_leaves_the_others_their_turns_however_small_requests_are";
+    let Some(mut world) = World::new(test, Wanted { batch: 300, ..Wanted::default() }) else { return };
+    let loud: Vec<_> = (0..400).map(|n| made(n, &format!("loud {n}"))).collect();
+    world.write(&loud);
+    let quiet: Vec<_> = (500..503).map(|n| made(n, &format!("quiet {n}"))).collect();
+    world.tools.write(&world.journals().join("user-1000.journal"), &quiet, &[]);
+    let mut turns = 0;
+    while world.bodies().iter().filter(|body| body.starts_with("quiet")).count() < 3 {
+        world.turn_and_store();
+        turns += 1;
+        assert!(turns < 50, "{} records came before", world.got.len());
+    }
+    assert!(world.got.len() < 100, "{} records came before", world.got.len());
+    world.drain();
+    assert_eq!((world.got.len(), world.most_often()), (403, 1));
+}
+
+#[test]
 fn a_rule_for_a_unit_holds_however_many_units_there_were_before_it() {
     let test = "a_rule_for_a_unit_holds_however_many_units_there_were_before_it";
     let rule = RedactRule {

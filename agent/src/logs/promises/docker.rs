@@ -309,3 +309,32 @@ fn rules_say_of_dockers_containers_what_they_say_of_others() {
     let excluded: u64 = world.core.ledger.rows().map(|(_, row)| row.excluded[0]).sum();
     assert_eq!(excluded, full(2, "two").len() as u64);
 }
+
+#[test]
+fn containers_known_by_their_ids_alone_that_come_and_go_leave_one_row_and_nothing_else_behind() {
+    let mut world = world();
+    let mut written = 0;
+    for round in 0..20 {
+        let id = format!("{round:012x}");
+        let text = full(1, &format!("round {round}"));
+        written += text.len() as u64;
+        world.disk.append(&format!("docker:/{id}/{id}-json.log"), text.as_bytes());
+        world.drain_for(3);
+        world.disk.remove(&format!("docker:/{id}/{id}-json.log"));
+        world.drain_for(12);
+        // Two minutes a round: those of the last ten have their rows.
+        world.turn(105_000);
+        let rows = world.core.ledger.rows().count();
+        assert!(rows <= 7, "{rows}");
+    }
+    world.turn(600_000);
+    world.turn(1000);
+    let rows: Vec<_> = world.core.ledger.rows().map(|(key, row)| (key.clone(), *row)).collect();
+    assert_eq!(rows.len(), 1);
+    assert_eq!((&rows[0].0, rows[0].1.observed, rows[0].1.acked), (&RowKey::default(), written, written));
+    assert_eq!((world.core.lineages.len(), world.core.files.len()), (0, 0));
+    assert_eq!(world.core.docker.places(true).count(), 1, "the directory itself");
+    assert_eq!(world.got.len(), 20);
+    world.restart();
+    assert_eq!(world.core.ledger.rows().map(|(key, row)| (key.clone(), *row)).collect::<Vec<_>>(), rows);
+}

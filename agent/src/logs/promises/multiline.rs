@@ -380,6 +380,72 @@ fn a_pods_wish_goes_before_the_rules_stays_while_nobody_knows_the_pod_and_what_i
 }
 
 #[test]
+fn a_pods_wish_for_no_rule_stays_while_nobody_knows_the_pod_in_this_process_and_the_next_one() {
+    for is_killed in [false, true] {
+        let mut world = world();
+        annotate(&world, &[("sonde.io/multiline", "off")]);
+        world.wait_for_metadata = true;
+        world.restart();
+        let mut expected = Vec::new();
+        let mut step = |world: &mut World, written: &[&str]| {
+            world.disk.append(LIVE, lines(written).as_bytes());
+            read(world);
+            store(world);
+            expected.extend(written.iter().map(|line| (*line).to_owned()));
+            assert_eq!(bodies(world), expected);
+        };
+        step(&mut world, &["#one", "a"]);
+        world.pods.replace([]);
+        step(&mut world, &["#two", "b"]);
+        if !is_killed {
+            world.core.finish(world.now.mono);
+        }
+        world.restart();
+        step(&mut world, &["#three", "c"]);
+        world.disk.rename(LIVE, &format!("{LIVE}.20261120-163502"));
+        step(&mut world, &["#four", "d"]);
+        world.restart();
+        step(&mut world, &["#five", "e"]);
+        world.drain();
+        // The kubelet is back, and the pod wants nothing any more.
+        annotate(&world, &[]);
+        world.disk.append(LIVE, lines(&["#six", "f"]).as_bytes());
+        world.drain();
+        assert_eq!(bodies(&world)[10..], ["#six\nf"]);
+        nothing_is_lost(&world);
+    }
+}
+
+#[test]
+fn a_settled_line_without_its_newline_does_not_swallow_what_was_written_behind_it() {
+    for (head, tail) in [(10, 10), (10, 300_000), (300_000, 10), (300_000, 300_000)] {
+        let mut world = with(vec![MultilineRule { max_wait: Interval::secs(60), ..rule("^#") }]);
+        world.disk.append(LIVE, lines(&["#one"]).as_bytes());
+        read(&mut world);
+        world.disk.rename(LIVE, &format!("{LIVE}.20261120-163502"));
+        let head = format!("#two{}", "x".repeat(head));
+        world.disk.append(LIVE, full(2, &head).trim_end().as_bytes());
+        for _ in 0..21 {
+            wait(&mut world);
+        }
+        assert_eq!(world.unsettled.len(), 2);
+        world.accept(1, true);
+        world.core.finish(world.now.mono);
+        let tail = "t".repeat(tail);
+        world.disk.append(LIVE, format!("{tail}\n{}", full(3, "#three")).as_bytes());
+        world.restart();
+        world.drain_for(70);
+        let cut = |text: &str| text[..text.len().min(4096)].to_owned();
+        let mut out = bodies(&world);
+        out.sort();
+        assert_eq!(out, ["#one".to_owned(), "#three".to_owned(), cut(&head)]);
+        let raw: Vec<_> = world.got.values().filter(|got| got.malformed).map(|got| &got.body).collect();
+        assert_eq!(raw, [&cut(&tail)]);
+        nothing_is_lost(&world);
+    }
+}
+
+#[test]
 fn the_first_rule_that_fits_wins_and_other_containers_are_as_before() {
     let to = |pod: &str, start: &str| MultilineRule { pod: pod.into(), ..rule(start) };
     let mut world = with(vec![to("po*", "^#"), to("p*", "^%")]);

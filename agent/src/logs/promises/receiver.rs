@@ -1,9 +1,9 @@
 //! The receiver's answers, and the agent's own ends and starts.
 
-use super::{LIVE, full, pending, world};
+use super::{LIVE, entry, full, pending, world};
 use crate::batch::Outcome;
 use crate::config::ReadExisting;
-use crate::logs::simulation::World;
+use crate::logs::simulation::{World, decode};
 
 #[test]
 fn a_record_that_the_receiver_refuses_is_found_by_halving_and_counted() {
@@ -190,4 +190,31 @@ fn an_error_of_our_own_behind_a_full_request_costs_no_other_file() {
         }
     }
     assert_eq!(world.bodies("pod", "stdout").len(), 100);
+}
+
+#[test]
+fn a_line_that_was_cut_is_marked_also_when_it_is_sent_again_in_a_smaller_request() {
+    let mut world = world();
+    // As many turns of the two streams as one line may have.
+    for _ in 0..256 {
+        let turn = entry(1, "stdout", "P", "x") + &entry(1, "stderr", "F", "e");
+        world.disk.append(LIVE, turn.as_bytes());
+    }
+    let mut refused = 0;
+    for _ in 0..400 {
+        world.turn(50);
+        while let Some(batch) = world.unsettled.first() {
+            let is_cut = decode(&batch.payload).iter().any(|(_, got)| got.truncated);
+            let is_whole = batch.records > 1;
+            world.accept(0, !(is_cut && is_whole));
+            if is_cut && is_whole {
+                refused += 1;
+                world.settle(0, Outcome::Refused { code: "413".into() });
+            }
+        }
+    }
+    assert!(refused > 0);
+    let cut: Vec<_> = world.got.values().filter(|got| got.truncated).map(|got| &got.body).collect();
+    assert_eq!(cut, [&"x".repeat(256)]);
+    assert_eq!((world.got.len(), world.lost(), pending(&world)), (257, 0, 0));
 }
