@@ -1,7 +1,11 @@
 //! Compressed rotated files, read at uncompressed offsets.
 //!
 //! A decoder only goes forward; a window of what it gave last serves the short ways back that a tail reader takes (the
-//! check bytes, a line that was not complete). Few decoders live at a time: each is about 40 KiB of state and a window.
+//! check bytes, a line that was not complete). Longer ones, to the beginning of a record whose end is read now, are served by
+//! decoders that stay behind: of each stream such beginnings ascend, and so do those of the lines in its records, so with
+//! [`BEHIND`] of them each goes forward too, and a file is decoded a few times, however many such records it has.
+//!
+//! Few decoders live at a time: each is about 100 KiB of state and a window, and those behind are made only when they are wanted.
 //!
 //! Several members in one file are one text, and what stands behind the last one (padding, garbage) is ignored, as by
 //! gzip(1). Where the data are damaged the text ends: every byte that was decoded before is given, and
@@ -16,10 +20,14 @@ use super::fs::LogFile;
 use super::tail::FileId;
 
 const WINDOW: usize = 512 << 10;
+/// The same of a decoder that stays behind.
+const WINDOW_BEHIND: usize = 64 << 10;
 const CHUNK: usize = 64 << 10;
 const INPUT: usize = 32 << 10;
 /// Decoders that live at a time.
 pub const ALIVE: usize = 2;
+/// Decoders of a file that stay behind, at most.
+const BEHIND: usize = 4;
 const MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// Why the text of a compressed file ends before its end.
@@ -33,7 +41,44 @@ pub struct Damage {
 
 /// The decoders that are alive, most recently used last.
 pub struct GzPool<F> {
-    streams: Vec<(FileId, GzStream<F>)>,
+    streams: Vec<(FileId, Decoders<F>)>,
+}
+
+/// Those of one file.
+struct Decoders<F> {
+    /// Where it is read.
+    ahead: GzStream<F>,
+    /// Where records are read again, most recently used last.
+    behind: Vec<GzStream<F>>,
+}
+
+impl<F: LogFile> Decoders<F> {
+    fn new(file: Arc<F>) -> Self {
+        Self { ahead: GzStream::new(file, WINDOW), behind: Vec::new() }
+    }
+
+    /// From the decoder that has the shortest way there.
+    fn read_at(&mut self, file: &Arc<F>, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        if offset >= self.ahead.start {
+            return self.ahead.read_at(buffer, offset);
+        }
+        let before = self.behind.iter().enumerate().filter(|(_, stream)| stream.start <= offset);
+        let nearest = before.max_by_key(|(_, stream)| stream.start).map(|(at, _)| at);
+        let mut stream = match nearest {
+            Some(at) => self.behind.remove(at),
+            None => GzStream::new(file.clone(), WINDOW_BEHIND),
+        };
+        let read = stream.read_at(buffer, offset);
+        if self.behind.len() >= BEHIND {
+            self.behind.remove(0);
+        }
+        self.behind.push(stream);
+        read
+    }
+
+    fn damage(&self) -> Option<Damage> {
+        self.behind.iter().chain([&self.ahead]).find_map(|stream| stream.damage.clone())
+    }
 }
 
 impl<F: LogFile> GzPool<F> {
@@ -53,9 +98,9 @@ impl<F: LogFile> GzPool<F> {
         let at = self.streams.iter().position(|(owner, _)| *owner == id);
         let mut stream = match at {
             Some(at) => self.streams.remove(at).1,
-            None => GzStream::new(file.clone()),
+            None => Decoders::new(file.clone()),
         };
-        let read = stream.read_at(buffer, offset);
+        let read = stream.read_at(file, buffer, offset);
         if read.is_ok() {
             if self.streams.len() >= ALIVE {
                 self.streams.remove(0);
@@ -67,12 +112,12 @@ impl<F: LogFile> GzPool<F> {
 
     /// The first bytes of a file, by a decoder of their own: nobody's place is lost to them.
     pub fn head(file: &Arc<F>, buffer: &mut [u8]) -> io::Result<usize> {
-        GzStream::new(file.clone()).read_at(buffer, 0)
+        GzStream::new(file.clone(), WINDOW).read_at(buffer, 0)
     }
 
     /// What is wrong with a file whose end was read just now.
     pub fn damage(&self, id: FileId) -> Option<Damage> {
-        self.streams.iter().find(|(owner, _)| *owner == id).and_then(|(_, stream)| stream.damage.clone())
+        self.streams.iter().find(|(owner, _)| *owner == id).and_then(|(_, stream)| stream.damage())
     }
 
     /// Drops a file's decoder.
@@ -85,6 +130,8 @@ struct GzStream<F> {
     file: Arc<F>,
     members: Members<F>,
     window: Vec<u8>,
+    /// Bytes of it that are kept.
+    kept: usize,
     start: u64,
     ended: bool,
     damage: Option<Damage>,
@@ -94,14 +141,14 @@ struct GzStream<F> {
 }
 
 impl<F: LogFile> GzStream<F> {
-    fn new(file: Arc<F>) -> Self {
+    fn new(file: Arc<F>, kept: usize) -> Self {
         let members = Members::new(file.clone());
-        Self { file, members, window: Vec::new(), start: 0, ended: false, damage: None, careful: false }
+        Self { file, members, window: Vec::new(), kept, start: 0, ended: false, damage: None, careful: false }
     }
 
     fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         if offset < self.start {
-            *self = Self::new(self.file.clone());
+            *self = Self::new(self.file.clone(), self.kept);
         }
         let wanted = offset + buffer.len() as u64;
         while self.end() < wanted && !self.ended {
@@ -122,9 +169,9 @@ impl<F: LogFile> GzStream<F> {
 
     /// Decodes one chunk more; drops what lies further back than the window, but nothing from `keep` on.
     fn decode(&mut self, keep: u64) -> io::Result<()> {
-        if self.window.len() >= WINDOW + CHUNK {
+        if self.window.len() >= self.kept + CHUNK {
             let before_keep = usize::try_from(keep.saturating_sub(self.start)).unwrap_or(usize::MAX);
-            let drop = (self.window.len() - WINDOW).min(before_keep);
+            let drop = (self.window.len() - self.kept).min(before_keep);
             self.window.drain(..drop);
             self.start += drop as u64;
         }

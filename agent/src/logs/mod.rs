@@ -34,7 +34,7 @@
 //! | requests that the exporter has not compressed yet, and spare buffers for the next ones ([`crate::buffers`]; one is made only when none is spare) | together at most `in_flight` = 4 x the same, normally two |
 //! | requests in flight | `in_flight` x their compressed size, about 250 KiB; with `compression: none` these are the line above |
 //! | the compressor: its context, and room for the result | 1 MiB, and as much as the largest request |
-//! | decoders of compressed files | 2 x (576 KiB of window and about 100 KiB) |
+//! | decoders of compressed files | 2 x (576 KiB of window and about 100 KiB); 8 x 230 KiB more where records of both streams lie that far apart in them |
 //! | a file: its entry, name and ranges | about 600 |
 //! | a lineage: its entry, names, attributes | about 1.5 KiB |
 //! | an unfinished line | 24 an extent, at most [`join::most_extents`] (257), normally one: 200 containers in the middle of a 900 KiB line are about 20 KiB, and 340 KiB if the other stream wrote between any two fragments |

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 
 use super::{LIVE, entry, full, pending, world};
+use crate::config::{Logs, MultilineRule, ReadExisting};
 use crate::logs::simulation::World;
 
 #[test]
@@ -316,4 +317,41 @@ fn a_compressed_file_that_was_read_is_not_decoded_again_while_the_next_one_grows
     }
     let taken = world.disk.taken() - before;
     assert!(taken < size, "{taken} bytes were read to see 40 short lines, the compressed file has {size}");
+}
+
+#[test]
+fn a_compressed_file_with_a_rare_stream_is_decoded_a_few_times_and_not_once_for_each_record_of_it() {
+    let rule = MultilineRule { start: "^#".into(), max_lines: 4, ..MultilineRule::default() };
+    for multiline in [vec![], vec![rule]] {
+        let is_ruled = !multiline.is_empty();
+        let config = Logs { read_existing: ReadExisting::All, multiline, ..Logs::default() };
+        let mut world = World::with(config, 4);
+        // Further apart than a decoder's window goes back.
+        let (mut text, mut expected) = (String::new(), Vec::new());
+        for record in 0..8 {
+            let (one, two) = (format!("#{record}"), format!(" of {record}"));
+            let (tag, between) = if is_ruled { ("F", "\n") } else { ("P", "") };
+            text += &(entry(1, "stderr", tag, &one) + &dense(2 * record + 1, 560 << 10));
+            text += &(entry(1, "stderr", "F", &two) + &dense(2 * record + 2, 10 << 10));
+            expected.push(one + between + &two);
+        }
+        text += &entry(1, "stderr", "F", "#last");
+        let size = rotated(&world, "pod", &text);
+        for _ in 0..30_000 {
+            world.turn(1);
+            for _ in 0..world.unsettled.len() {
+                world.accept(0, true);
+            }
+            if world.bodies("pod", "stdout").last().is_some_and(|body| body.ends_with("live")) {
+                break;
+            }
+        }
+        let taken = world.disk.taken();
+        // Once to read it, once to read records again; and once for what is open at its end, which the clock ends.
+        let times = if is_ruled { 3 } else { 2 };
+        assert!(2 * taken < size * (2 * times + 1), "{taken} bytes were read of {size}");
+        world.drain();
+        assert_eq!(world.bodies("pod", "stderr")[..8], expected);
+        assert_eq!((world.lost(), pending(&world)), (0, 0));
+    }
 }
