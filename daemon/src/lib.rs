@@ -16,6 +16,7 @@ pub mod log;
 pub mod memory;
 pub mod page;
 pub mod panic;
+pub mod receive;
 pub mod secret;
 pub mod shutdown;
 pub mod telemetry;

@@ -4,18 +4,19 @@ use std::io::{Read, Write};
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use prost::Message;
+use sonde_daemon::client::otlp::packer::Encoding;
+use sonde_daemon::receive::admission::Admission;
+use sonde_daemon::receive::gather::{Format, Gather};
+use sonde_daemon::receive::inflate::{Impression, inflate as unpacked, peek, probe};
+use sonde_daemon::receive::refusal::Reason;
 use sonde_wire::limits::ViewLimits;
 use sonde_wire::view;
 
-use crate::queue::Codec;
-use crate::receive::admission::Admission;
 use crate::receive::check::check;
-use crate::receive::gather::{Format, Gather};
-use crate::receive::inflate::{Impression, inflate as unpacked, peek, probe};
 use crate::receive::json as otlp_json;
 
 const LIMIT: usize = 256 << 10;
-const CODECS: [Codec; 3] = [Codec::Identity, Codec::Gzip, Codec::Zstd];
+const CODECS: [Encoding; 3] = Encoding::ALL;
 
 /// OTLP/JSON: what opentelemetry-proto reads too we read as the same (it takes lists for messages, which are none); what we read is
 /// a request that the view takes, or one that is too large for it.
@@ -48,14 +49,14 @@ pub fn inflate(data: &[u8]) {
     assert_eq!(again.unwrap(), content);
     let mut theirs = Vec::new();
     match codec {
-        Codec::Identity => theirs.extend_from_slice(input),
-        Codec::Gzip => drop(flate2::read::MultiGzDecoder::new(input).read_to_end(&mut theirs).unwrap()),
-        Codec::Zstd => theirs = zstd::stream::decode_all(input).unwrap(),
+        Encoding::Identity => theirs.extend_from_slice(input),
+        Encoding::Gzip => drop(flate2::read::MultiGzDecoder::new(input).read_to_end(&mut theirs).unwrap()),
+        Encoding::Zstd => theirs = zstd::stream::decode_all(input).unwrap(),
     }
     assert!(content == theirs, "{codec:?}: {} bytes, {} by others", content.len(), theirs.len());
     for end in [input.len() / 2, input.len()] {
         let part = &input[..end];
-        if end == input.len() || codec != Codec::Zstd || end > 18 {
+        if end == input.len() || codec != Encoding::Zstd || end > 18 {
             probe(codec, part, LIMIT, None).unwrap();
         }
         let is_object = content.trim_ascii_start().first().is_none_or(|first| *first == b'{');
@@ -82,14 +83,14 @@ pub fn receive(data: &[u8]) {
         }
         let whole = gather.finish().map_err(|refusal| refusal.reason)?;
         let checked = check(whole, LIMIT, &ViewLimits::default()).map_err(|refusal| refusal.reason)?;
-        Ok::<_, crate::receive::refusal::Reason>((checked.bytes, checked.records, checked.uncompressed_len))
+        Ok::<_, Reason>((checked.bytes, checked.records, checked.uncompressed_len))
     };
     let whole = judged(body.len().max(1));
     let pieces = judged(1 + usize::from(*size));
     assert_eq!(whole, pieces);
     assert_eq!(admission.used_bytes(), 0);
     if let Ok((bytes, records, len)) = whole
-        && (codec == Codec::Identity || format == Format::Json)
+        && (codec == Encoding::Identity || format == Format::Json)
     {
         let request = ExportLogsServiceRequest::decode(bytes.as_slice()).unwrap();
         let all = request.resource_logs.iter().flat_map(|of| &of.scope_logs).map(|of| of.log_records.len());

@@ -1,6 +1,7 @@
 //! What the queue holds: a request as it was received, with what a reader needs to know about it.
 
 use bytes::Bytes;
+use sonde_daemon::client::otlp::packer::Encoding;
 
 /// How a frame's payload is compressed; the number is what is on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +13,26 @@ pub enum Codec {
     Gzip = 1,
     /// zstd.
     Zstd = 2,
+}
+
+impl From<Encoding> for Codec {
+    fn from(encoding: Encoding) -> Self {
+        match encoding {
+            Encoding::Identity => Self::Identity,
+            Encoding::Gzip => Self::Gzip,
+            Encoding::Zstd => Self::Zstd,
+        }
+    }
+}
+
+impl From<Codec> for Encoding {
+    fn from(codec: Codec) -> Self {
+        match codec {
+            Codec::Identity => Self::Identity,
+            Codec::Gzip => Self::Gzip,
+            Codec::Zstd => Self::Zstd,
+        }
+    }
 }
 
 /// What a frame's payload is; the number is what is on disk.

@@ -3,15 +3,15 @@
 use memchr::memchr3_iter;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use prost::Message;
+use sonde_daemon::client::otlp::packer::Encoding;
+use sonde_daemon::receive::admission::Grant;
+use sonde_daemon::receive::gather::{Format, Gathered};
+use sonde_daemon::receive::inflate::inflate;
+use sonde_daemon::receive::refusal::Refusal;
 use sonde_wire::limits::ViewLimits;
 use sonde_wire::view::{self, MetricsRequest};
 
-use super::admission::Grant;
-use super::gather::{Format, Gathered};
-use super::inflate::inflate;
 use super::json;
-use super::refusal::Refusal;
-use crate::queue::Codec;
 
 /// A request that can be queued.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub struct Checked {
     /// As received; JSON became protobuf.
     pub bytes: Vec<u8>,
     /// How `bytes` are compressed.
-    pub codec: Codec,
+    pub codec: Encoding,
     /// Records in it.
     pub records: u32,
     /// Length after decompression.
@@ -59,7 +59,7 @@ pub fn check(body: Gathered, limit: usize, limits: &ViewLimits) -> Result<Checke
 fn protobuf(mut body: Gathered, limit: usize, limits: &ViewLimits) -> Result<Checked, Refusal> {
     let (held, seen) = (body.bytes.capacity(), body.impression());
     let (records, length) = match body.codec {
-        Codec::Identity => (records(&body.bytes, limits)?, body.bytes.len()),
+        Encoding::Identity => (records(&body.bytes, limits)?, body.bytes.len()),
         codec => {
             let outline = body.outline(limit);
             let content = inflate(codec, &body.bytes, limit, outline.as_ref(), seen, &mut body.grant, held)?;
@@ -80,7 +80,7 @@ fn logs_json(mut body: Gathered, limit: usize, limits: &ViewLimits) -> Result<Ch
     let bytes = from_json(&mut body, limit, LOGS_COST, json::request)?;
     let records = records(&bytes, limits)?;
     let uncompressed_len = length_u32(bytes.len(), limit)?;
-    Ok(Checked { bytes, codec: Codec::Identity, records, uncompressed_len, grant: body.grant })
+    Ok(Checked { bytes, codec: Encoding::Identity, records, uncompressed_len, grant: body.grant })
 }
 
 /// Checks `body`, a request for metrics, and gives its content to `take`. Takes as long as decompression and one
@@ -99,7 +99,7 @@ pub fn check_metrics<T>(
         (Format::Json, _) => from_json(&mut body, limit, METRICS_COST, |text| {
             serde_json::from_slice::<ExportMetricsServiceRequest>(text)
         })?,
-        (Format::Protobuf, Codec::Identity) => std::mem::take(&mut body.bytes),
+        (Format::Protobuf, Encoding::Identity) => std::mem::take(&mut body.bytes),
         (Format::Protobuf, codec) => {
             let outline = body.outline(limit);
             inflate(codec, &body.bytes, limit, outline.as_ref(), seen, &mut body.grant, held)?
@@ -118,7 +118,7 @@ fn from_json<M: Message>(
 ) -> Result<Vec<u8>, Refusal> {
     let (held, seen) = (body.bytes.capacity(), body.impression());
     let text = match body.codec {
-        Codec::Identity => std::mem::take(&mut body.bytes),
+        Encoding::Identity => std::mem::take(&mut body.bytes),
         codec => {
             let content = inflate(codec, &body.bytes, limit, None, seen, &mut body.grant, held)?;
             drop(std::mem::take(&mut body.bytes));

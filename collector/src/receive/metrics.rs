@@ -6,9 +6,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use sonde_daemon::page::Sink;
+use sonde_daemon::receive::refusal::Refusal;
 use sonde_wire::grpc::Status;
 
-use super::refusal::Refusal;
 use crate::queue::Signal;
 
 /// Upper ends of the acknowledgement's buckets, seconds: from a queue on fast flash to one that stands.

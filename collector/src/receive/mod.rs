@@ -1,31 +1,24 @@
 //! What takes requests in: OTLP over gRPC and over HTTP, as far as the queue.
 //!
-//! A request passes these stations, and each may refuse it ([`refusal::Refusal`]):
-//! stopping? → allowed? → its head → its body within limits, in memory that was reserved first ([`gather`],
-//! [`admission`]) → decompressed and walked in full on one of a few threads ([`mod@check`], [`decoders`]) → the queue
+//! A request passes these stations, and each may refuse it ([`Refusal`]):
+//! stopping? → allowed? → its head → its body within limits, in memory that was reserved first
+//! ([`sonde_daemon::receive`]) → decompressed and walked in full on one of a few threads ([`mod@check`]) → the queue
 //! ([`Intake`]), whose answer comes after its fsync. Only then the sender is told that it was taken.
 //!
 //! Metrics pass the same stations but the last: they go to [`crate::metrics`], which keeps the newest in memory. What
 //! is not of our agents nobody uses yet, so it is answered with a partial success that says so.
 //!
 //! # Memory
-//! The sum of all requests under way is at most `limits.in_flight`. Beside it: [`decoders::DECODERS`] × (8 MiB
+//! The sum of all requests under way is at most `limits.in_flight`. Beside it: `DECODERS` × (8 MiB
 //! window of zstd + 0.5 MiB), and for each connection what [`options`] allows: over HTTP/2 at most 64 KiB sent
 //! ahead and 16 KiB of headers a request, over HTTP/1 a buffer of 16 KiB.
 
 mod accounts;
-pub(crate) mod admission;
 pub(crate) mod check;
-mod decoders;
-pub(crate) mod gather;
 mod grpc;
 mod http;
-pub(crate) mod inflate;
 pub(crate) mod json;
 mod metrics;
-mod outline;
-pub(crate) mod refusal;
-mod reply;
 mod senders;
 
 #[cfg(test)]
@@ -39,30 +32,30 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use hyper::HeaderMap;
-use hyper::body::Body;
+use sonde_daemon::client::otlp::packer::Encoding;
 use sonde_daemon::http::{Http2, Limits, Options};
 use sonde_daemon::page::{self, Source};
+use sonde_daemon::receive::Bounds;
+use sonde_daemon::receive::admission::Admission;
+use sonde_daemon::receive::decoders::Decoders;
+use sonde_daemon::receive::gather::Gathered;
+use sonde_daemon::receive::refusal::{Reason, Refusal};
 use sonde_daemon::tls;
-use sonde_wire::grpc::RESEND_HEADER;
 use sonde_wire::limits::ViewLimits;
 use sonde_wire::response::PartialSuccess;
 use tokio::time::Instant;
 
 pub use self::accounts::{Accounts, AccountsError, Options as AccountsOptions};
-use self::admission::Admission;
 use self::check::{Checked, check, check_metrics};
-use self::decoders::Decoders;
-use self::gather::{Gathered, next_piece};
 use self::metrics::{Metrics, Transport};
-use self::refusal::{Reason, Refusal};
 pub use self::senders::Senders;
 use crate::metrics::Metrics as Pushed;
-use crate::queue::{AppendError, Codec, Frame, Queue, Signal};
+use crate::queue::{AppendError, Frame, Queue, Signal};
 
-pub use self::gather::Patience;
 pub use self::grpc::serve as serve_grpc;
 pub use self::http::serve as serve_http;
-pub use self::reply::Reply;
+pub use sonde_daemon::receive::gather::Patience;
+pub use sonde_daemon::receive::reply::Reply;
 
 /// What a sender is told whose metrics nobody uses: they were not kept, and sending them again would change nothing.
 const NOBODY_USES: &str =
@@ -70,6 +63,9 @@ const NOBODY_USES: &str =
 
 /// Bodies up to this size that are not compressed are checked where they arrived: handing them over costs more.
 const CHECK_INLINE_BYTES: usize = 256 << 10;
+
+/// Threads that decompress and check.
+const DECODERS: usize = 2;
 
 /// Where accepted requests go; the queue, or a stand-in in tests.
 pub trait Intake: Send + Sync + 'static {
@@ -138,7 +134,7 @@ pub fn options(connections: usize, max_age: Duration, tls: Option<Arc<tls::Serve
 }
 
 /// What a receiver is made of.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// Most bytes of a request, before and after decompression.
     pub request_bytes: usize,
@@ -153,12 +149,10 @@ pub struct Settings {
 pub struct Receiver(Arc<Shared>);
 
 struct Shared {
-    settings: Settings,
+    bounds: Bounds,
     view: ViewLimits,
     intake: Arc<dyn Intake>,
     senders: Senders,
-    admission: Admission,
-    decoders: Decoders,
     draining: AtomicBool,
     metrics: Metrics,
     /// Where requests for metrics go.
@@ -168,15 +162,18 @@ struct Shared {
 impl Receiver {
     /// A receiver of what `senders` send, in front of `intake` for logs and `pushed` for metrics.
     pub fn new(settings: Settings, senders: Senders, intake: Arc<dyn Intake>, pushed: Pushed) -> Self {
-        let admission = Admission::new(settings.in_flight_bytes);
+        let bounds = Bounds {
+            request_bytes: settings.request_bytes,
+            patience: settings.patience,
+            admission: Admission::new(settings.in_flight_bytes),
+            decoders: Decoders::new(DECODERS),
+        };
         Self(Arc::new(Shared {
-            settings,
+            bounds,
             view: ViewLimits::default(),
             intake,
             senders,
             metrics: Metrics::default(),
-            admission,
-            decoders: Decoders::default(),
             draining: AtomicBool::new(false),
             pushed,
         }))
@@ -186,7 +183,7 @@ impl Receiver {
     pub fn source(&self) -> Box<dyn Source> {
         let receiver = self.clone();
         page::source("receive", move |out| {
-            receiver.0.metrics.collect(receiver.0.admission.used_bytes(), out);
+            receiver.0.metrics.collect(receiver.0.bounds.admission.used_bytes(), out);
             Ok(())
         })
     }
@@ -215,10 +212,10 @@ impl Receiver {
     /// Checks `body`, metrics, and shows them at once; they are not queued.
     async fn show(&self, body: Gathered) -> Result<PartialSuccess, Refusal> {
         let shared = Arc::clone(&self.0);
-        let (limit, view) = (shared.settings.request_bytes, shared.view);
+        let (limit, view) = (shared.bounds.request_bytes, shared.view);
         let now = crate::metrics::unix_seconds();
         let work = move || check_metrics(body, limit, &view, |request| shared.pushed.take(request, now));
-        let taken = self.0.decoders.run(work).await??;
+        let taken = self.0.bounds.decoders.run(work).await??;
         let message = if taken.rejected > 0 { NOBODY_USES } else { "" };
         Ok(PartialSuccess { rejected: taken.rejected, message: message.to_owned() })
     }
@@ -226,17 +223,17 @@ impl Receiver {
     /// Checks `body`, queues it, and returns when it is safe.
     async fn keep(&self, body: Gathered, resend: bool) -> Result<(), Refusal> {
         let shared = &self.0;
-        let (limit, view) = (shared.settings.request_bytes, shared.view);
+        let (limit, view) = (shared.bounds.request_bytes, shared.view);
         let received = body.bytes.len();
-        let checked = if body.codec == Codec::Identity && received <= CHECK_INLINE_BYTES {
+        let checked = if body.codec == Encoding::Identity && received <= CHECK_INLINE_BYTES {
             check(body, limit, &view)?
         } else {
-            shared.decoders.run(move || check(body, limit, &view)).await??
+            shared.bounds.decoders.run(move || check(body, limit, &view)).await??
         };
         let Checked { bytes, codec, records, uncompressed_len, grant } = checked;
         let frame = Frame {
             signal: Signal::Logs,
-            codec,
+            codec: codec.into(),
             resend,
             received_unix_nano: unix_nanos(),
             records,
@@ -250,10 +247,6 @@ impl Receiver {
         Ok(())
     }
 
-    fn deadline(&self) -> Instant {
-        Instant::now() + self.0.settings.patience.whole
-    }
-
     /// Counts an answer.
     fn answered(
         &self,
@@ -263,30 +256,6 @@ impl Receiver {
         started: Instant,
     ) {
         self.0.metrics.answered(transport, signal, result, started.elapsed());
-    }
-
-    /// Reads and forgets what is left of a refused request's body, up to one request and for as long as a body
-    /// may take to arrive: over HTTP/1 a sender that is still writing would otherwise see its connection reset
-    /// instead of the answer.
-    fn discard<B>(&self, mut body: B)
-    where
-        B: Body<Data = Bytes> + Send + Unpin + 'static,
-    {
-        if body.is_end_stream() {
-            return;
-        }
-        let idle = self.0.settings.patience.idle;
-        let mut left = self.0.settings.request_bytes.saturating_mul(4);
-        let deadline = Instant::now() + idle;
-        // Bounded by the number of connections and the deadline; a stop does not wait for it.
-        tokio::spawn(async move {
-            while let Ok(Some(piece)) = next_piece(&mut body, idle, deadline).await {
-                left = match left.checked_sub(piece.len()) {
-                    Some(left) => left,
-                    None => return,
-                };
-            }
-        });
     }
 }
 
@@ -301,11 +270,6 @@ impl From<IntakeError> for Refusal {
         };
         Self::new(reason, error.to_string())
     }
-}
-
-/// Whether the sender says that it may have sent this before.
-fn resend(headers: &HeaderMap) -> bool {
-    headers.get(RESEND_HEADER).is_some_and(|value| value.as_bytes() == b"1")
 }
 
 fn unix_nanos() -> u64 {

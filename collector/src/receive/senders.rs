@@ -2,10 +2,10 @@
 
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
+use sonde_daemon::receive::refusal::{Reason, Refusal};
 use sonde_daemon::secret::Tokens;
 
 use super::accounts::{Accounts, Verdict};
-use super::refusal::{Reason, Refusal};
 
 /// The ways in; both empty = anyone may send.
 #[derive(Default)]

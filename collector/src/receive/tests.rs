@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Frame as BodyFrame;
+use hyper::body::{Body, Frame as BodyFrame};
 use hyper::{Request, Response, StatusCode};
 use proptest::prelude::*;
 use sonde_daemon::secret::Tokens;
@@ -164,7 +164,7 @@ async fn what_is_valid_is_queued_as_received_and_acknowledged() {
         assert_eq!((frame.records, frame.uncompressed_len as usize), (1, plain.len()));
     }
     assert_eq!(frames.iter().map(|frame| frame.resend).collect::<Vec<_>>(), [false, true].repeat(3));
-    assert_eq!(receiver.0.admission.used_bytes(), 0, "all memory is given back");
+    assert_eq!(receiver.0.bounds.admission.used_bytes(), 0, "all memory is given back");
 }
 
 #[tokio::test]
@@ -194,7 +194,7 @@ async fn the_acknowledgement_waits_for_the_queue() {
     let mut call = Box::pin(http(&receiver, &[PROTOBUF], valid(10)));
     let early = tokio::time::timeout(Duration::from_millis(200), &mut call).await;
     assert!(early.is_err(), "answered before it was safe");
-    assert!(receiver.0.admission.used_bytes() > 0, "its memory is held until then");
+    assert!(receiver.0.bounds.admission.used_bytes() > 0, "its memory is held until then");
     stub.gate.as_ref().unwrap().notify_one();
     assert_eq!(call.await.0, StatusCode::OK);
 }
@@ -223,7 +223,7 @@ async fn a_queue_that_cannot_take_it_asks_the_sender_to_come_again() {
 #[tokio::test]
 async fn a_stopping_collector_and_one_without_memory_ask_to_come_again() {
     let (receiver, _) = receiver();
-    let held = receiver.0.admission.reserve(4 << 20).unwrap();
+    let held = receiver.0.bounds.admission.reserve(4 << 20).unwrap();
     let (status, response) = http(&receiver, &[PROTOBUF], valid(10)).await;
     assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(response.headers()["retry-after"], "1");
@@ -252,7 +252,7 @@ async fn too_large_is_said_without_a_delay_before_and_after_decompression() {
     }
     // A prefix that only claims it is believed at once.
     assert_eq!(grpc(&receiver, &[], [0, 0xff, 0xff, 0xff, 0xff].to_vec()).await.0, "RESOURCE_EXHAUSTED");
-    assert_eq!(receiver.0.admission.used_bytes(), 0);
+    assert_eq!(receiver.0.bounds.admission.used_bytes(), 0);
 }
 
 #[tokio::test]
@@ -367,7 +367,7 @@ async fn a_sender_that_stops_sending_gives_its_memory_back() {
         Request::post("/v1/logs").header("content-type", "application/x-protobuf").body(first).unwrap();
     let response = serve_http(&receiver, request).await;
     assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
-    assert_eq!(receiver.0.admission.used_bytes(), 0);
+    assert_eq!(receiver.0.bounds.admission.used_bytes(), 0);
 }
 
 /// A body that sends one piece and then never ends.
@@ -436,7 +436,7 @@ proptest! {
             assert!(response.headers().contains_key("grpc-status") || response.status() != StatusCode::OK || {
                 response.into_body().collect().await.unwrap().trailers().is_some()
             });
-            assert_eq!(receiver.0.admission.used_bytes(), 0);
+            assert_eq!(receiver.0.bounds.admission.used_bytes(), 0);
         });
     }
 }
@@ -462,7 +462,7 @@ async fn a_push_is_taken_in_every_encoding_and_shown_at_once() {
     }
     assert!(stub.frames.lock().unwrap().is_empty(), "metrics are not queued");
     receiver.0.pushed.look(|kept| assert_eq!(kept.nodes().count(), 1));
-    assert_eq!(receiver.0.admission.used_bytes(), 0, "all memory is given back");
+    assert_eq!(receiver.0.bounds.admission.used_bytes(), 0, "all memory is given back");
 }
 
 #[tokio::test]
@@ -506,7 +506,7 @@ async fn what_is_no_request_for_metrics_is_refused_as_logs_are() {
         let response = serve_http(&receiver, post("/v1/metrics", &headers, body)).await;
         assert_eq!(response.status(), status, "{headers:?}");
     }
-    assert_eq!(receiver.0.admission.used_bytes(), 0, "all memory is given back");
+    assert_eq!(receiver.0.bounds.admission.used_bytes(), 0, "all memory is given back");
     let page = sonde_daemon::page::Page::new(vec![page::Section::new(None, vec![receiver.source()])], false);
     let page = page.render(page::Format::Classic);
     assert!(page.contains("sonde_collector_ack_seconds_count 0"), "metrics are no acknowledged logs: {page}");

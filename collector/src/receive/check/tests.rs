@@ -2,8 +2,9 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 
-use super::super::admission::Admission;
-use super::super::refusal::Reason;
+use sonde_daemon::receive::admission::Admission;
+use sonde_daemon::receive::refusal::Reason;
+
 use super::*;
 
 const LIMIT: usize = 1 << 20;
@@ -28,12 +29,12 @@ fn request(records: usize) -> ExportLogsServiceRequest {
     }
 }
 
-fn gathered(bytes: Vec<u8>, codec: Codec, format: Format, memory: u64) -> Gathered {
+fn gathered(bytes: Vec<u8>, codec: Encoding, format: Format, memory: u64) -> Gathered {
     let grant = Admission::new(memory).reserve(bytes.capacity()).unwrap();
     Gathered { bytes, codec, format, grant, leave: None }
 }
 
-fn run(bytes: Vec<u8>, codec: Codec, format: Format, memory: u64) -> Result<Checked, Refusal> {
+fn run(bytes: Vec<u8>, codec: Encoding, format: Format, memory: u64) -> Result<Checked, Refusal> {
     check(gathered(bytes, codec, format, memory), LIMIT, &ViewLimits::default())
 }
 
@@ -41,8 +42,8 @@ fn run(bytes: Vec<u8>, codec: Codec, format: Format, memory: u64) -> Result<Chec
 fn a_request_stays_as_it_was_received() {
     let plain = request(10).encode_to_vec();
     let packed = zstd::bulk::compress(&plain, 1).unwrap();
-    let checked = run(packed.clone(), Codec::Zstd, Format::Protobuf, 64 << 20).unwrap();
-    assert_eq!((checked.bytes, checked.codec, checked.records), (packed, Codec::Zstd, 10));
+    let checked = run(packed.clone(), Encoding::Zstd, Format::Protobuf, 64 << 20).unwrap();
+    assert_eq!((checked.bytes, checked.codec, checked.records), (packed, Encoding::Zstd, 10));
     assert_eq!(checked.uncompressed_len as usize, plain.len());
 }
 
@@ -51,11 +52,11 @@ fn json_becomes_the_same_request_in_protobuf() {
     let request = request(3);
     let text = serde_json::to_vec(&request).unwrap();
     assert!(String::from_utf8_lossy(&text).contains("\"abababab"), "ids are hex");
-    let checked = run(text.clone(), Codec::Identity, Format::Json, 64 << 20).unwrap();
+    let checked = run(text.clone(), Encoding::Identity, Format::Json, 64 << 20).unwrap();
     assert_eq!(ExportLogsServiceRequest::decode(checked.bytes.as_slice()).unwrap(), request);
-    assert_eq!((checked.records, checked.codec), (3, Codec::Identity));
+    assert_eq!((checked.records, checked.codec), (3, Encoding::Identity));
     let packed = zstd::bulk::compress(&text, 1).unwrap();
-    assert_eq!(run(packed, Codec::Zstd, Format::Json, 64 << 20).unwrap().bytes, checked.bytes);
+    assert_eq!(run(packed, Encoding::Zstd, Format::Json, 64 << 20).unwrap().bytes, checked.bytes);
 }
 
 #[test]
@@ -70,7 +71,7 @@ fn json_as_other_senders_write_it_is_understood() {
         {"key":"d","value":{"doubleValue":637.704}},{"key":"b","value":{"boolValue":true}},
         {"key":"a","value":{"arrayValue":{"values":[{"stringValue":"many"},{"stringValue":"values"}]}}},
         {"key":"m","value":{"kvlistValue":{"values":[{"key":"some","value":{"stringValue":"value"}}]}}}]}]}]}]}"#;
-    let checked = run(text.to_vec(), Codec::Identity, Format::Json, 64 << 20).unwrap();
+    let checked = run(text.to_vec(), Encoding::Identity, Format::Json, 64 << 20).unwrap();
     let request = ExportLogsServiceRequest::decode(checked.bytes.as_slice()).unwrap();
     let record = &request.resource_logs[0].scope_logs[0].log_records[0];
     assert_eq!(record.time_unix_nano, record.observed_time_unix_nano);
@@ -84,12 +85,12 @@ fn what_is_no_request_is_malformed_and_the_answer_does_not_quote_it() {
     for text in
         ["", "null", "[1]", "{\"resourceLogs\":\"secret\"}", "{\"resourceLogs\":[", "\u{1}", nested.as_str()]
     {
-        let refusal = run(text.as_bytes().to_vec(), Codec::Identity, Format::Json, 1 << 30).unwrap_err();
+        let refusal = run(text.as_bytes().to_vec(), Encoding::Identity, Format::Json, 1 << 30).unwrap_err();
         assert_eq!(refusal.reason, Reason::Malformed, "{text:.20}");
         assert!(!refusal.message.contains("secret"));
     }
     for bytes in [&[0u8; 8][..], &[0x0a, 200], &[0xff; 11]] {
-        let refusal = run(bytes.to_vec(), Codec::Identity, Format::Protobuf, 1 << 20).unwrap_err();
+        let refusal = run(bytes.to_vec(), Encoding::Identity, Format::Protobuf, 1 << 20).unwrap_err();
         assert_eq!(refusal.reason, Reason::Malformed);
     }
 }
@@ -97,7 +98,7 @@ fn what_is_no_request_is_malformed_and_the_answer_does_not_quote_it() {
 #[test]
 fn json_that_would_become_many_times_larger_in_memory_has_to_pay_for_it_first() {
     let text = format!("{{\"resourceLogs\":[{}{{}}]}}", "{},".repeat(100_000)).into_bytes();
-    let refusal = run(text, Codec::Identity, Format::Json, 8 << 20).unwrap_err();
+    let refusal = run(text, Encoding::Identity, Format::Json, 8 << 20).unwrap_err();
     assert_eq!(refusal.reason, Reason::TooLarge, "it needs more than there is at all");
 }
 
@@ -109,7 +110,7 @@ fn json_metrics_have_to_pay_for_what_serde_keeps_of_them_too() {
         "{{\"resourceMetrics\":[{{\"scopeMetrics\":[{{\"metrics\":[{{\"gauge\":{{\"dataPoints\":[{}{point}]}}}}]}}]}}]}}",
         format!("{point},").repeat(200)
     );
-    let body = |total| gathered(text.clone().into_bytes(), Codec::Identity, Format::Json, total);
+    let body = |total| gathered(text.clone().into_bytes(), Encoding::Identity, Format::Json, total);
     let run = |total| check_metrics(body(total), 8 << 20, &ViewLimits::default(), |_| ());
     assert_eq!(run(2 << 20).unwrap_err().reason, Reason::TooLarge, "it needs more than there is at all");
 }

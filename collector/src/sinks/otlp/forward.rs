@@ -114,14 +114,11 @@ pub fn next(
 
 /// A request with all its records, in the compression that it has; one that has none gets what the receiver takes.
 fn as_it_came(unit: &Unit, client: &Client) -> Result<Packed, PackError> {
-    let encoding = |codec: &Codec| match codec {
-        Codec::Identity => Encoding::Identity,
-        Codec::Gzip => Encoding::Gzip,
-        Codec::Zstd => Encoding::Zstd,
-    };
     match &unit.came {
-        Some((codec, payload)) if *codec != Codec::Identity && encoding(codec) <= client.encoding() => {
-            client.packed(payload.clone(), encoding(codec), unit.bytes.len())
+        Some((codec, payload))
+            if *codec != Codec::Identity && Encoding::from(*codec) <= client.encoding() =>
+        {
+            client.packed(payload.clone(), Encoding::from(*codec), unit.bytes.len())
         }
         _ => client.pack(&unit.bytes),
     }

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use hyper::StatusCode;
+use http::StatusCode;
 use sonde_wire::grpc::Status;
 
 use super::admission::Exhausted;

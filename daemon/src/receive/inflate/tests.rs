@@ -25,7 +25,7 @@ fn zstd_unsized(content: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn whole(codec: Codec, input: &[u8]) -> Result<Vec<u8>, InflateError> {
+fn whole(codec: Encoding, input: &[u8]) -> Result<Vec<u8>, InflateError> {
     let mut grant = Admission::new(64 << 20).reserve(0).unwrap();
     inflate(codec, input, LIMIT, None, Impression::Usual, &mut grant, 0)
 }
@@ -47,9 +47,9 @@ fn what_was_compressed_comes_back() {
     for length in [0, 1, 100, 5_000, 100_000, 1 << 20, LIMIT - 1, LIMIT] {
         let content = text(length);
         for (codec, input) in [
-            (Codec::Gzip, gzip(&content)),
-            (Codec::Zstd, zstd_sized(&content)),
-            (Codec::Zstd, zstd_unsized(&content)),
+            (Encoding::Gzip, gzip(&content)),
+            (Encoding::Zstd, zstd_sized(&content)),
+            (Encoding::Zstd, zstd_unsized(&content)),
         ] {
             assert!(whole(codec, &input).unwrap() == content, "{codec:?} {length}");
         }
@@ -63,7 +63,7 @@ fn a_zstd_frame_that_is_shorter_than_it_says_is_refused_however_it_is_decoded() 
     for impression in [Impression::Usual, Impression::Suspect] {
         for input in [lie.to_vec(), [zstd_sized(b"x"), lie.to_vec()].concat()] {
             let mut grant = Admission::new(64 << 20).reserve(0).unwrap();
-            let result = inflate(Codec::Zstd, &input, LIMIT, None, impression, &mut grant, 0);
+            let result = inflate(Encoding::Zstd, &input, LIMIT, None, impression, &mut grant, 0);
             assert!(matches!(result, Err(InflateError::Malformed(_))), "{impression:?} {result:?}");
         }
     }
@@ -73,9 +73,9 @@ fn a_zstd_frame_that_is_shorter_than_it_says_is_refused_however_it_is_decoded() 
 fn what_compresses_well_and_is_within_the_limit_comes_back_too() {
     let content = vec![b'a'; LIMIT];
     for (codec, input) in [
-        (Codec::Gzip, gzip(&content)),
-        (Codec::Zstd, zstd_sized(&content)),
-        (Codec::Zstd, zstd_unsized(&content)),
+        (Encoding::Gzip, gzip(&content)),
+        (Encoding::Zstd, zstd_sized(&content)),
+        (Encoding::Zstd, zstd_unsized(&content)),
     ] {
         assert!(whole(codec, &input).unwrap() == content);
     }
@@ -85,8 +85,8 @@ fn what_compresses_well_and_is_within_the_limit_comes_back_too() {
 fn a_body_of_several_members_is_one_content() {
     let (a, b) = (text(1000), text(70_000));
     let both = [a.as_slice(), &b].concat();
-    assert!(whole(Codec::Gzip, &[gzip(&a), gzip(&b)].concat()).unwrap() == both);
-    assert!(whole(Codec::Zstd, &[zstd_sized(&a), zstd_unsized(&b)].concat()).unwrap() == both);
+    assert!(whole(Encoding::Gzip, &[gzip(&a), gzip(&b)].concat()).unwrap() == both);
+    assert!(whole(Encoding::Zstd, &[zstd_sized(&a), zstd_unsized(&b)].concat()).unwrap() == both);
 }
 
 #[test]
@@ -94,11 +94,11 @@ fn a_bomb_is_refused_without_its_memory() {
     let zeros = vec![0u8; 200 << 20];
     let member = gzip(&zeros[..3 << 20]);
     let bombs = [
-        (Codec::Gzip, gzip(&zeros)),
-        (Codec::Gzip, member.repeat(20)),
-        (Codec::Zstd, zstd_sized(&zeros)),
-        (Codec::Zstd, zstd_unsized(&zeros)),
-        (Codec::Zstd, zstd_unsized(&zeros[..3 << 20]).repeat(20)),
+        (Encoding::Gzip, gzip(&zeros)),
+        (Encoding::Gzip, member.repeat(20)),
+        (Encoding::Zstd, zstd_sized(&zeros)),
+        (Encoding::Zstd, zstd_unsized(&zeros)),
+        (Encoding::Zstd, zstd_unsized(&zeros[..3 << 20]).repeat(20)),
     ];
     for (codec, input) in bombs {
         // Memory for what is trusted and no more: a bomb that were kept would be refused for that.
@@ -113,36 +113,36 @@ fn a_bomb_is_refused_without_its_memory() {
 #[test]
 fn the_first_part_of_a_bomb_is_enough_to_refuse_it() {
     let zeros = vec![0u8; 300 << 20];
-    for (codec, input) in [(Codec::Gzip, gzip(&zeros)), (Codec::Zstd, zstd_unsized(&zeros))] {
+    for (codec, input) in [(Encoding::Gzip, gzip(&zeros)), (Encoding::Zstd, zstd_unsized(&zeros))] {
         let part = &input[..input.len() / 2];
         assert_eq!(probe(codec, part, LIMIT, None), Err(InflateError::TooLarge(LIMIT)));
         let outline = Outline::new(None, LIMIT as u64);
         assert!(matches!(probe(codec, part, LIMIT, Some(outline)), Err(InflateError::Outline(_))));
     }
     let outline = || Some(Outline::new(None, LIMIT as u64));
-    for (codec, input) in [(Codec::Gzip, gzip(&zeros)), (Codec::Zstd, zstd_unsized(&zeros))] {
+    for (codec, input) in [(Encoding::Gzip, gzip(&zeros)), (Encoding::Zstd, zstd_unsized(&zeros))] {
         assert!(matches!(peek(codec, &input[..1000], outline()), Err(InflateError::Outline(_))));
         assert!(matches!(peek(codec, &input[..1000], None), Err(InflateError::Malformed(_))));
     }
     let fine = gzip(&[b" { \"a\": 7 ", text(1 << 20).as_slice()].concat());
-    assert_eq!(peek(Codec::Gzip, &fine[..fine.len() / 3], None), Ok(Impression::Usual));
-    assert_eq!(peek(Codec::Gzip, &fine[..4], outline()), Ok(Impression::Usual), "too little to tell");
+    assert_eq!(peek(Encoding::Gzip, &fine[..fine.len() / 3], None), Ok(Impression::Usual));
+    assert_eq!(peek(Encoding::Gzip, &fine[..4], outline()), Ok(Impression::Usual), "too little to tell");
     for (codec, input) in
-        [(Codec::Gzip, gzip(&[b'{'; 1 << 20])), (Codec::Zstd, zstd_unsized(&[b'{'; 1 << 20]))]
+        [(Encoding::Gzip, gzip(&[b'{'; 1 << 20])), (Encoding::Zstd, zstd_unsized(&[b'{'; 1 << 20]))]
     {
         assert_eq!(peek(codec, &input, None), Ok(Impression::Suspect));
         assert_eq!(probe(codec, &input, LIMIT, None), Ok(Impression::Suspect));
     }
-    assert_eq!(probe(Codec::Gzip, &fine[..fine.len() / 3], LIMIT, None), Ok(Impression::Usual));
+    assert_eq!(probe(Encoding::Gzip, &fine[..fine.len() / 3], LIMIT, None), Ok(Impression::Usual));
 }
 
 #[test]
 fn a_missing_end_and_bytes_behind_the_end_are_malformed() {
     let content = text(10_000);
     for (codec, input) in [
-        (Codec::Gzip, gzip(&content)),
-        (Codec::Zstd, zstd_sized(&content)),
-        (Codec::Zstd, zstd_unsized(&content)),
+        (Encoding::Gzip, gzip(&content)),
+        (Encoding::Zstd, zstd_sized(&content)),
+        (Encoding::Zstd, zstd_unsized(&content)),
     ] {
         for cut in [0, 1, 5, input.len() / 2, input.len() - 1] {
             assert!(
@@ -158,7 +158,7 @@ fn a_missing_end_and_bytes_behind_the_end_are_malformed() {
     let mut wrong_sum = gzip(&content);
     let at = wrong_sum.len() - 8;
     wrong_sum[at] ^= 1;
-    assert!(matches!(whole(Codec::Gzip, &wrong_sum), Err(InflateError::Malformed(_))));
+    assert!(matches!(whole(Encoding::Gzip, &wrong_sum), Err(InflateError::Malformed(_))));
 }
 
 #[test]
@@ -167,16 +167,16 @@ fn a_zstd_frame_with_a_huge_window_is_refused() {
     encoder.window_log(27).unwrap();
     encoder.write_all(&text(3 << 20)).unwrap();
     let input = encoder.finish().unwrap();
-    assert!(matches!(whole(Codec::Zstd, &input), Err(InflateError::Malformed(_))));
+    assert!(matches!(whole(Encoding::Zstd, &input), Err(InflateError::Malformed(_))));
 }
 
 #[test]
 fn members_without_end_are_refused() {
     let input = gzip(b"").repeat(2000);
-    assert!(matches!(whole(Codec::Gzip, &input), Err(InflateError::Malformed(_))));
+    assert!(matches!(whole(Encoding::Gzip, &input), Err(InflateError::Malformed(_))));
     // Skippable frames of zstd: magic, length 0.
     let input = [0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0].repeat(2000);
-    assert!(matches!(whole(Codec::Zstd, &input), Err(InflateError::Malformed(_))));
+    assert!(matches!(whole(Encoding::Zstd, &input), Err(InflateError::Malformed(_))));
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn memory_that_is_not_there_refuses_the_request() {
     let admission = Admission::new(300 << 10);
     let mut grant = admission.reserve(0).unwrap();
     assert!(matches!(
-        inflate(Codec::Gzip, &input, LIMIT, None, Impression::Usual, &mut grant, 0),
+        inflate(Encoding::Gzip, &input, LIMIT, None, Impression::Usual, &mut grant, 0),
         Err(InflateError::Memory(_))
     ));
 }
@@ -193,10 +193,10 @@ fn memory_that_is_not_there_refuses_the_request() {
 proptest! {
     #[test]
     fn any_bytes_give_an_answer(bytes in prop::collection::vec(any::<u8>(), 0..300), valid in any::<bool>(), at in 0usize..300, flip in any::<u8>()) {
-        for codec in [Codec::Gzip, Codec::Zstd] {
+        for codec in [Encoding::Gzip, Encoding::Zstd] {
             let mut input = match (valid, codec) {
                 (false, _) => bytes.clone(),
-                (true, Codec::Zstd) => zstd_unsized(&bytes),
+                (true, Encoding::Zstd) => zstd_unsized(&bytes),
                 (true, _) => gzip(&bytes),
             };
             if let Some(byte) = input.get_mut(at) {

@@ -9,10 +9,6 @@ use tokio::time::timeout;
 
 use super::refusal::{Reason, Refusal};
 
-/// Decoders at work at the same time. Each may hold a zstd window of
-/// `2^`[`WINDOW_LOG_MAX`](super::inflate::WINDOW_LOG_MAX) bytes.
-pub const DECODERS: usize = 2;
-
 /// Bodies that expand unusually and may arrive at the same time. The others wait with what has come of them, so
 /// that many bombs cost no more than a few.
 const SUSPECTS: usize = 4;
@@ -30,13 +26,13 @@ pub struct Leave {
     _permit: OwnedSemaphorePermit,
 }
 
-impl Default for Decoders {
-    fn default() -> Self {
-        Self { threads: Arc::new(Semaphore::new(DECODERS)), suspects: Arc::new(Semaphore::new(SUSPECTS)) }
-    }
-}
-
 impl Decoders {
+    /// At most so many at work at the same time. Each may hold a zstd window of
+    /// `2^`[`WINDOW_LOG_MAX`](super::inflate::WINDOW_LOG_MAX) bytes.
+    pub fn new(threads: usize) -> Self {
+        Self { threads: Arc::new(Semaphore::new(threads)), suspects: Arc::new(Semaphore::new(SUSPECTS)) }
+    }
+
     /// Runs `work` on a thread where it may block, after those that came before. Once begun it ends, whether or
     /// not someone still waits for it.
     ///
@@ -51,7 +47,7 @@ impl Decoders {
         let permit = Arc::clone(&self.threads)
             .acquire_owned()
             .await
-            .map_err(|_| Refusal::new(Reason::Draining, "the collector is stopping"))?;
+            .map_err(|_| Refusal::new(Reason::Draining, "this process is stopping"))?;
         tokio::task::spawn_blocking(move || {
             let result = work();
             drop(permit);

@@ -12,7 +12,7 @@ use super::decoders::{Decoders, Leave};
 use super::inflate::{self, Impression};
 use super::outline::Outline;
 use super::refusal::{Reason, Refusal};
-use crate::queue::Codec;
+use crate::client::otlp::packer::Encoding;
 
 /// The first allocation for a body; it doubles from there.
 const FIRST_BYTES: usize = 16 << 10;
@@ -60,7 +60,7 @@ pub struct Gathered {
     /// As received.
     pub bytes: Vec<u8>,
     /// How it is compressed.
-    pub codec: Codec,
+    pub codec: Encoding,
     /// What it is.
     pub format: Format,
     /// The memory that covers `bytes`.
@@ -88,7 +88,7 @@ impl Gather {
     /// # Errors
     /// `TooLarge` where the announced length is above `limit`, `Overload` where not even the start fits.
     pub fn new(
-        codec: Codec,
+        codec: Encoding,
         format: Format,
         known: Option<u64>,
         limit: usize,
@@ -100,7 +100,7 @@ impl Gather {
             Some(_) => return Err(Refusal::too_large(limit)),
         };
         let grant = admission.reserve(known.unwrap_or(FIRST_BYTES).min(FIRST_BYTES))?;
-        let outline = (format == Format::Protobuf && codec == Codec::Identity)
+        let outline = (format == Format::Protobuf && codec == Encoding::Identity)
             .then(|| Outline::new(known.map(|known| known as u64), limit as u64));
         let body = Gathered { bytes: Vec::new(), codec, format, grant, leave: None };
         Ok(Self { body, known, limit, outline, peeked: false, next_probe: PROBE_BYTES })
@@ -132,7 +132,7 @@ impl Gather {
     }
 
     /// Bytes that arrived.
-    pub fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.body.bytes.len()
     }
 
@@ -143,7 +143,7 @@ impl Gather {
     /// `TooLarge` or `Malformed` where it can be told already, `Overload` where it expands unusually and others that
     /// do took all of `patience`.
     pub async fn probe(mut self, decoders: &Decoders, patience: Duration) -> Result<Self, Refusal> {
-        if self.body.codec == Codec::Identity {
+        if self.body.codec == Encoding::Identity {
             return Ok(self);
         }
         let mut seen = Impression::Usual;

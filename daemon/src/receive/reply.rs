@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use hyper::HeaderMap;
+use http::HeaderMap;
 use hyper::body::{Body, Frame, SizeHint};
 
 /// The body of every answer to a sender.

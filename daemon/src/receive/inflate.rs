@@ -12,7 +12,7 @@ use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
 
 use super::admission::{Exhausted, Grant};
 use super::outline::{Outline, OutlineError};
-use crate::queue::Codec;
+use crate::client::otlp::packer::Encoding;
 
 /// The largest zstd window that is accepted, as a power of two: 8 MiB, the least that RFC 8878 section 3.1.1.1.2
 /// asks a decoder to support. Level 19 and below never exceed it.
@@ -53,7 +53,7 @@ pub enum InflateError {
 /// # Errors
 /// See [`InflateError`]. Bytes behind the last complete member are an error as well as a missing end.
 pub fn inflate(
-    codec: Codec,
+    codec: Encoding,
     input: &[u8],
     limit: usize,
     outline: Option<&Outline>,
@@ -97,7 +97,7 @@ impl Impression {
 ///
 /// # Errors
 /// As [`inflate`]; that the end is missing is no error here.
-pub fn peek(codec: Codec, input: &[u8], mut outline: Option<Outline>) -> Result<Impression, InflateError> {
+pub fn peek(codec: Encoding, input: &[u8], mut outline: Option<Outline>) -> Result<Impression, InflateError> {
     let mut steps = Steps::new(codec, input)?;
     let mut scratch = Vec::with_capacity(SCRATCH_BYTES);
     let mut length = 0;
@@ -121,12 +121,12 @@ pub fn peek(codec: Codec, input: &[u8], mut outline: Option<Outline>) -> Result<
 /// # Errors
 /// As [`inflate`]; that the end is missing is no error here.
 pub fn probe(
-    codec: Codec,
+    codec: Encoding,
     input: &[u8],
     limit: usize,
     outline: Option<Outline>,
 ) -> Result<Impression, InflateError> {
-    if codec == Codec::Zstd {
+    if codec == Encoding::Zstd {
         size_hint(codec, input, limit)?;
     }
     count(codec, input, limit, outline, End::Open).map(|length| Impression::of(input.len(), length))
@@ -142,7 +142,7 @@ enum End {
 
 /// The length of the content, keeping none of it.
 fn count(
-    codec: Codec,
+    codec: Encoding,
     input: &[u8],
     limit: usize,
     mut outline: Option<Outline>,
@@ -172,7 +172,7 @@ fn count(
 
 /// The content, if it is not longer than `bound`; `first` bytes are allocated to start with.
 fn within(
-    codec: Codec,
+    codec: Encoding,
     input: &[u8],
     limit: usize,
     first: usize,
@@ -203,15 +203,15 @@ fn within(
 }
 
 /// What the sender says, or what is usual; a guess that may be wrong in both directions.
-fn size_hint(codec: Codec, input: &[u8], limit: usize) -> Result<usize, InflateError> {
+fn size_hint(codec: Encoding, input: &[u8], limit: usize) -> Result<usize, InflateError> {
     let said = match codec {
-        Codec::Identity => Some(input.len() as u64),
+        Encoding::Identity => Some(input.len() as u64),
         // RFC 1952 section 2.3.1: the last four bytes are the length modulo 2^32.
         // One that says too much may lie or be the last member of a bomb: the first pass will tell.
-        Codec::Gzip => {
+        Encoding::Gzip => {
             input.last_chunk::<4>().map(|tail| u64::from(u32::from_le_bytes(*tail)).min(limit as u64))
         }
-        Codec::Zstd => match zstd::zstd_safe::get_frame_content_size(input) {
+        Encoding::Zstd => match zstd::zstd_safe::get_frame_content_size(input) {
             Ok(Some(size)) if size > limit as u64 => return Err(InflateError::TooLarge(limit)),
             Ok(size) => size,
             Err(_) => return Err(InflateError::Malformed("it does not start with a zstd frame")),
@@ -265,11 +265,11 @@ impl Said {
 }
 
 impl<'a> Steps<'a> {
-    fn new(codec: Codec, input: &'a [u8]) -> Result<Self, InflateError> {
+    fn new(codec: Encoding, input: &'a [u8]) -> Result<Self, InflateError> {
         let kind = match codec {
-            Codec::Identity => Kind::Identity,
-            Codec::Gzip => Kind::Gzip(Box::new(Decompress::new_gzip(15))),
-            Codec::Zstd => {
+            Encoding::Identity => Kind::Identity,
+            Encoding::Gzip => Kind::Gzip(Box::new(Decompress::new_gzip(15))),
+            Encoding::Zstd => {
                 let mut decoder = Decoder::new().map_err(|_| Exhausted::Now)?;
                 decoder
                     .set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX))
@@ -349,5 +349,4 @@ impl<'a> Steps<'a> {
 }
 
 #[cfg(test)]
-#[path = "inflate/tests.rs"]
 mod tests;
