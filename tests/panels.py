@@ -9,10 +9,14 @@ the agent and the collector had caught up and every page was scraped since: how 
   and recordings of a kubelet (tests/fixtures/originals)
 - each query is in the table below: it answers within 5 % of what the node says that it did, namespace by namespace
   and pod by pod (rates from one rest to the other, what is now at each of them); or it is not zero at some time of the run; or it says who shows it, or why it must be zero
+- and again with a namespace and a pod chosen, one of each namespace and those in trouble: what is shown is theirs alone
+- with a variable set to what is nowhere, no query whose metrics have that label shows anything
+- the variables' own queries find what is there
 
 Usage: tests/panels.py [-v]        (tests/servers/install first; SONDE_BIN or target/{release,debug} has the daemons)
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -38,7 +42,8 @@ EDGE = 1.1 * SCRAPES    # rate() takes a counter's samples to reach to the windo
 TOLERANCE = 0.05
 RATE = 4000         # lines a second
 VERBOSE = "-v" in sys.argv[1:]
-NODE = "sim-node-1"
+NODE, CLUSTER, NOWHERE = "sim-node-1", "here", "nowhere"
+ALL = {"cluster": CLUSTER, "namespace": ".*", "pod": ".*", "node": ".*", "sink": ".*"}   # as Grafana has it for "All"
 ENDING = {"crash", "greedy"}    # pods whose containers end and start again all the time
 EXCLUDED = "crash"  # its logs are excluded by a rule of this test; such files are not read, and looked at now and then
 # Of node_exporter after Debian's 1.5, where they are named in the same way.
@@ -136,7 +141,10 @@ def not_excluded(pod):
 
 def share(kind, of, by):
     """A quotient of sums, as a panel of percents."""
-    return {"kind": kind, "labels": [], "truth": lambda truth: {(): of(truth)[()] / truth.now(everything, by)[()]}}
+    def truth_of(truth):
+        whole = truth.now(everything, by)[()]
+        return {(): of(truth)[()] / whole} if whole else {}
+    return {"kind": kind, "labels": [], "truth": truth_of}
 
 
 RECEIVE_BAD = lambda pod: pod["receive"]["errors"] + pod["receive"]["dropped"]  # noqa: E731
@@ -257,6 +265,8 @@ class Server:
     def __init__(self, folder, run, name, agent, collector):
         self.name, self.url = name, f"http://127.0.0.1:{pages.free_port()}"
         config = pages.shipped_jobs(name, agent, collector, NODE)
+        for rule in (rule for job in config["scrape_configs"] for rule in job["relabel_configs"] if rule.get("target_label") == "cluster"):
+            rule["replacement"] = CLUSTER
         config |= {"global": {"scrape_interval": f"{SCRAPES:.0f}s", "scrape_timeout": f"{SCRAPES:.0f}s", "evaluation_interval": "1s"},
                    "rule_files": [str(pages.ROOT / "dashboards/prometheus/rules/*.yaml")]}
         (folder / name).write_text(yaml.safe_dump(config))
@@ -277,6 +287,12 @@ class Server:
         path = f"query_range?start={start}&end={end}&step=1&query={urllib.parse.quote(expr)}"
         return json.loads(pages.get(f"{self.url}/api/v1/{path}", 60))["data"]["result"]
 
+    @functools.cache
+    def label_values(self, label, selector):
+        """As Grafana asks for the values of a variable `label_values(selector, label)`."""
+        path = f"label/{label}/values?{urllib.parse.urlencode({'match[]': selector})}"
+        return set(json.loads(pages.get(f"{self.url}/api/v1/{path}", 30))["data"])
+
 
 class Rest:
     """The node at rest: what it says, and from when to when each page was scraped while all of it was told."""
@@ -285,10 +301,16 @@ class Rest:
         self.load, self.start, self.end = load, start, end
         self.truth = simulated.Truth(load, load, 0)
 
+    def only(self, keep):
+        return Rest({**self.load, "pods": [pod for pod in self.load["pods"] if keep(pod)]}, self.start, self.end)
+
 
 class Comparison:
-    def __init__(self, server, processes, begun):
-        (self.first, self.last), self.server, self.processes, self.begun = server.rests, server, processes, begun
+    """Of what a server answers with what the node says; `keep`: of which pods, and then there may be nothing to show."""
+
+    def __init__(self, server, processes, begun, keep=None):
+        self.first, self.last = (rest.only(keep) if keep else rest for rest in server.rests)
+        self.server, self.processes, self.begun, self.part = server, processes, begun, bool(keep)
         self.start, self.end = self.first.start, self.last.end
         self.seconds = self.end - self.start
         self.window = f"{self.seconds * 1000:.0f}ms"
@@ -320,10 +342,13 @@ class Comparison:
             self.values += 1
             self.worst = max(self.worst, (deviation, f"{where} {'/'.join(key)}: {have:.6g}, truth {want:.6g}"))
             must(deviation <= TOLERANCE, f"{self.server.name}: {where} {key}: {have:.6g}, the node makes {want:.6g}")
-        must(any(expected.values()), f"{where}: the node makes nothing")
+        self.made |= any(expected.values())
+        must(self.part or any(expected.values()), f"{where}: the node makes nothing")
 
     def one(self, where, expr, spec):
+        """Whether there was something to show is in `made` then."""
         self.queries += 1
+        self.made = False
         match spec["kind"]:
             case "rate":
                 got, want = self.answer(spec, expr, self.end), spec["truth"](self.truth(expr))
@@ -336,7 +361,8 @@ class Comparison:
             case "rows":
                 got, want = set(self.answer(spec, expr, self.end)), spec["truth"](self.last.truth)
                 self.values += len(want)
-                must(want and got == want, f"{self.server.name}: {where}: {sorted(got ^ want)} are on one side only")
+                self.made = bool(want)
+                must((want or self.part) and got == want, f"{self.server.name}: {where}: {sorted(got ^ want)} are on one side only")
             case "grown":
                 self.grown(where, expr, spec)
             case "process":
@@ -354,7 +380,16 @@ class Comparison:
                 self.elsewhere.append(where)
             case "zero":
                 rows = self.server.range(expr, self.begun, self.end)
-                must(all(float(v) == 0 for row in rows for _, v in row["values"]), f"{self.server.name}: {where} is not zero, but {spec['why']}")
+                must(rows and all(float(v) == 0 for row in rows for _, v in row["values"]), f"{self.server.name}: {where} is not zero, or nothing, but {spec['why']}")
+                for selector in selectors_of(expr):
+                    must(self.server.range(selector, self.begun, self.end), f"{self.server.name}: {where}: there is no {selector} at all")
+
+    def nothing(self, where, expr, spec):
+        """Nothing but zeros is shown."""
+        self.queries += 1
+        rows = self.server.range(expr, self.begun, self.end) if spec["kind"] == "sometime" else [
+            {**row, "values": [row["value"]]} for rest in (self.first, self.last) for row in self.server.at(expr, rest.end)]
+        must(all(float(v) == 0 for row in rows for _, v in row["values"]), f"{self.server.name}: {where} is shown: {expr}")
 
     def grown(self, where, expr, spec):
         """Against the first value that Prometheus saw, which may be of any moment before the window."""
@@ -370,17 +405,90 @@ class Comparison:
         self.numbers(where, spec, self.answer(spec, expr, self.end), want)
 
 
+def selectors_of(expr):
+    return set(re.findall(r"[a-zA-Z_:][\w:]*\{[^}]*\}", expr))
+
+
+def board(file):
+    return json.loads((pages.ROOT / "dashboards/grafana" / file).read_text())
+
+
+def queries(file):
+    """Its panels' queries, each with its name and what is expected of it."""
+    table = BOARDS[file]
+    panels = [panel for panel in board(file)["panels"] if panel.get("targets")]
+    must({panel["title"] for panel in panels} == set(table), f"{file}: {set(table) ^ {panel['title'] for panel in panels}} is in one of the two only")
+    for panel in panels:
+        specs = table.get(panel["title"], [])
+        must(len(specs) == len(panel["targets"]), f"{panel['title']}: {len(panel['targets'])} queries, {len(specs)} expectations")
+        for at, (target, spec) in enumerate(zip(panel["targets"], specs)):
+            yield f"{panel['title']}{f' {at + 1}' if at else ''}", target["expr"], spec
+
+
+def filled(expr, window, **values):
+    """A query with its variables as they are chosen."""
+    for name, value in {**ALL, **values}.items():
+        expr = re.sub(rf"\${name}\b", value, expr)
+    return expr.replace("$__rate_interval", window).replace("$__range", window)
+
+
 def boards(comparison):
-    for file, table in BOARDS.items():
-        panels = [panel for panel in json.loads((pages.ROOT / "dashboards/grafana" / file).read_text())["panels"] if panel.get("targets")]
-        must({panel["title"] for panel in panels} == set(table), f"{file}: {set(table) ^ {panel['title'] for panel in panels}} is in one of the two only")
-        for panel in panels:
-            specs = table.get(panel["title"], [])
-            must(len(specs) == len(panel["targets"]), f"{panel['title']}: {len(panel['targets'])} queries, {len(specs)} expectations")
-            for at, (target, spec) in enumerate(zip(panel["targets"], specs)):
-                expr = re.sub(r"\$(cluster|namespace|pod|node|sink)\b", ".*", target["expr"])
-                expr = expr.replace("$__rate_interval", comparison.window).replace("$__range", comparison.window)
-                comparison.one(f"{panel['title']}{f' {at + 1}' if at else ''}", expr, spec)
+    for file in BOARDS:
+        for where, expr, spec in queries(file):
+            comparison.one(where, filled(expr, comparison.window), spec)
+    for where, expr, spec in queries("sonde.json"):
+        comparison.one(f"{where} of {NODE} and store", filled(expr, comparison.window, node=NODE, sink="store"), spec)
+
+
+def chosen(comparison):
+    """One namespace and one pod of it: a panel by pods or containers shows those of the pod, any other the namespace's."""
+    pods = comparison.last.load["pods"]
+    quiet = {pod["namespace"]: pod for pod in pods if pod["pod"] not in ENDING and not pod["host_network"]}
+    choices = [*quiet.values(), *(pod for pod in pods if pod["pod"] in ENDING)]
+    shown, made = 0, set()
+    for choice in choices:
+        name = pod_name(choice)
+        parts = [Comparison(comparison.server, comparison.processes, comparison.begun, keep)
+                 for keep in (lambda pod: namespace(pod) == name[:1], lambda pod: pod_name(pod) == name)]
+        for where, expr, spec in queries("namespaces.json"):
+            part = parts["pod" in spec["labels"]]
+            part.one(f"{where} of {'/'.join(name)}", filled(expr, part.window, namespace=name[0], pod=name[1]), spec)
+            made |= {where} if part.made else set()
+        shown += sum(part.values for part in parts)
+    for where, _, _ in queries("namespaces.json"):
+        must(where in made, f"{comparison.server.name}: {where} shows nothing for any of {[pod_name(pod) for pod in choices]}")
+    return len(choices), shown
+
+
+def nowhere(comparison):
+    """A panel that does not look at a variable which its metrics have goes on to show something."""
+    looked = 0
+    for file in BOARDS:
+        names = [each["name"] for each in board(file)["templating"]["list"] if each["type"] == "query"]
+        for where, expr, spec in queries(file):
+            for name in names:
+                if all(comparison.server.label_values(name, each) for each in selectors_of(filled(expr, "1m"))):
+                    comparison.nothing(f"{where} with ${name} set to nothing that is there", filled(expr, comparison.window, **{name: NOWHERE}), spec)
+                    looked += 1
+    return looked
+
+
+def variables(comparison):
+    """What a user can choose from, with all of the others and with one namespace chosen."""
+    pods = comparison.last.load["pods"]
+    one = pods[0]["namespace"]
+    there = {"cluster": {CLUSTER}, "node": {NODE}, "sink": {"store"}, "namespace": {pod["namespace"] for pod in pods}}
+    for file in BOARDS:
+        for variable in board(file)["templating"]["list"]:
+            if variable["type"] != "query":
+                continue
+            name, asked = variable["name"], re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"])
+            for only in (".*", one):
+                want = there.get(name) or {pod["pod"] for pod in pods if only in (".*", pod["namespace"])}
+                got = comparison.server.label_values(asked[2], filled(asked[1], "1m", namespace=only))
+                must(got == want, f"{comparison.server.name}: {file}: ${name} with namespace {only}: {sorted(got ^ want)} are on one side only")
+            none = comparison.server.label_values(asked[2], filled(asked[1], "1m", cluster=NOWHERE))
+            must(name == "cluster" or not none, f"{comparison.server.name}: {file}: ${name} of another cluster: {none}")
 
 
 def findings(text):
@@ -525,11 +633,15 @@ def act(folder, run):
             continue    # said already
         comparison = Comparison(server, processes, stage.begun)
         boards(comparison)
+        choices, shown = chosen(comparison)
+        looked = nowhere(comparison)
+        variables(comparison)
         firing = {row["metric"]["alertname"] for row in server.at("ALERTS{alertstate='firing'}", comparison.end)}
         must("SondeWatchdog" in firing and not {each for each in firing if each.startswith("Sonde")} - {"SondeWatchdog"}, f"alerts: {firing}")
         print(f"panels: {server.name}: {comparison.queries} queries over {comparison.seconds:.0f} s; {comparison.values} values compared, "
               f"the worst is off by {comparison.worst[0] * 100:.2f} % ({comparison.worst[1]}); {comparison.sometime} queries not zero in the run; "
               f"{len(comparison.elsewhere)} shown by causes.py")
+        print(f"panels: {server.name}: {shown} values of {choices} chosen pods and their namespaces; {looked} times a variable of nothing showed nothing")
         if VERBOSE:
             print("  by causes.py: " + ", ".join(comparison.elsewhere))
     excluded = sum(pod["log_lines"] for pod in stage.sim.ask("load")["pods"] if pod["pod"] == EXCLUDED)

@@ -7,6 +7,7 @@
 mod attacks;
 mod client;
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::path::Path;
@@ -14,8 +15,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use attacks::{OK, noise};
-use client::{GRPC_PATH, GrpcClient, framed, gzip, http, valid, zstd_sized};
+use attacks::{Attack, INVALID_ARGUMENT, OK, RESOURCE_EXHAUSTED, UNIMPLEMENTED, noise};
+use client::{GRPC_PATH, GrpcClient, KeptClient, framed, gzip, http, valid, zstd_sized};
 
 /// What the collector may take above its own size at rest.
 const ALLOWANCE_KIB: u64 = 20 << 10;
@@ -93,23 +94,6 @@ impl Drop for Collector {
     }
 }
 
-/// A body that is announced as larger than a request may be and then sent.
-fn oversized(address: &str) -> u16 {
-    let mut stream = TcpStream::connect(address).unwrap();
-    let length = REQUEST_LIMIT + 1;
-    write!(
-        stream,
-        "POST /v1/logs HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\nContent-Length: {length}\r\n\r\n"
-    )
-    .unwrap();
-    let piece = vec![0x0a; 64 << 10];
-    for _ in 0..length / piece.len() {
-        stream.write_all(&piece).expect("the rest is read, so that the answer can be");
-    }
-    stream.write_all(b"x").unwrap();
-    client::status(&mut stream)
-}
-
 /// Asks for a status after `request` was written and, for a half-closed one, our side was closed.
 fn raw(address: &str, request: &[u8], close: bool) -> u16 {
     let mut stream = TcpStream::connect(address).unwrap();
@@ -121,6 +105,57 @@ fn raw(address: &str, request: &[u8], close: bool) -> u16 {
     client::status(&mut stream)
 }
 
+/// One in so many requests of the thousand is larger than a request may be, with all its bytes.
+const OVERSIZED_EACH: usize = 20;
+
+/// Sends its share of 500 requests over one connection as long as the server keeps it; says what was sent, by name, and what was
+/// answered, by number. `next` counts the requests of all connections of this protocol.
+fn assault(collector: &Collector, attacks: &[&Attack], next: &AtomicUsize) -> Assault {
+    let grpc = attacks[0].grpc;
+    let runtime = runtime();
+    let client = grpc.then(|| runtime.block_on(GrpcClient::connect(&collector.grpc)));
+    let mut web = KeptClient::new(&collector.http);
+    let mut assault = Assault::default();
+    loop {
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        if number >= 500 {
+            break;
+        }
+        let large = number % OVERSIZED_EACH == OVERSIZED_EACH - 1;
+        let attack = if large { attacks[0] } else { attacks[1 + number % (attacks.len() - 1)] };
+        assert_eq!(large, attack.name == "oversized");
+        let headers: Vec<_> = attack.headers.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        let status = match &client {
+            Some(client) => runtime.block_on(client.call(GRPC_PATH, &headers, attack.body.clone())),
+            None => web.post(&headers, &attack.body),
+        };
+        assert_eq!(status, attack.expected, "{} (grpc: {grpc})", attack.name);
+        *assault.sent.entry(attack.name).or_default() += 1;
+        *assault.answered.entry((grpc, status)).or_default() += 1;
+    }
+    assault.connections = if grpc { 1 } else { web.opened };
+    assault
+}
+
+#[derive(Default)]
+struct Assault {
+    sent: BTreeMap<&'static str, usize>,
+    answered: BTreeMap<(bool, u16), usize>,
+    connections: usize,
+}
+
+impl Assault {
+    fn add(&mut self, other: Self) {
+        self.connections += other.connections;
+        for (name, count) in other.sent {
+            *self.sent.entry(name).or_default() += count;
+        }
+        for (status, count) in other.answered {
+            *self.answered.entry(status).or_default() += count;
+        }
+    }
+}
+
 #[test]
 fn a_thousand_hostile_requests_on_fifty_connections_get_the_right_status_and_cost_no_memory() {
     let dir = tempfile::tempdir().unwrap();
@@ -130,49 +165,67 @@ fn a_thousand_hostile_requests_on_fifty_connections_get_the_right_status_and_cos
     let warm = runtime();
     warm.block_on(async {
         let client = GrpcClient::connect(&collector.grpc).await;
-        assert_eq!(client.call(GRPC_PATH, &[], framed(0, &valid(100))).await, OK);
+        assert_eq!(client.call(GRPC_PATH, &[], framed(0, &valid(100)).into()).await, OK);
     });
     let baseline = collector.memory("VmRSS:");
-    let next = AtomicUsize::new(0);
-    let total = 1000;
+    // Each connection speaks one protocol and always has a request under way, so none is closed for being idle.
+    let mut sides = Vec::new();
+    for grpc in [true, false] {
+        let attacks: Vec<&Attack> = attacks.iter().filter(|attack| attack.grpc == grpc).collect();
+        let next = AtomicUsize::new(0);
+        sides.push((attacks, next));
+    }
+    let mut done = [Assault::default(), Assault::default()];
     std::thread::scope(|scope| {
-        for connection in 0..50 {
-            let (collector, attacks, next) = (&collector, &attacks, &next);
-            scope.spawn(move || {
-                let runtime = runtime();
-                let grpc = runtime.block_on(GrpcClient::connect(&collector.grpc));
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= total {
-                        break;
-                    }
-                    if number % 200 == connection {
-                        assert_eq!(oversized(&collector.http), 413, "oversized");
-                        continue;
-                    }
-                    let attack = &attacks[number % attacks.len()];
-                    let headers: Vec<_> = attack.headers.iter().map(|(k, v)| (*k, v.as_str())).collect();
-                    let status = if attack.grpc {
-                        runtime.block_on(grpc.call(GRPC_PATH, &headers, attack.body.clone()))
-                    } else {
-                        http(&collector.http, &headers, &attack.body)
-                    };
-                    assert_eq!(status, attack.expected, "{} (grpc: {})", attack.name, attack.grpc);
-                }
-            });
+        let threads: Vec<_> = (0..50)
+            .map(|connection| {
+                let (collector, (attacks, next)) = (&collector, &sides[connection % 2]);
+                scope.spawn(move || assault(collector, attacks, next))
+            })
+            .collect();
+        for (connection, thread) in threads.into_iter().enumerate() {
+            done[connection % 2].add(thread.join().unwrap());
         }
     });
     let (now, peak) = (collector.memory("VmRSS:"), collector.memory("VmHWM:"));
     println!("baseline {baseline} KiB, afterwards {now} KiB, peak {peak} KiB");
     assert!(peak <= baseline + ALLOWANCE_KIB, "peak {peak} KiB, baseline {baseline} KiB");
+    for ((attacks, _), done) in sides.iter().zip(&done) {
+        println!("{} connections: {:?}", done.connections, done.sent);
+        assert_eq!(done.sent.values().sum::<usize>(), 500);
+        assert_eq!(done.sent["oversized"], 500 / OVERSIZED_EACH);
+        // All others as often as each other.
+        for attack in &attacks[1..] {
+            assert!(done.sent[attack.name] >= 475 / attacks.len(), "{}: {:?}", attack.name, done.sent);
+        }
+    }
+    assert_eq!(done[0].connections, 25, "gRPC: a connection outlives every request");
+    assert!(done[1].connections <= 100, "HTTP: {} connections for 500 requests", done[1].connections);
     assert_eq!(collector.get("/healthz").0, 200);
     let (_, page) = collector.get("/metrics");
     assert!(page.contains("sonde_collector_in_flight_bytes 0"), "{page}");
-    assert!(
-        page.contains("sonde_collector_requests_total{transport=\"grpc\",code=\"INVALID_ARGUMENT\"}"),
-        "{page}"
-    );
+    // And it counted each of them, under the answer that it gave.
+    for ((grpc, status), count) in done.iter().flat_map(|done| &done.answered) {
+        let code = code(*grpc, *status);
+        let transport = if *grpc { "grpc" } else { "http" };
+        let count = count + usize::from(code == "OK");
+        let row =
+            format!("sonde_collector_requests_total{{transport=\"{transport}\",code=\"{code}\"}} {count}\n");
+        assert!(page.contains(&row), "{row} is not in {page}");
+    }
     assert_eq!(collector.stop(), Some(0));
+}
+
+/// As the collector's page names an answer.
+fn code(grpc: bool, status: u16) -> String {
+    let names = [
+        (OK, "OK"),
+        (INVALID_ARGUMENT, "INVALID_ARGUMENT"),
+        (RESOURCE_EXHAUSTED, "RESOURCE_EXHAUSTED"),
+        (UNIMPLEMENTED, "UNIMPLEMENTED"),
+    ];
+    let named = names.iter().find(|(number, _)| grpc && *number == status);
+    named.map_or_else(|| status.to_string(), |(_, name)| (*name).to_owned())
 }
 
 #[test]

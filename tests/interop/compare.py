@@ -32,7 +32,8 @@ def main():
                 "number": number, "half": number / 2, "even": number % 2 == 0, "list": [number, number + 1],
                 "service.name": "interop", "severity": NAMES[number % 24 // 4] + (str(number % 4 + 1) if number % 4 else ""),
                 "severity_text": f"LEVEL{number % 24 + 1}",
-                "trace_id": f"{(number + 1) << 64 | 7:032x}", "span_id": f"{number + 1:016x}",
+                "trace_id": f"{(number + 1) << 64 | 7:032x}", "span_id": f"{number + 1:016x}", "trace_flags": 1,
+                "observed_time": BASE + number * 1001 + 5, "otel.scope.name": "interop", "otel.scope.version": "1.0",
             }
             got = {
                 "time": nanoseconds(record["time"]), "body": record["body"], "namespace": record["namespace"],
@@ -42,6 +43,8 @@ def main():
                 "severity": record["severity"], "severity_text": attributes.get("severity_text"),
                 "trace_id": record.get("trace_id", attributes.get("trace_id")),
                 "span_id": record.get("span_id", attributes.get("span_id")),
+                "trace_flags": attributes.get("trace_flags"), "observed_time": nanoseconds(attributes.get("observed_time", "1970-01-01T00:00:00Z")),
+                "otel.scope.name": attributes.get("otel.scope.name"), "otel.scope.version": attributes.get("otel.scope.version"),
             }
             wrong += [(number, key, got[key], expected[key]) for key in expected if got[key] != expected[key]]
     lost = [number for number in range(count) if number not in seen]

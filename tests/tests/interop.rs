@@ -8,11 +8,11 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sonde_tests::stack::{Settings, Stack};
-use sonde_tests::{corpus, free_port, root, wait_until};
+use sonde_tests::{corpus, free_port, root, verify, wait_until};
 
 fn installed(name: &str, test: &str) -> Option<PathBuf> {
     let exe = std::env::current_exe().unwrap();
@@ -124,56 +124,119 @@ fn it_delivers_to_an_opentelemetry_collector(by: By, http: bool, compression: &s
     if by == By::Collector {
         stack.start_collector().unwrap();
     }
+    let began = unix_nanos();
     corpus::write(&stack.pod_logs, 5, 2_000, 200).unwrap();
+    let wanted = 10_000 + write_odd_lines(&stack.pod_logs);
     stack.start_agent().unwrap();
     let lines = || fs::read_to_string(&out).unwrap_or_default();
-    wait_until("10,000 records", Duration::from_secs(60), || {
-        lines().matches("\"logRecords\"").count() > 0 && records(&lines()).len() == 10_000
-    })
-    .unwrap();
+    wait_until(&format!("{wanted} records"), Duration::from_secs(60), || records(&lines()).len() >= wanted)
+        .unwrap();
     let received = records(&lines());
-    for file in 0..5 {
-        let name = format!("pod-{file}");
-        let written = fs::read_dir(&stack.pod_logs)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .find(|path| path.to_string_lossy().contains(&format!("_{name}_")))
-            .unwrap();
-        for line in fs::read_to_string(written.join("app/0.log")).unwrap().lines() {
-            let body = line.splitn(4, ' ').nth(3).unwrap();
-            let attributes = received.get(body).unwrap_or_else(|| panic!("{body} was not received"));
-            assert_eq!(attributes["k8s.pod.name"], name);
-            assert_eq!(attributes["k8s.namespace.name"], format!("ns-{}", file % 3));
-            assert_eq!(attributes["k8s.container.name"], "app");
-            assert_eq!(attributes["log.iostream"], "stdout");
-        }
+    assert_eq!(received.len(), wanted);
+    for record in &received {
+        assert!((began..=unix_nanos()).contains(&record.observed), "{record:?}");
+        let body = record.line["body"].as_str().unwrap();
+        let level = LEVELS.iter().find(|(word, _)| body.contains(word)).map_or(0, |(_, number)| *number);
+        assert_eq!(record.severity, level, "{body}");
+        assert_eq!(record.line["node"], "test-node");
     }
+    // Names, times, streams, bodies, uids, order, each once: by a program that shares no code with us.
+    if !verify::python() {
+        eprintln!("SKIPPED the comparison of what an OpenTelemetry Collector received: there is no python3");
+        return;
+    }
+    let export = dir.path().join("export.ndjson");
+    let text: String = received.iter().map(|record| format!("{}\n", record.line)).collect();
+    fs::write(&export, text).unwrap();
+    verify::verify_file(std::slice::from_ref(&stack.pod_logs), &export).unwrap();
 }
 
-/// Body → resource and record attributes, out of the file exporter's OTLP JSON lines.
-fn records(text: &str) -> HashMap<String, HashMap<String, String>> {
-    let mut all = HashMap::new();
-    let flat = |attributes: &Value, into: &mut HashMap<String, String>| {
-        for attribute in attributes.as_array().into_iter().flatten() {
-            let value = attribute["value"]["stringValue"].as_str().unwrap_or_default();
-            into.insert(attribute["key"].as_str().unwrap().to_owned(), value.to_owned());
-        }
-    };
-    for line in text.lines() {
-        let Ok(request) = serde_json::from_str::<Value>(line) else { continue };
+/// What a line says of its level, and the number of the log data model.
+const LEVELS: [(&str, u64); 2] = [("level=warn", 13), ("\"level\":\"error\"", 17)];
+
+fn unix_nanos() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap()
+}
+
+/// A container that writes to both streams, in other alphabets, and longer lines than fit into one entry; how many lines.
+fn write_odd_lines(pod_logs: &Path) -> usize {
+    let dir = pod_logs.join("ns-odd_pod-odd_0dd0dd00-0000-4000-8000-000000000000").join("app");
+    fs::create_dir_all(&dir).unwrap();
+    let (long, wide) = ("a".repeat(16_384), "é".repeat(8_192));
+    let entries: [(&str, &[u8]); 11] = [
+        ("stdout F", "level=warn msg=\"ünïcödé ✓ 日本語\"".as_bytes()),
+        ("stderr F", "{\"level\":\"error\",\"message\":\"наоборот\"}".as_bytes()),
+        ("stdout P", long.as_bytes()),
+        ("stderr F", b"between two parts"),
+        ("stdout P", long.as_bytes()),
+        ("stderr P", wide.as_bytes()),
+        ("stdout F", "the end ✓".as_bytes()),
+        ("stderr F", b""),
+        ("stdout F", b""),
+        ("stdout F", b"not UTF-8: \xff\xe2\x82"),
+        ("stderr F", b"\x1b[31mred\x1b[0m \"quoted\" \\ tab\t"),
+    ];
+    let stamp = corpus::rfc3339(unix_nanos() / 1_000_000_000);
+    let mut out = Vec::new();
+    for (number, (entry, content)) in entries.iter().enumerate() {
+        out.extend_from_slice(format!("{stamp}.{number:09}Z {entry} ").as_bytes());
+        out.extend_from_slice(content);
+        out.push(b'\n');
+    }
+    fs::write(dir.join("0.log"), out).unwrap();
+    entries.iter().filter(|(entry, _)| entry.ends_with('F')).count()
+}
+
+/// A record as an OpenTelemetry Collector had it.
+#[derive(Debug)]
+struct Received {
+    /// What the verifier looks at, as a line of our API.
+    line: Value,
+    observed: u64,
+    severity: u64,
+}
+
+/// The records of the file exporter's OTLP JSON lines, by time.
+fn records(text: &str) -> Vec<Received> {
+    let mut all: Vec<(u64, Received)> = Vec::new();
+    // The last line may be half written.
+    for request in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
         for resource in request["resourceLogs"].as_array().unwrap() {
+            let of_resource = attributes(&resource["resource"]["attributes"]);
             for scope in resource["scopeLogs"].as_array().unwrap() {
                 for record in scope["logRecords"].as_array().unwrap() {
-                    let mut attributes = HashMap::new();
-                    flat(&resource["resource"]["attributes"], &mut attributes);
-                    flat(&record["attributes"], &mut attributes);
-                    let body = record["body"]["stringValue"].as_str().unwrap().to_owned();
-                    assert!(all.insert(body, attributes).is_none(), "a record came twice");
+                    let nanos = |name: &str| record[name].as_str().unwrap().parse::<u64>().unwrap();
+                    let (own, time) = (attributes(&record["attributes"]), nanos("timeUnixNano"));
+                    let line = json!({
+                        "time": format!("{}.{:09}Z", corpus::rfc3339(time / 1_000_000_000), time % 1_000_000_000),
+                        "namespace": of_resource["k8s.namespace.name"], "pod": of_resource["k8s.pod.name"],
+                        "container": of_resource["k8s.container.name"], "node": of_resource["k8s.node.name"],
+                        "stream": own["log.iostream"], "uid": own["log.record.uid"],
+                        // Of an empty string the exporter writes nothing.
+                        "body": record["body"]["stringValue"].as_str().unwrap_or_default(),
+                        "attributes": of_resource,
+                    });
+                    let severity = record["severityNumber"].as_u64().unwrap_or(0);
+                    assert_eq!(severity > 0, record["severityText"].is_string(), "{record}");
+                    all.push((time, Received { line, observed: nanos("observedTimeUnixNano"), severity }));
                 }
             }
         }
     }
-    all
+    all.sort_by(|(left, one), (right, other)| {
+        (left, one.line["uid"].as_str()).cmp(&(right, other.line["uid"].as_str()))
+    });
+    all.into_iter().map(|(_, record)| record).collect()
+}
+
+/// Attributes of a resource or a record that are text or whole numbers.
+fn attributes(list: &Value) -> HashMap<&str, Value> {
+    let plain = |value: &Value| match value.get("intValue") {
+        Some(number) => number.clone(),
+        None => value["stringValue"].clone(),
+    };
+    let each = list.as_array().into_iter().flatten();
+    each.map(|attribute| (attribute["key"].as_str().unwrap(), plain(&attribute["value"]))).collect()
 }
 
 #[test]

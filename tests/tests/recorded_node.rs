@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -32,29 +32,111 @@ fn the_recorded_node_gives_exactly_the_records_of_its_ground_truth() {
     let verdict = verify::verify(&[pod_logs], stack.collector_http).unwrap();
     eprintln!("{verdict}");
 
-    // Each container's logical lines, and one more where the last line never got its end (shipped as it stands).
     let truth: Value =
         serde_json::from_slice(&fs::read(fixtures.join("ground-truth.json")).unwrap()).unwrap();
-    let mut stored: BTreeMap<String, u64> = BTreeMap::new();
+    let mut stored: BTreeMap<String, Container> = BTreeMap::new();
     for line in http::text(stack.collector_http, "/api/v1/logs?limit=0").unwrap().lines() {
         let record: Value = serde_json::from_str(line).unwrap();
         let field = |name: &str| record[name].as_str().unwrap().to_owned();
-        *stored
-            .entry(format!("{}_{}/{}", field("namespace"), field("pod"), field("container")))
-            .or_default() += 1;
+        let name = format!("{}_{}/{}", field("namespace"), field("pod"), field("container"));
+        stored.entry(name).or_default().add(&record);
     }
-    let mut expected: BTreeMap<String, u64> = BTreeMap::new();
+    let mut expected: BTreeMap<String, Container> = BTreeMap::new();
     for (directory, container) in truth.as_object().unwrap() {
         let (pod, container_name) = directory.split_once('/').unwrap();
         let (pod, _uid) = pod.rsplit_once('_').unwrap();
-        let lines = container["logical_lines"].as_u64().unwrap()
-            + u64::from(container["trailing_partial"].as_bool().unwrap());
-        if lines > 0 {
-            *expected.entry(format!("{pod}/{container_name}")).or_default() += lines;
+        let container = Container::of_truth(container);
+        if container.lines > 0 {
+            assert!(expected.insert(format!("{pod}/{container_name}"), container).is_none(), "{directory}");
         }
     }
-    assert_eq!(stored, expected);
-    assert!(expected.len() > 20 && expected.values().sum::<u64>() > 1000, "the ground truth is nearly empty");
+    let stored: BTreeMap<_, _> = stored.into_iter().map(|(name, each)| (name, each.counted())).collect();
+    assert!(stored.keys().eq(expected.keys()), "{:?} and {:?}", stored.keys(), expected.keys());
+    for (name, container) in &expected {
+        assert_eq!(&stored[name], container, "{name}");
+    }
+    let sum = |value: fn(&Container) -> u64| expected.values().map(value).sum::<u64>();
+    let sums = [
+        sum(|each| each.lines),
+        sum(|each| each.stderr),
+        sum(|each| each.numbers.map_or(0, |(_, _, distinct, _)| distinct)),
+    ];
+    assert!(
+        expected.len() > 20 && sums.iter().all(|sum| *sum > 1000),
+        "the ground truth is nearly empty: {sums:?}"
+    );
+}
+
+/// The runtime's largest fragment: a longer line is several entries.
+const FRAGMENT: usize = 16_384;
+
+/// A container's records, as the ground truth counts them.
+#[derive(Debug, Default, PartialEq)]
+struct Container {
+    /// Logical lines, and one more where the last line never got its end (shipped as it stands).
+    lines: u64,
+    /// CRI entries of each stream.
+    stdout: u64,
+    stderr: u64,
+    malformed: u64,
+    /// Bytes of its longest line.
+    longest: u64,
+    /// The numbers that its lines carry (`seq=7`, `"seq":7`): least, greatest, how many there are, and are missing between those.
+    numbers: Option<(u64, u64, u64, u64)>,
+    seen: BTreeSet<u64>,
+}
+
+impl Container {
+    fn of_truth(truth: &Value) -> Self {
+        let number = |name: &str| truth[name].as_u64().unwrap();
+        let numbers = truth
+            .get("seq_first")
+            .is_some()
+            .then(|| (number("seq_first"), number("seq_last"), number("seq_distinct"), number("seq_gaps")));
+        Self {
+            lines: number("logical_lines") + u64::from(truth["trailing_partial"].as_bool().unwrap()),
+            stdout: number("stdout"),
+            stderr: number("stderr"),
+            malformed: number("malformed"),
+            longest: number("max_logical_line_bytes"),
+            numbers,
+            seen: BTreeSet::new(),
+        }
+    }
+
+    fn add(&mut self, record: &Value) {
+        let body = record["body"].as_str().unwrap();
+        let entries = body.len().div_ceil(FRAGMENT).max(1) as u64;
+        match record["stream"].as_str() {
+            Some("stdout") => self.stdout += entries,
+            Some("stderr") => self.stderr += entries,
+            other => panic!("a stream {other:?}"),
+        }
+        self.lines += 1;
+        self.malformed += u64::from(record["attributes"]["log.malformed"] == true);
+        self.longest = self.longest.max(body.len() as u64);
+        self.seen.extend(number_in(body));
+    }
+
+    /// All were added.
+    fn counted(mut self) -> Self {
+        let seen = std::mem::take(&mut self.seen);
+        if let (Some(&first), Some(&last)) = (seen.first(), seen.last()) {
+            let distinct = seen.len() as u64;
+            self.numbers = Some((first, last, distinct, last - first + 1 - distinct));
+        }
+        self
+    }
+}
+
+/// The first `seq=7` or `"seq": 7` of a line.
+fn number_in(body: &str) -> Option<u64> {
+    body.split("seq").skip(1).find_map(|rest| {
+        let rest = rest.strip_prefix('"').unwrap_or(rest);
+        let rest = rest.strip_prefix(['=', ':'])?.trim_start();
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        rest[..digits].parse().ok()
+    })
 }
 
 fn find(dir: &Path, name: &str) -> Option<PathBuf> {

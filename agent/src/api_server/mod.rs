@@ -8,7 +8,7 @@
 //!   server has forgotten that version (410) for its newest.
 //! - A connection on which nothing comes, not even the bookmarks that the server sends each minute, is given up.
 //!
-//! Memory: the answer to a list, 64 MiB at most, and what is read of it; an event of 4 MiB; 4,096 pods.
+//! Memory: the answer to a list, 32 MiB at most, and what is read of it; an event of 4 MiB; 4,096 pods.
 
 mod lines;
 mod store;

@@ -1,5 +1,8 @@
 //! Asks the kubelet or the API server, both of which speak HTTP/1.1 to who carries a service account's token: short answers over
 //! one connection that is kept, long ones over a connection each.
+//!
+//! Memory: an answer is one buffer of at most [`PODS_BYTES`]: as long as the answer where its length is announced, else at most twice
+//! as long while it grows. A longer one is refused with its first bytes.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,8 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue, USER_AGENT};
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -21,8 +24,8 @@ use crate::config;
 use sonde_daemon::client::dial::{DialError, Stream, dial_plain, dial_tls};
 use sonde_daemon::client::endpoint::{Endpoint, EndpointError};
 
-/// A longer answer is refused: 500 pods are a few megabytes.
-const PODS_BYTES: usize = 64 << 20;
+/// A longer answer is refused: 500 pods are a few megabytes, and with all that is read of it it has to fit into the agent's memory.
+const PODS_BYTES: usize = 32 << 20;
 /// And their summary, of some kilobytes a container.
 const SUMMARY_BYTES: usize = 16 << 20;
 const CONNECT: Duration = Duration::from_secs(5);
@@ -260,11 +263,22 @@ impl Client {
 
 /// All of a body, up to `limit` bytes.
 async fn whole(response: Response<Incoming>, limit: usize) -> Result<Bytes, ClientError> {
-    let body = Limited::new(response.into_body(), limit).collect().await.map_err(|error| {
-        let long = error.downcast_ref::<LengthLimitError>().is_some();
-        ClientError::Body(if long { format!("it is over {} MiB", limit >> 20) } else { error.to_string() })
-    })?;
-    Ok(body.to_bytes())
+    let too_long = || ClientError::Body(format!("it is over {} MiB", limit >> 20));
+    let mut body = response.into_body();
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if announced > limit {
+        return Err(too_long());
+    }
+    let mut bytes = Vec::with_capacity(announced);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| ClientError::Body(error.to_string()))?;
+        let Ok(piece) = frame.into_data() else { continue };
+        if bytes.len() + piece.len() > limit {
+            return Err(too_long());
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes.into())
 }
 
 fn refused(status: StatusCode, body: &[u8]) -> ClientError {

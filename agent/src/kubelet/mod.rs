@@ -3,6 +3,9 @@
 //! One loop owns the connection and writes the [`PodIndex`]; what is told of volumes has another, in `summary`. It asks every
 //! interval, and at once when somebody wants a pod that is not known yet, at most once a second. While the kubelet does not answer the last picture stays, and
 //! nobody waits for it.
+//!
+//! Memory: an answer, 32 MiB at most, while it is read, and what is kept of it; a longer one is refused and said. One of more than
+//! 1 MiB is read on another thread: the loop's own also ships logs.
 
 pub mod client;
 pub mod pods;
@@ -27,6 +30,9 @@ use crate::pods::PodIndex;
 /// Between two requests, however many pods are wanted.
 const AT_MOST_EVERY: Duration = Duration::from_secs(1);
 
+/// An answer that is read where it came; a longer one takes more than some milliseconds.
+const SHORT_BYTES: usize = 1 << 20;
+
 /// The loops. Build it, then [`Kubelet::run`] it on a tokio runtime.
 pub struct Kubelet {
     pods: Pods,
@@ -49,6 +55,8 @@ enum PollError {
     Client(#[from] ClientError),
     #[error("{0}")]
     Pods(#[from] PodsError),
+    #[error("the answer was not read: {0}")]
+    Thread(#[from] tokio::task::JoinError),
 }
 
 impl Kubelet {
@@ -125,8 +133,12 @@ impl Pods {
 
     async fn poll(&mut self) -> Result<(), PollError> {
         let body = self.client.pods().await?;
-        let picture = pods::parse(&body, &self.node)?;
-        drop(body);
+        let picture = if body.len() <= SHORT_BYTES {
+            pods::parse(&body, &self.node)?
+        } else {
+            let node = self.node.clone();
+            tokio::task::spawn_blocking(move || pods::parse(&body, &node)).await??
+        };
         if picture.foreign > 0
             && let Some(suppressed) = self.foreign.allow()
         {

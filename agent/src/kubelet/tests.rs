@@ -4,11 +4,13 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fs;
 use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Frame, Incoming};
 use hyper_util::rt::TokioIo;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use sonde_daemon::shutdown;
@@ -29,8 +31,25 @@ enum Act {
     Text(u16, &'static str),
     Redirect,
     Long,
+    /// An answer whose length is announced, or not.
+    Large(Bytes, bool),
     Cut,
     Never,
+}
+
+/// A body that does not say how long it is.
+struct Unannounced(Full<Bytes>);
+
+impl Body for Unannounced {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.0).poll_frame(cx)
+    }
 }
 
 struct Server {
@@ -71,21 +90,30 @@ async fn serve(tls: Option<Arc<tls::Server>>, script: Vec<Act>, has_summary: boo
                 };
                 async move {
                     let response = Response::builder();
-                    Ok::<_, Infallible>(match act {
-                        Act::Pods => response.body(Full::<Bytes>::from(RECORDED)).unwrap(),
-                        Act::Text(status, body) => response.status(status).body(Full::from(body)).unwrap(),
-                        Act::Redirect => response
-                            .status(307)
-                            .header("location", "/elsewhere")
-                            .body(Full::default())
-                            .unwrap(),
-                        Act::Long => response.body(Full::from(vec![b' '; 65 << 20])).unwrap(),
-                        Act::Cut => {
-                            let half = Bytes::from_static(&RECORDED[..1000]);
-                            response.body(Full::from(half)).unwrap()
+                    Ok::<_, Infallible>(
+                        match act {
+                            Act::Large(body, true) => response.body(Full::from(body)).unwrap(),
+                            Act::Large(body, false) => {
+                                return Ok(response.body(Unannounced(Full::from(body)).boxed()).unwrap());
+                            }
+                            Act::Pods => response.body(Full::<Bytes>::from(RECORDED)).unwrap(),
+                            Act::Text(status, body) => {
+                                response.status(status).body(Full::from(body)).unwrap()
+                            }
+                            Act::Redirect => response
+                                .status(307)
+                                .header("location", "/elsewhere")
+                                .body(Full::default())
+                                .unwrap(),
+                            Act::Long => response.body(Full::from(vec![b' '; 65 << 20])).unwrap(),
+                            Act::Cut => {
+                                let half = Bytes::from_static(&RECORDED[..1000]);
+                                response.body(Full::from(half)).unwrap()
+                            }
+                            Act::Never => std::future::pending().await,
                         }
-                        Act::Never => std::future::pending().await,
-                    })
+                        .map(Full::boxed),
+                    )
                 }
             });
             tokio::spawn(async move {
@@ -204,7 +232,7 @@ async fn answers_that_are_none_are_errors_with_the_kubelets_words() {
     ];
     let server = kubelet(None, script).await;
     let mut client = Client::new(&config(&server, Path::new("/none")), "n", "none".into()).unwrap();
-    for want in ["401 Unauthorized", "subresource(s)=[pods proxy])", "500", "307", "64 MiB"] {
+    for want in ["401 Unauthorized", "subresource(s)=[pods proxy])", "500", "307", "32 MiB"] {
         let error = client.pods().await.unwrap_err().to_string();
         assert!(error.contains(want), "{want}: {error}");
     }
@@ -229,6 +257,73 @@ async fn the_last_picture_stays_while_the_kubelet_fails_and_it_recovers() {
     assert_eq!(index.version(), 1, "the same picture is no change");
     trigger.fire(Duration::ZERO);
     running.await.unwrap();
+}
+
+/// The recorded pods with annotations that make the answer about so long.
+fn recorded_of(bytes: usize) -> Bytes {
+    let mut list: serde_json::Value = serde_json::from_slice(RECORDED).unwrap();
+    let pods = list["items"].as_array_mut().unwrap();
+    let each = bytes / pods.len();
+    for pod in pods {
+        pod["metadata"]["annotations"]["example.com/large"] = "x".repeat(each).into();
+    }
+    let body: Bytes = serde_json::to_vec(&list).unwrap().into();
+    assert!(body.len() >= bytes && pods::parse(&body, "lab-node-1").unwrap().pods.len() == 29);
+    body
+}
+
+#[tokio::test]
+async fn a_valid_answer_of_50_mb_is_refused_for_its_length_and_the_rest_goes_on() {
+    let large = recorded_of(50_000_000);
+    for announced in [true, false] {
+        let server = kubelet(None, vec![Act::Large(large.clone(), announced)]).await;
+        let mut client = Client::new(&config(&server, Path::new("/none")), "n", "none".into()).unwrap();
+        let error = client.pods().await.unwrap_err().to_string();
+        assert_eq!(error, "the answer could not be read: it is over 32 MiB", "announced: {announced}");
+
+        let large = || Act::Large(large.clone(), announced);
+        let server = kubelet(None, vec![Act::Pods, large(), large(), large()]).await;
+        let index = PodIndex::default();
+        let config = config(&server, Path::new("/none"));
+        let kubelet = Kubelet::build(&config, "lab-node-1", "none".into(), index.clone()).unwrap();
+        let metrics = kubelet.metrics();
+        let (trigger, shutdown) = shutdown::channel();
+        let running = tokio::spawn(kubelet.run(shutdown));
+        until("the first picture", || index.len() == 29).await;
+        until("a failure", || metrics.success() == Some(false)).await;
+        assert_eq!(index.len(), 29, "what is known stays");
+        until("volumes", || !index.volumes().is_empty()).await;
+        let pods_asked = || server.tokens.lock().unwrap().iter().filter(|each| *each != "summary").count();
+        until("the recovery", || metrics.success() == Some(true) && pods_asked() > 4).await;
+        trigger.fire(Duration::ZERO);
+        running.await.unwrap();
+    }
+}
+
+#[test]
+fn a_long_answer_is_read_beside_the_loop_that_also_ships_logs() {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let server = kubelet(None, vec![Act::Large(recorded_of(20_000_000), true)]).await;
+        // The only thread for such work is taken.
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let busy = tokio::task::spawn_blocking(move || held.recv().unwrap());
+        let index = PodIndex::default();
+        let config = config(&server, Path::new("/none"));
+        let kubelet = Kubelet::build(&config, "lab-node-1", "none".into(), index.clone()).unwrap();
+        let (trigger, shutdown) = shutdown::channel();
+        let running = tokio::spawn(kubelet.run(shutdown));
+        until("volumes", || !index.volumes().is_empty()).await;
+        // Long enough for the answer to have come.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(index.len(), 0, "it waits for the other thread, and nobody for it");
+        release.send(()).unwrap();
+        busy.await.unwrap();
+        until("the picture", || index.len() == 29).await;
+        trigger.fire(Duration::ZERO);
+        running.await.unwrap();
+    });
 }
 
 #[tokio::test]

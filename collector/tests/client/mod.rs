@@ -1,6 +1,7 @@
 //! Senders that do what they are told, however wrong.
 
-use std::io::{Read, Write};
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -25,12 +26,12 @@ impl GrpcClient {
     }
 
     /// The number of the gRPC status.
-    pub async fn call(&self, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> u16 {
+    pub async fn call(&self, path: &str, headers: &[(&str, &str)], body: Bytes) -> u16 {
         let mut request = Request::post(format!("http://x{path}")).header("content-type", "application/grpc");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.header("te", "trailers").body(Full::new(body.into())).unwrap();
+        let request = request.header("te", "trailers").body(Full::new(body)).unwrap();
         let response = self.0.clone().send_request(request).await.unwrap();
         let (head, body) = response.into_parts();
         let value = match head.headers.get("grpc-status") {
@@ -43,15 +44,63 @@ impl GrpcClient {
 
 /// One request over a connection of its own; its HTTP status.
 pub fn http(address: &str, headers: &[(&str, &str)], body: &[u8]) -> u16 {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    write!(stream, "POST /v1/logs HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n", body.len()).unwrap();
-    for (name, value) in headers {
-        write!(stream, "{name}: {value}\r\n").unwrap();
-    }
-    stream.write_all(b"\r\n").unwrap();
-    stream.write_all(body).expect("the rest is read, so that the answer can be");
+    let mut stream = connect(address);
+    send(&mut stream, headers, body);
     status(&mut stream)
+}
+
+fn connect(address: &str) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream
+}
+
+fn send(stream: &mut TcpStream, headers: &[(&str, &str)], body: &[u8]) {
+    let mut head = format!("POST /v1/logs HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n", body.len());
+    for (name, value) in headers {
+        write!(head, "{name}: {value}\r\n").unwrap();
+    }
+    stream.write_all(format!("{head}\r\n").as_bytes()).unwrap();
+    stream.write_all(body).expect("the rest is read, so that the answer can be");
+}
+
+/// One HTTP/1.1 connection for as many requests as the server takes over it, and then another one.
+pub struct KeptClient {
+    address: String,
+    stream: Option<BufReader<TcpStream>>,
+    /// Connections so far.
+    pub opened: usize,
+}
+
+impl KeptClient {
+    pub fn new(address: &str) -> Self {
+        Self { address: address.to_owned(), stream: None, opened: 0 }
+    }
+
+    /// The HTTP status. The whole answer is read; the connection is kept unless the answer says that it ends.
+    pub fn post(&mut self, headers: &[(&str, &str)], body: &[u8]) -> u16 {
+        let mut stream = self.stream.take().unwrap_or_else(|| {
+            self.opened += 1;
+            BufReader::new(connect(&self.address))
+        });
+        send(stream.get_mut(), headers, body);
+        let (mut line, mut status, mut length, mut kept) = (String::new(), None, 0, true);
+        loop {
+            line.clear();
+            stream.read_line(&mut line).unwrap();
+            let text = line.trim_end().to_ascii_lowercase();
+            match text.split_once(": ") {
+                Some(("content-length", value)) => length = value.parse().unwrap(),
+                Some(("connection", value)) => kept = value != "close",
+                Some(_) => {}
+                None if text.is_empty() => break,
+                None => status = Some(text.split(' ').nth(1).unwrap().parse().unwrap()),
+            }
+        }
+        stream.read_exact(&mut vec![0; length]).unwrap();
+        self.stream = kept.then_some(stream);
+        status.expect("an answer")
+    }
 }
 
 /// The status of the first answer on `stream`; 0 = it was closed without one.

@@ -205,4 +205,53 @@ mod tests {
         let pods: Vec<_> = tree.nodes.values().filter(|node| matches!(node.kind, Kind::Pod { .. })).collect();
         assert_eq!(pods.len(), 2, "{:?}", ids(&tree));
     }
+
+    /// Both run their nodes in containers of one host: the agent may look from the host or from within a node.
+    #[test]
+    fn pods_of_kinds_and_of_k3s_nested_nodes_are_found_beside_each_other() {
+        let id = |digit: &str| digit.repeat(64);
+        let dashed = UID.replace('_', "-");
+        let kind = format!(
+            "kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-burstable.slice/kubelet-kubepods-burstable-pod{UID}.slice/cri-containerd-{}.scope",
+            id("a")
+        );
+        // k3s has the cgroupfs driver in a container, and the systemd driver under systemd.
+        let k3s = format!("kubepods/besteffort/pod{dashed}/{}", id("b"));
+        let k3s_systemd = format!("kubepods.slice/kubepods-pod{UID}.slice/cri-containerd-{}.scope", id("c"));
+        let nodes = [
+            (format!("system.slice/docker-{}.scope", id("1")), &kind),
+            (format!("system.slice/docker-{}.scope", id("2")), &k3s),
+            (format!("docker/{}", id("3")), &k3s),
+            (format!("docker/{}", id("4")), &kind),
+            // From within.
+            (".".to_owned(), &kind),
+            (".".to_owned(), &k3s),
+            (".".to_owned(), &k3s_systemd),
+        ];
+        let root = tempfile::tempdir().unwrap();
+        for (node, pod) in &nodes {
+            fs::create_dir_all(root.path().join(node).join(pod)).unwrap();
+            fs::create_dir_all(root.path().join(node).join("k3s/init")).unwrap();
+            fs::create_dir_all(root.path().join(node).join("kubelet.slice/containerd.service")).unwrap();
+        }
+        let mut tree = Tree::default();
+        tree.walk(root.path(), false, &[]);
+        for (node, pod) in &nodes {
+            let container = format!("{node}/{pod}").replacen("./", "", 1);
+            let (pod, _) = container.rsplit_once('/').unwrap();
+            let wanted = Kind::Pod { uid: dashed.clone() };
+            let found = tree.nodes.get(&format!("/{pod}"));
+            assert_eq!(found.map(|node| &node.kind), Some(&wanted), "{pod}: {:?}", ids(&tree));
+            let found = tree.nodes.get(&format!("/{container}"));
+            assert!(
+                matches!(found.map(|node| &node.kind), Some(Kind::Container { uid, .. }) if *uid == dashed),
+                "{container}: {:?}",
+                ids(&tree)
+            );
+        }
+        let of_kind =
+            |wanted: fn(&Kind) -> bool| tree.nodes.values().filter(|node| wanted(&node.kind)).count();
+        assert_eq!(of_kind(|kind| matches!(kind, Kind::Pod { .. })), nodes.len());
+        assert_eq!(of_kind(|kind| matches!(kind, Kind::Container { .. })), nodes.len());
+    }
 }

@@ -25,6 +25,8 @@ struct Inner {
     unreadable: std::ops::Range<u64>,
     /// How many did.
     failed_reads: u32,
+    /// Syncs wait.
+    slow: bool,
     /// From the crash to the restart nothing works.
     dead: bool,
     random: u64,
@@ -38,6 +40,8 @@ struct Content {
     durable: Vec<u8>,
     /// What the next sync would bring there.
     unsynced: Vec<Change>,
+    /// Syncs that were begun.
+    syncs: u32,
 }
 
 #[derive(Clone)]
@@ -77,6 +81,7 @@ impl Disk {
             fault: None,
             unreadable: 0..0,
             failed_reads: 0,
+            slow: false,
             dead: false,
             random: seed | 1,
         })))
@@ -101,6 +106,17 @@ impl Disk {
 
     pub fn failed_reads(&self) -> u32 {
         self.inner().failed_reads
+    }
+
+    /// Whether syncs that begin from now on, and those that wait already, have to wait.
+    pub fn set_slow(&self, slow: bool) {
+        self.inner().slow = slow;
+    }
+
+    /// How many syncs of a file were begun.
+    pub fn syncs(&self, path: &Path) -> u32 {
+        let inner = self.inner();
+        inner.files[&inner.names[path]].syncs
     }
 
     /// Files whose name ends so are gone.
@@ -162,7 +178,7 @@ impl Disk {
         let id = *inner.names.entry(path.to_owned()).or_insert(inner.next_file);
         inner.next_file += 1;
         inner.durable_names.insert(path.to_owned(), id);
-        let content = Content { live: bytes.clone(), durable: bytes, unsynced: Vec::new() };
+        let content = Content { live: bytes.clone(), durable: bytes, ..Content::default() };
         inner.files.insert(id, content);
     }
 }
@@ -352,6 +368,10 @@ impl File for DiskFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        self.0.inner().files.get_mut(&self.1).unwrap().syncs += 1;
+        while self.0.inner().slow {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
         let inner = &mut *self.0.inner();
         let fault = inner.step()?;
         let content = inner.files.get_mut(&self.1).unwrap();

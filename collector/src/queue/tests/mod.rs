@@ -72,6 +72,39 @@ async fn what_is_appended_is_read_in_order() {
 }
 
 #[tokio::test]
+async fn all_requests_that_wait_are_made_durable_by_one_sync() {
+    const WAITING: usize = 400;
+    let disk = Disk::new(64 << 20, 1);
+    let roomy = QueueOptions { max_bytes: 32 << 20, segment_bytes: 8 << 20, ..options() };
+    let queue = Queue::open(Path::new("/queue"), roomy, Arc::new(disk.clone())).unwrap();
+    let begun = queue.append(frame("the segment is there")).await.unwrap();
+    let segment = Path::new("/queue").join(segment_name(begun.segment));
+    let before = disk.syncs(&segment);
+    let append = |text: String| {
+        let queue = queue.clone();
+        tokio::spawn(async move { queue.append(frame(&text)).await })
+    };
+    // While one is made durable, the others come.
+    disk.set_slow(true);
+    let mut sent = vec![append("first".to_owned())];
+    while disk.syncs(&segment) == before {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    sent.extend((0..WAITING).map(|n| append(format!("{n} of those that wait"))));
+    while queue.messages.max_capacity() - queue.messages.capacity() < WAITING {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(sent.iter().all(|each| !each.is_finished()), "nothing is answered before it is durable");
+    disk.set_slow(false);
+    let mut positions = Vec::new();
+    for each in sent {
+        positions.push(each.await.unwrap().unwrap());
+    }
+    assert!(positions.iter().all(|position| position.segment == begun.segment));
+    assert_eq!(disk.syncs(&segment) - before, 2, "one for the first, one for the {WAITING} that waited");
+}
+
+#[tokio::test]
 async fn a_reader_waits_for_frames_and_loses_none_when_cancelled() {
     let disk = Disk::new(1 << 20, 1);
     let queue = on(&disk, 1 << 20);
