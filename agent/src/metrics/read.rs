@@ -3,9 +3,12 @@
 use std::borrow::Cow;
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, openat};
 
 /// No file that is read here is larger on a sane machine; `/proc/stat` of 1,024 CPUs has 120 KiB.
 const LIMIT: usize = 16 << 20;
@@ -86,6 +89,31 @@ pub(crate) fn read_once(path: &Path) -> io::Result<String> {
     Ok(lossy(bytes))
 }
 
+/// A directory of sysfs, to read several of its attributes: of each only the last step of the path is walked.
+#[derive(Debug)]
+pub(crate) struct Attributes(OwnedFd);
+
+impl Attributes {
+    pub(crate) fn of(directory: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self(openat(CWD, directory, flags, Mode::empty())?))
+    }
+
+    /// An attribute without the white space around it; `None` where there is none, or no answer. The kernel answers one read
+    /// with the whole of it (Documentation/filesystems/sysfs.rst), and none that is read here has more than 4 KiB.
+    pub(crate) fn get(&self, name: &str) -> Option<String> {
+        let file = openat(&self.0, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let mut bytes = [0; 4096];
+        let got = rustix::io::read(&file, &mut bytes).ok()?;
+        Some(String::from_utf8_lossy(bytes.get(..got)?).trim().to_owned())
+    }
+
+    /// Whether there is such an entry.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        accessat(&self.0, name, Access::EXISTS, AtFlags::empty()).is_ok()
+    }
+}
+
 /// The one number in a file such as `nr_conntrack_max`.
 pub(crate) fn number(text: &str) -> Option<u64> {
     text.split_ascii_whitespace().next()?.parse().ok()
@@ -123,5 +151,20 @@ mod tests {
         assert_eq!(kept.read().unwrap(), long);
         std::fs::write(&path, b"b\xff").unwrap();
         assert_eq!(kept.read().unwrap(), "b\u{fffd}");
+    }
+
+    #[test]
+    fn attributes_are_what_the_directory_has() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("mtu"), " 1500\n").unwrap();
+        std::fs::write(dir.path().join("long"), "x".repeat(10_000)).unwrap();
+        std::fs::create_dir(dir.path().join("device")).unwrap();
+        let attributes = Attributes::of(dir.path()).unwrap();
+        assert_eq!(attributes.get("mtu").as_deref(), Some("1500"));
+        assert_eq!(attributes.get("long").map(|text| text.len()), Some(4096));
+        assert_eq!(attributes.get("carrier"), None);
+        assert_eq!(attributes.get("device"), None, "a directory has no text");
+        assert!(attributes.has("device") && !attributes.has("carrier"));
+        assert!(Attributes::of(&dir.path().join("mtu")).is_err());
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use sonde_daemon::page::{Kind, Sink, Source};
 
 use super::Exclude;
-use crate::metrics::read::read_once;
+use crate::metrics::read::Attributes;
 
 /// Most devices that are shown.
 const MOST: usize = 4096;
@@ -20,7 +20,7 @@ const MOST: usize = 4096;
 const LINK_PATIENCE: Duration = Duration::from_millis(300);
 
 /// The end of the family's name and the file. Some are answered only while the device is up.
-const ATTRIBUTES: [(Kind, &str, &str); 14] = [
+const ATTRIBUTES: [(Kind, &str, &str); 15] = [
     (Kind::Gauge, "address_assign_type", "addr_assign_type"),
     (Kind::Counter, "carrier_changes_total", "carrier_changes"),
     (Kind::Counter, "carrier_up_changes_total", "carrier_up_count"),
@@ -35,6 +35,7 @@ const ATTRIBUTES: [(Kind, &str, &str); 14] = [
     (Kind::Gauge, "name_assign_type", "name_assign_type"),
     (Kind::Gauge, "net_dev_group", "netdev_group"),
     (Kind::Gauge, "protocol_type", "type"),
+    (Kind::Gauge, "transmit_queue_length", "tx_queue_len"),
 ];
 
 /// The devices that are not excluded.
@@ -57,27 +58,25 @@ pub(super) fn collectors(sys: &Path, exclude: Exclude) -> [Box<dyn Source>; 2] {
 }
 
 impl Devices {
-    /// By name, with their directories.
-    fn list(&self) -> Result<Vec<(String, PathBuf)>, String> {
+    /// What `read` finds in the attributes of each device, by the device's name. One directory is open at a time.
+    fn each<T>(&self, read: impl Fn(&Attributes) -> T) -> Result<Vec<(String, T)>, String> {
         let directory = match fs::read_dir(&self.directory) {
             Ok(directory) => directory,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(format!("{}: {error}", self.directory.display())),
         };
-        let mut devices: Vec<(String, PathBuf)> = directory
+        let mut names: Vec<String> = directory
             .flatten()
-            .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
+            .filter_map(|entry| entry.file_name().into_string().ok())
             // `bonding_masters` is a file beside the devices.
-            .filter(|(name, path)| name != "bonding_masters" && !self.exclude.is_match(name) && path.is_dir())
+            .filter(|name| name != "bonding_masters" && !self.exclude.is_match(name))
             .take(MOST)
             .collect();
-        devices.sort();
-        Ok(devices)
+        names.sort();
+        // What has gone meanwhile is no device.
+        let found = |name: String| Some((Attributes::of(&self.directory.join(&name)).ok()?, name));
+        Ok(names.into_iter().filter_map(found).map(|(attributes, name)| (name, read(&attributes))).collect())
     }
-}
-
-fn word(path: &Path, file: &str) -> String {
-    read_once(&path.join(file)).unwrap_or_default().trim().to_owned()
 }
 
 /// Decimal, or hexadecimal after `0x`; `None` where the device does not answer.
@@ -98,23 +97,22 @@ impl Source for Netclass {
     }
 
     fn collect(&self, out: &mut Sink) -> Result<(), String> {
-        let devices = self.0.list()?;
+        let devices = self.0.each(|attributes| {
+            let up = attributes.get("operstate").is_some_and(|state| state == "up");
+            (up, ATTRIBUTES.map(|(_, _, file)| attributes.get(file).as_deref().and_then(number)))
+        })?;
         let mut rows = help::gauge(out, "node_network_up");
-        for (device, path) in &devices {
-            rows.row([("device", device.as_str())], u64::from(word(path, "operstate") == "up"));
+        for (device, (up, _)) in &devices {
+            rows.row([("device", device.as_str())], u64::from(*up));
         }
-        let mut put = |kind, name: &str, file: &str| {
+        for (at, (kind, name, _)) in ATTRIBUTES.into_iter().enumerate() {
             let mut rows = help::family(out, kind, &format!("node_network_{name}"));
-            for (device, path) in &devices {
-                if let Some(value) = number(&word(path, file)) {
+            for (device, (_, values)) in &devices {
+                if let Some(value) = values[at] {
                     rows.row([("device", device.as_str())], value);
                 }
             }
-        };
-        for (kind, name, file) in ATTRIBUTES {
-            put(kind, name, file);
         }
-        put(Kind::Gauge, "transmit_queue_length", "tx_queue_len");
         Ok(())
     }
 }
@@ -129,45 +127,70 @@ impl Source for Link {
     }
 
     fn collect(&self, out: &mut Sink) -> Result<(), String> {
-        let devices = self.0.list()?;
+        let devices = self.0.each(Told::of)?;
         let mut rows = help::gauge(out, "node_network_info");
-        for (device, path) in &devices {
-            let duplex = if is_hardware(path) { word(path, "duplex") } else { String::new() };
-            let [address, broadcast, ifalias, operstate] =
-                ["address", "broadcast", "ifalias", "operstate"].map(|file| word(path, file));
-            // IFF_UP of linux/if.h.
-            let admin = match number(&word(path, "flags")) {
-                Some(flags) if flags & 1 == 1 => "up",
-                Some(_) => "down",
-                None => "unknown",
-            };
+        for (device, told) in &devices {
             let labels = [
                 ("device", device.as_str()),
-                ("address", address.as_str()),
-                ("broadcast", broadcast.as_str()),
-                ("duplex", duplex.as_str()),
-                ("operstate", operstate.as_str()),
-                ("adminstate", admin),
-                ("ifalias", ifalias.as_str()),
+                ("address", told.address.as_str()),
+                ("broadcast", told.broadcast.as_str()),
+                ("duplex", told.duplex.as_str()),
+                ("operstate", told.operstate.as_str()),
+                ("adminstate", told.admin),
+                ("ifalias", told.ifalias.as_str()),
             ];
             rows.row(labels, 1u64);
         }
-        // Megabits a second; -1 where it is not known.
-        for (name, file, scale) in [("carrier", "carrier", 1), ("speed_bytes", "speed", 1_000_000 / 8)] {
-            let mut rows = help::gauge(out, &format!("node_network_{name}"));
-            for (device, path) in devices.iter().filter(|(_, path)| is_hardware(path)) {
-                if let Some(value) = number(&word(path, file)) {
-                    rows.row([("device", device.as_str())], value.saturating_mul(scale));
+        let mut put = |name: &str, value: fn(&Told) -> Option<i64>| {
+            let mut rows = help::gauge(out, name);
+            for (device, told) in &devices {
+                if let Some(value) = value(told) {
+                    rows.row([("device", device.as_str())], value);
                 }
             }
-        }
+        };
+        put("node_network_carrier", |told| told.carrier);
+        // Megabits a second; -1 where it is not known.
+        put("node_network_speed_bytes", |told| Some(told.speed?.saturating_mul(1_000_000 / 8)));
         Ok(())
     }
 }
 
-/// Bridges, tunnels and the ends of pods' links have no such entry.
-fn is_hardware(path: &Path) -> bool {
-    path.join("device").exists()
+/// What a device tells of its link.
+struct Told {
+    address: String,
+    broadcast: String,
+    duplex: String,
+    operstate: String,
+    admin: &'static str,
+    ifalias: String,
+    carrier: Option<i64>,
+    speed: Option<i64>,
+}
+
+impl Told {
+    fn of(attributes: &Attributes) -> Self {
+        let word = |file| attributes.get(file).unwrap_or_default();
+        // Bridges, tunnels and the ends of pods' links have no such entry.
+        let hardware = attributes.has("device");
+        let of_hardware = |file| if hardware { word(file) } else { String::new() };
+        // IFF_UP of linux/if.h.
+        let admin = match number(&word("flags")) {
+            Some(flags) if flags & 1 == 1 => "up",
+            Some(_) => "down",
+            None => "unknown",
+        };
+        Self {
+            address: word("address"),
+            broadcast: word("broadcast"),
+            duplex: of_hardware("duplex"),
+            operstate: word("operstate"),
+            admin,
+            ifalias: word("ifalias"),
+            carrier: number(&of_hardware("carrier")),
+            speed: number(&of_hardware("speed")),
+        }
+    }
 }
 
 #[cfg(test)]
