@@ -173,7 +173,7 @@ async fn on_host(demo: &Demo, dir: &Path, ports: Ports) -> anyhow::Result<bool> 
 fn banner(ports: Ports, duration: Option<Interval>) {
     println!(
         "
-  search page        http://127.0.0.1:{page}/
+  page               http://127.0.0.1:{page}/ (the logs: /logs)
   agent's metrics    http://127.0.0.1:{agent}/metrics
   log files' state   http://127.0.0.1:{agent}/debug/files
   ask for logs       curl 'http://127.0.0.1:{page}/api/v1/logs?namespace=shop&severity=error&limit=5'

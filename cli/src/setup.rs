@@ -67,6 +67,8 @@ pub(crate) fn write_agent(
             writeln!(text, "host: {{root: {}}}", root.display())?;
             writeln!(text, "kubelet: {{url: \"{kubelet}\", interval: 2s}}")?;
             writeln!(text, "logs: {{read_existing: true}}")?;
+            // The page shows rates after two pushes: a short demo should not end before them.
+            writeln!(text, "metrics: {{interval: 2s}}")?;
         }
         Source::Host => writeln!(text, "kubelet: {{url: \"\"}}")?,
     }

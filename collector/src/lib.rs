@@ -69,7 +69,10 @@ pub fn run(args: &Args) -> ExitCode {
     panic::install();
     tls::install();
     match serve(config, drain) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            tracing::info!("sonde-collector has stopped");
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             tracing::error!(%error, "the collector cannot go on");
             ExitCode::from(FAILED)

@@ -119,7 +119,7 @@ impl Config {
             problems.add("limits.connections", "0 would let nobody in", "at least 1");
         }
         if let Err(error) = self.queue.min_free.parse::<MinFree>() {
-            problems.add("queue.min_free", error.to_string(), "a share as `10%`, or a size");
+            problems.add("queue.min_free", error.to_string(), "");
         }
         if self.queue.max_bytes < Size::mib(1) {
             problems.add(

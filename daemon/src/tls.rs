@@ -1,6 +1,7 @@
 //! TLS from files that may change: configurations are made again when a certificate, a key or an authority is
 //! replaced; connections that are open keep what they have. One provider: ring.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,6 +29,18 @@ pub enum Roots {
     Files(Vec<PathBuf>),
     /// Those in the PEM files of these that exist; at least one certificate in all.
     AnyOf(Vec<PathBuf>),
+}
+
+impl fmt::Display for Roots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (files, which) = match self {
+            Self::System => return f.write_str("the system's store"),
+            Self::Files(files) => (files, ""),
+            Self::AnyOf(files) => (files, "none of "),
+        };
+        let files: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
+        write!(f, "{which}{}", files.join(", "))
+    }
 }
 
 /// What a client's TLS is made of.
@@ -242,7 +255,7 @@ fn roots(from: &Roots) -> Result<RootCertStore, TlsError> {
         }
     }
     if store.is_empty() {
-        return Err(TlsError::NoRoots(format!("{from:?}")));
+        return Err(TlsError::NoRoots(from.to_string()));
     }
     Ok(store)
 }

@@ -24,6 +24,9 @@ pub enum UnitError {
     /// Not a number followed by a known unit of size.
     #[error("`{0}` is not a size (expected bytes, or a number with KiB, MiB or GiB, such as `64KiB`)")]
     Size(String),
+    /// Not a whole number of hundredths below 100.
+    #[error("`{0}` is not a share (expected a whole number below 100 with %, such as `10%`)")]
+    Share(String),
 }
 
 impl Interval {

@@ -11,7 +11,7 @@ use sonde_daemon::units::{Interval, Size};
 
 use super::{ApiServer, Config, Export, Kubelet, Metrics, PodSource};
 use crate::export;
-use crate::metrics::node::systemd;
+use crate::metrics::node::{COLLECTORS, is_collector, systemd};
 use sonde_daemon::client::endpoint::Endpoint;
 use sonde_daemon::client::otlp;
 
@@ -91,6 +91,13 @@ impl Metrics {
                 format!("metrics.node.enable[{at}]"),
                 format!("`{name}` is not a collector that is off"),
                 "`systemd`",
+            );
+        }
+        for (at, name) in node.disable.iter().enumerate().filter(|(_, name)| !is_collector(name)) {
+            problems.add(
+                format!("metrics.node.disable[{at}]"),
+                format!("`{name}` is not a collector"),
+                format!("one of {}, or another of node_exporter's", COLLECTORS.join(", ")),
             );
         }
         for (at, pattern) in self.drop.iter().enumerate() {

@@ -21,7 +21,7 @@
 //! `rules` says who is left out, `limits` what is shed, `cuts` ends what nobody ends, `loss` counts what nobody can read any more,
 //! `decoders` says whose turn it is to decode.
 //!
-//! Memory of the whole agent, with the defaults (1 MiB requests, `max_line` 1 MiB, 4 in flight). A request is sealed by
+//! Memory of reading and shipping logs, with the defaults (1 MiB requests, `max_line` 1 MiB, 4 in flight). A request is sealed by
 //! the record that fills it, so it may hold one line more than its size: 2 MiB at most, 1 MiB where lines are short.
 //!
 //! | what | bytes |

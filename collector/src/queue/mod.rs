@@ -383,7 +383,7 @@ impl FromStr for MinFree {
         let percent = text.trim().strip_suffix('%').map(|number| number.trim().parse::<u8>());
         match percent {
             Some(Ok(percent)) if percent < 100 => Ok(Self::Percent(percent)),
-            Some(_) => Err(UnitError::Size(text.to_owned())),
+            Some(_) => Err(UnitError::Share(text.to_owned())),
             None => text.parse::<Size>().map(|size| Self::Bytes(size.0)),
         }
     }

@@ -45,6 +45,7 @@ fn every_mistake_is_reported_with_its_key() {
         ("metrics: {drop: [ok, '(']}", "metrics.drop[1]"),
         ("metrics: {node: {fs_exclude: '[a'}}", "metrics.node.fs_exclude"),
         ("metrics: {node: {enable: [systemd, wifi]}}", "metrics.node.enable[1]"),
+        ("metrics: {node: {disable: [zfs, arp, systemd, nosuch]}}", "metrics.node.disable[3]"),
         ("canary: {interval: 1ms}", "canary.interval"),
         ("export: {endpoint: 'collector:4317'}", "export.endpoint"),
         ("export: {in_flight: 0}", "export.in_flight"),

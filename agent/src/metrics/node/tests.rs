@@ -31,6 +31,17 @@ fn the_recorded_nodes_page_is_as_written() {
 }
 
 #[test]
+fn a_collector_that_can_be_left_out_is_known_by_its_name() {
+    let (_dir, paths) = recorded();
+    let sources = sources(&Config::default().metrics.node, &paths, "n").unwrap();
+    let mut names: Vec<_> =
+        sources.iter().map(|source| source.name()).filter(|name| *name != "build").collect();
+    names.sort_unstable();
+    assert_eq!(names, COLLECTORS);
+    assert!(is_collector("systemd") && is_collector("zfs") && !is_collector("zsf"));
+}
+
+#[test]
 fn each_mount_is_shown_once_and_what_cannot_be_asked_is_an_error() {
     let (dir, paths) = recorded();
     fs::create_dir(dir.path().join("tmp")).unwrap();
