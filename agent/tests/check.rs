@@ -20,6 +20,22 @@ fn finished(mut command: Command) -> (Option<i32>, String, String) {
 }
 
 #[test]
+fn check_prints_what_stands_for_keys_that_were_left_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("agent.yaml");
+    std::fs::write(&file, "host: {root: /host, proc: /proc}\n").unwrap();
+    let (code, out, err) = finished(agent(&["check", "--config", file.to_str().unwrap()]));
+    assert_eq!(code, Some(0), "{err}");
+    for line in ["  proc: /proc", "  pod_logs: /host/var/log/pods", "  cgroup: /host/sys/fs/cgroup"] {
+        assert!(out.lines().any(|printed| printed == line), "{line}: {out}");
+    }
+    assert!(!out.contains("null") && !out.lines().any(|line| line == "  name: \"\""), "{out}");
+    std::fs::write(&file, &out).unwrap();
+    let again = finished(agent(&["check", "--config", file.to_str().unwrap()]));
+    assert_eq!((again.0, again.1), (Some(0), out));
+}
+
+#[test]
 fn five_mistakes_are_five_lines_and_exit_2() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("agent.yaml");

@@ -7,10 +7,11 @@ mod tests;
 use std::collections::HashSet;
 
 use sonde_daemon::config::{Problems, Validate};
-use sonde_daemon::units::Size;
+use sonde_daemon::units::{Interval, Size};
 
-use crate::config::{Ack, Config};
+use crate::config::{Ack, Config, Sink, SinkKind};
 use crate::queue::MinFree;
+use crate::store::StoreOptions;
 
 /// A request may be one record, the store holds a record in one block, and blocks end at 1 GiB. What a byte of a
 /// request becomes there is at most six: a control character, as JSON.
@@ -49,6 +50,25 @@ impl Validate for Config {
         }
         self.validate_limits(problems);
         sinks::validate(self, problems);
+    }
+
+    fn fill(&mut self) {
+        fill_store(&mut self.sinks);
+        for sink in &mut self.sinks {
+            sink.max_lag_bytes.get_or_insert(Size(self.queue.max_bytes.0 / 2));
+        }
+    }
+}
+
+/// The embedded store where no sink is configured, and its limits.
+fn fill_store(sinks: &mut Vec<Sink>) {
+    if sinks.is_empty() {
+        sinks.push(Sink { name: SinkKind::Store.name().to_owned(), ..Sink::default() });
+    }
+    let defaults = StoreOptions::default();
+    for sink in sinks.iter_mut().filter(|sink| sink.kind == SinkKind::Store) {
+        sink.retention.get_or_insert(Interval(defaults.retention));
+        sink.max_bytes.get_or_insert(Size(defaults.max_bytes));
     }
 }
 

@@ -66,7 +66,7 @@ impl Args {
         T: DeserializeOwned + Serialize + Default + Validate,
     {
         let env = |name: &str| std::env::var(name).ok();
-        let config: T = config::load_file(self.config.as_deref(), env).map_err(|problems| {
+        let mut config: T = config::load_file(self.config.as_deref(), env).map_err(|problems| {
             let text: String = problems.iter().map(|problem| format!("{problem}\n")).collect();
             // A closed stderr leaves nobody to tell; the exit code says it.
             let _ = std::io::stderr().write_all(text.as_bytes());
@@ -75,6 +75,7 @@ impl Args {
         if self.action.is_none() {
             return Ok(config);
         }
+        config.fill();
         let printed = config::print(&config).map_err(std::io::Error::other);
         match printed.and_then(|text| std::io::stdout().write_all(text.as_bytes())) {
             Ok(()) => Err(ExitCode::SUCCESS),

@@ -57,6 +57,9 @@ struct Checked {
 pub trait Validate {
     /// Adds every problem. Called also when other keys could not be read; those then have their defaults.
     fn validate(&self, problems: &mut Problems);
+
+    /// Writes into keys that were left empty what stands for them here, so that `check` prints it.
+    fn fill(&mut self) {}
 }
 
 /// Why a configuration cannot be printed: it holds what YAML cannot, such as a map with keys that are no text.

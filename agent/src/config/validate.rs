@@ -9,8 +9,9 @@ use rustls::pki_types::ServerName;
 use sonde_daemon::config::{Problems, Validate};
 use sonde_daemon::units::{Interval, Size};
 
-use super::{ApiServer, Config, Export, Kubelet, Metrics, PodSource};
+use super::{ApiServer, Config, Export, Host, Kubelet, Metrics, PodSource};
 use crate::export;
+use crate::host::{HostPaths, host_name};
 use crate::metrics::node::{COLLECTORS, is_collector, systemd};
 use sonde_daemon::client::endpoint::Endpoint;
 use sonde_daemon::client::otlp;
@@ -23,6 +24,26 @@ pub const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/servicea
 impl Validate for Config {
     fn validate(&self, problems: &mut Problems) {
         self.check(problems, Path::new(SERVICE_ACCOUNT_TOKEN).exists());
+    }
+
+    fn fill(&mut self) {
+        if self.node.name.is_empty() {
+            self.node.name = host_name();
+        }
+        let HostPaths { root, proc, sys, cgroup, pod_logs, docker_logs, kubelet_dir } =
+            HostPaths::new(&self.host);
+        self.host = Host {
+            root,
+            proc: Some(proc),
+            sys: Some(sys),
+            cgroup: Some(cgroup),
+            pod_logs: Some(pod_logs),
+            docker_logs: Some(docker_logs),
+            kubelet_dir: Some(kubelet_dir),
+        };
+        if self.kubelet.server_name.is_empty() {
+            self.kubelet.server_name.clone_from(&self.node.name);
+        }
     }
 }
 
