@@ -1,10 +1,11 @@
-"""Compares what came out of the collector's API with what send.py sent: compare.py TRANSPORT HTTP_PORT COUNT."""
+"""Compares what came out of the collector's API with what send.py or node/send.js sent:
+compare.py TRANSPORT HTTP_PORT COUNT BASE python|node."""
 
+import base64
 import json
 import sys
 import urllib.request
 
-BASE = 1_795_000_000_000_000_000
 WORDS = ["plain", "ünïcödé ✓", "tab\tand \"quotes\"", "", "line\nbreak", "x" * 5000]
 NAMES = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"]  # log data model, "Displaying Severity"
 
@@ -17,7 +18,8 @@ def nanoseconds(stamp):
 
 
 def main():
-    transport, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    transport, (port, count, base), sender = sys.argv[1], map(int, sys.argv[2:5]), sys.argv[5]
+    base *= 10**9
     url = f"http://127.0.0.1:{port}/api/v1/logs?limit=0&namespace=sdk-{transport}"
     seen, wrong = {}, []
     with urllib.request.urlopen(url) as answer:
@@ -27,8 +29,8 @@ def main():
             seen[number] = seen.get(number, 0) + 1
             attributes = record["attributes"]
             expected = {
-                "time": BASE + number * 1001, "body": f"record {number} {WORDS[number % len(WORDS)]}",
-                "namespace": f"sdk-{transport}", "pod": "python", "container": "sdk", "node": "elsewhere",
+                "time": base + number * 1001, "body": f"record {number} {WORDS[number % len(WORDS)]}",
+                "namespace": f"sdk-{transport}", "pod": sender, "container": "sdk", "node": "elsewhere",
                 "number": number, "half": number / 2, "even": number % 2 == 0, "list": [number, number + 1],
                 "service.name": "interop", "severity": NAMES[number % 24 // 4] + (str(number % 4 + 1) if number % 4 else ""),
                 "severity_text": f"LEVEL{number % 24 + 1}",
@@ -46,6 +48,16 @@ def main():
                 "trace_flags": attributes.get("trace_flags"), "observed_time": nanoseconds(attributes.get("observed_time", "1970-01-01T00:00:00Z")),
                 "otel.scope.name": attributes.get("otel.scope.name"), "otel.scope.version": attributes.get("otel.scope.version"),
             }
+            if sender == "node":
+                # A whole number is an integer there, whatever it was.
+                more = {
+                    "half": number / 2 + 0.25, "map": {"inner": {"number": -number}}, "none": [],
+                    "bytes": base64.b64encode(bytes([number % 256, 255])).decode(),
+                    "event_name": "interop.record", "observed_time": base + number * 1001 + 5,
+                }
+                expected |= more
+                got |= {key: attributes.get(key) for key in more}
+                got["observed_time"] = nanoseconds(got["observed_time"])
             wrong += [(number, key, got[key], expected[key]) for key in expected if got[key] != expected[key]]
     lost = [number for number in range(count) if number not in seen]
     doubled = [number for number, times in seen.items() if times > 1]

@@ -1,4 +1,4 @@
-"""Sends log records through the OpenTelemetry SDK for Python: send.py grpc|http PORT COUNT.
+"""Sends log records through the OpenTelemetry SDK for Python: send.py grpc|http PORT COUNT BASE (Unix seconds).
 
 Field values are functions of the record's number, so the receiver's copy can be compared field by field.
 """
@@ -11,7 +11,6 @@ from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
-BASE = 1_795_000_000_000_000_000
 WORDS = ["plain", "ünïcödé ✓", "tab\tand \"quotes\"", "", "line\nbreak", "x" * 5000]
 
 
@@ -21,7 +20,8 @@ def context(number):
 
 
 def main():
-    transport, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    transport, (port, count, base) = sys.argv[1], map(int, sys.argv[2:5])
+    base *= 10**9
     if transport == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
         import grpc
@@ -39,8 +39,8 @@ def main():
     logger = provider.get_logger("interop", "1.0")
     for number in range(count):
         logger.emit(LogRecord(
-            timestamp=BASE + number * 1001,
-            observed_timestamp=BASE + number * 1001 + 5,
+            timestamp=base + number * 1001,
+            observed_timestamp=base + number * 1001 + 5,
             context=context(number),
             severity_number=SeverityNumber(number % 24 + 1),
             severity_text=f"LEVEL{number % 24 + 1}",

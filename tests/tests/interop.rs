@@ -1,4 +1,4 @@
-//! Clients and receivers that we did not write: the OpenTelemetry SDK for Python, the OpenTelemetry Collector.
+//! Clients and receivers that we did not write: the OpenTelemetry SDKs for Python and Node.js, the OpenTelemetry Collector.
 //!
 //! `tests/interop/install` puts them below `target/interop`; without them these tests are skipped, loudly.
 
@@ -34,9 +34,44 @@ impl Drop for Killed {
     }
 }
 
-fn ten_thousand_records_of_the_python_sdk_arrive_field_by_field(transport: &str) {
-    let test = "ten_thousand_records_of_the_python_sdk_arrive_field_by_field";
-    let Some(python) = installed("venv/bin/python", test) else { return };
+/// By what SDK records are sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Sdk {
+    Python,
+    Node,
+}
+
+impl Sdk {
+    /// The sender's command; `None` where it is not installed.
+    fn sender(self, test: &str) -> Option<Command> {
+        let scripts = root().join("tests/interop");
+        Some(match self {
+            Self::Python => {
+                let mut command = Command::new(installed("venv/bin/python", test)?);
+                command.arg(scripts.join("send.py"));
+                command
+            }
+            Self::Node => {
+                let mut command = Command::new("node");
+                command.env("NODE_PATH", installed("node/node_modules", test)?);
+                command.arg(scripts.join("node/send.js"));
+                command
+            }
+        })
+    }
+}
+
+fn run(command: &mut Command) {
+    let out = command.output().unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success(), "{command:?}: {text}");
+}
+
+fn ten_thousand_records_arrive_field_by_field(sdk: Sdk, transport: &str) {
+    let test = format!("ten_thousand_records_of_the_{sdk:?}_sdk_arrive_field_by_field");
+    let (Some(mut sender), Some(python)) = (sdk.sender(&test), installed("venv/bin/python", &test)) else {
+        return;
+    };
     let dir = tempfile::tempdir().unwrap();
     let mut stack = Stack::new(dir.path(), &Settings::default()).unwrap();
     stack.start_collector().unwrap();
@@ -44,31 +79,34 @@ fn ten_thousand_records_of_the_python_sdk_arrive_field_by_field(transport: &str)
         || sonde_tests::http::get(stack.collector_http, "/readyz").is_ok_and(|answer| answer.status == 200);
     wait_until("the collector", Duration::from_secs(30), up).unwrap();
     let port = if transport == "grpc" { stack.otlp_grpc } else { stack.otlp_http };
-    let script = |name: &str, port: u16| {
-        let out = Command::new(&python)
-            .arg(root().join("tests/interop").join(name))
-            .args([transport, &port.to_string(), "10000"])
-            .output()
-            .unwrap();
-        let text =
-            format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
-        (out.status.success(), text)
-    };
-    let (sent, text) = script("send.py", port);
-    assert!(sent, "{text}");
+    // Within the store's retention, whatever day it is.
+    let base = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() - 60;
+    run(sender.args([transport, &port.to_string(), "10000", &base.to_string()]));
     wait_until("10,000 records", Duration::from_secs(30), || stack.stored().unwrap() >= 10_000).unwrap();
-    let (same, text) = script("compare.py", stack.collector_http);
-    assert!(same, "{text}");
+    let name = format!("{sdk:?}").to_lowercase();
+    let compare = root().join("tests/interop/compare.py");
+    let port = stack.collector_http.to_string();
+    run(Command::new(python).arg(compare).args([transport, &port, "10000", &base.to_string(), &name]));
 }
 
 #[test]
 fn ten_thousand_records_of_the_python_sdk_arrive_field_by_field_over_grpc_with_gzip() {
-    ten_thousand_records_of_the_python_sdk_arrive_field_by_field("grpc");
+    ten_thousand_records_arrive_field_by_field(Sdk::Python, "grpc");
 }
 
 #[test]
 fn ten_thousand_records_of_the_python_sdk_arrive_field_by_field_over_http_with_gzip() {
-    ten_thousand_records_of_the_python_sdk_arrive_field_by_field("http");
+    ten_thousand_records_arrive_field_by_field(Sdk::Python, "http");
+}
+
+#[test]
+fn ten_thousand_records_of_the_node_sdk_arrive_field_by_field_over_grpc_with_gzip() {
+    ten_thousand_records_arrive_field_by_field(Sdk::Node, "grpc");
+}
+
+#[test]
+fn ten_thousand_records_of_the_node_sdk_arrive_field_by_field_over_http_with_gzip() {
+    ten_thousand_records_arrive_field_by_field(Sdk::Node, "http");
 }
 
 /// A collector that writes what it receives of one signal to a file; its OTLP/gRPC and OTLP/HTTP ports, and the file.
