@@ -50,6 +50,9 @@ pub enum DeadLetterAction {
         /// Of this sink alone.
         #[arg(long, value_name = "NAME")]
         sink: Option<String>,
+        /// A token for the collector's OTLP listener, such as a service account's, where `auth.otlp.token_file` has none.
+        #[arg(long, value_name = "FILE")]
+        token_file: Option<PathBuf>,
         /// One JSON object, for programs.
         #[arg(long)]
         json: bool,

@@ -99,8 +99,8 @@ fn dead_letter(config: &Config, action: &DeadLetterAction) -> ExitCode {
     let dir = config.data_dir.join("dead-letter");
     tools::run(|out| match action {
         DeadLetterAction::Ls { json } => tools::dead_letter::ls(&dir, *json, out),
-        DeadLetterAction::Replay { sink, json } => {
-            let mut receiver = Receiver::of(config).map_err(ToolError::NoReceiver)?;
+        DeadLetterAction::Replay { sink, token_file, json } => {
+            let mut receiver = Receiver::of(config, token_file.as_deref()).map_err(ToolError::NoReceiver)?;
             tools::dead_letter::replay(&dir, sink.as_deref(), &mut receiver, *json, out)
         }
     })

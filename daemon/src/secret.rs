@@ -84,6 +84,15 @@ impl Tokens {
     }
 }
 
+/// The first of the tokens in a file as [`Tokens`] reads it, for who sends it once.
+///
+/// # Errors
+/// As [`Tokens::open`].
+pub fn first_token(path: &Path) -> Result<String, SecretError> {
+    let first = read_all(path)?.into_iter().next();
+    first.ok_or_else(|| SecretError::Empty(path.to_owned()))
+}
+
 /// Equality in a time that depends on the lengths alone.
 fn same(left: &[u8], right: &[u8]) -> bool {
     left.len() == right.len() && left.iter().zip(right).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0

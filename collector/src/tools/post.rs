@@ -6,6 +6,8 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use sonde_daemon::secret;
+
 use crate::config::Config;
 
 /// How long an answer may take.
@@ -21,8 +23,9 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// The collector that runs with this configuration; the text says why it cannot be asked.
-    pub fn of(config: &Config) -> Result<Self, String> {
+    /// The collector that runs with this configuration; the text says why it cannot be asked. The token is that of `token_file`
+    /// (a service account's, say), else the first that `auth.otlp.token_file` has.
+    pub fn of(config: &Config, token_file: Option<&Path>) -> Result<Self, String> {
         if !config.tls.cert_file.is_empty() {
             return Err("the listener speaks TLS, which this does not: post each `request` to /v1/logs with a client that does".to_owned());
         }
@@ -35,14 +38,14 @@ impl Receiver {
         let host = if matches!(host, "" | "::" | "0.0.0.0") { "127.0.0.1" } else { host };
         let address = (host, port).to_socket_addrs().ok().and_then(|mut all| all.next());
         let address = address.ok_or_else(|| format!("listen.otlp_http ({listen}) is no address"))?;
-        let file = &config.auth.otlp.token_file;
-        let token = match file.as_str() {
-            "" => None,
-            file => {
-                let text = std::fs::read_to_string(Path::new(file))
-                    .map_err(|error| format!("auth.otlp.token_file: {file}: {error}"))?;
-                text.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
+        let otlp = &config.auth.otlp;
+        let token = match (token_file, otlp.token_file.as_str()) {
+            (Some(file), _) => Some(read_token("--token-file", file)?),
+            (None, "") if !otlp.kubernetes.service_accounts.is_empty() => {
+                return Err("auth.otlp.kubernetes asks senders for a service account's token: name a file with one by --token-file (`kubectl create token` makes one)".to_owned());
             }
+            (None, "") => None,
+            (None, file) => Some(read_token("auth.otlp.token_file", Path::new(file))?),
         };
         Ok(Self { address, token })
     }
@@ -84,5 +87,58 @@ impl Receiver {
         let status = status.ok_or_else(|| io::Error::other("the answer is not HTTP"))?;
         let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
         Ok((status, body.chars().take(500).collect()))
+    }
+}
+
+fn read_token(key: &str, file: &Path) -> Result<String, String> {
+    secret::first_token(file).map_err(|error| format!("{key}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// What a listener with this configuration is sent, by its `Authorization`.
+    fn sent(change: impl Fn(&mut Config), token_file: Option<&Path>) -> Result<Option<String>, String> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut config = Config::default();
+        config.listen.otlp_http = listener.local_addr().unwrap().to_string();
+        change(&mut config);
+        let mut receiver = Receiver::of(&config, token_file)?;
+        let asked = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n{}") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                request.push(byte[0]);
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+            String::from_utf8(request).unwrap()
+        });
+        receiver.send(b"{}").unwrap();
+        let request = asked.join().unwrap();
+        Ok(request.lines().find_map(|line| line.strip_prefix("authorization: ")).map(str::to_owned))
+    }
+
+    #[test]
+    fn a_replay_says_the_token_that_the_listener_takes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (own, account) = (dir.path().join("own"), dir.path().join("account"));
+        std::fs::write(&own, "# of the agents, since May\n\n  first \nsecond\n").unwrap();
+        std::fs::write(&account, "a.b.c\n").unwrap();
+        let with_own = |config: &mut Config| config.auth.otlp.token_file = own.display().to_string();
+        let accounts = |config: &mut Config| {
+            config.auth.otlp.kubernetes.service_accounts = vec!["sonde/sonde-agent".to_owned()];
+        };
+        assert_eq!(sent(|_| {}, None), Ok(None));
+        assert_eq!(sent(with_own, None), Ok(Some("Bearer first".to_owned())));
+        assert_eq!(sent(with_own, Some(&account)), Ok(Some("Bearer a.b.c".to_owned())));
+        assert_eq!(sent(accounts, Some(&account)), Ok(Some("Bearer a.b.c".to_owned())));
+        assert!(sent(accounts, None).unwrap_err().contains("--token-file"));
+        let missing = sent(|_| {}, Some(Path::new("/nonexistent"))).unwrap_err();
+        assert!(missing.starts_with("--token-file: /nonexistent"), "{missing}");
     }
 }

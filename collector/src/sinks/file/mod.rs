@@ -4,6 +4,9 @@
 //! A batch is delivered when it is written and fsync has returned; a write that fails is taken back, down to the length
 //! of before, and tried again, for as long as the disk needs. [`target`] is the file and its rotation.
 //!
+//! A disk that does not answer at all holds one thread, however often a batch is given up (`when_behind: skip`) and another
+//! one comes: while the work on one has not ended, the next is told to come again.
+//!
 //! # Memory
 //! One batch is under way at a time: [`PIECE`] of encoded lines, or one line; the buffers of a compressor at a
 //! rotation; 20 bytes a record of the batch; after a start the sum of [`before`].
@@ -15,9 +18,10 @@ mod tests;
 
 use std::collections::HashSet;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use sonde_wire::view::LogsRequest;
+use tokio::sync::Mutex;
 
 use self::before::Mark;
 pub use self::target::{DEFAULT_AGE, DEFAULT_FILES};
@@ -52,12 +56,10 @@ impl Files {
 impl Sink for Files {
     async fn deliver(&self, batch: &mut Batch) -> Result<(), Trouble> {
         let (units, states) = (Arc::clone(batch.units()), batch.states().to_vec());
-        let target = Arc::clone(&self.target);
-        let written = blocking(move || {
-            let mut target = target.lock().unwrap_or_else(PoisonError::into_inner);
-            write(&mut target, &units, &states)
-        })
-        .await?;
+        let Ok(mut target) = Arc::clone(&self.target).try_lock_owned() else {
+            return Err(Trouble::retry("disk_hangs", "the disk has not answered to what was given up"));
+        };
+        let written = blocking(move || write(&mut target, &units, &states)).await?;
         written.known.iter().for_each(|record| batch.duplicate(*record));
         (0..written.durable).for_each(|record| batch.delivered(record));
         written.result.map_err(|error| {

@@ -9,7 +9,9 @@
 //! 2. What a crash leaves of a batch that was under way has not moved the queue's cursor: at the next start the file is cut
 //!    behind its last whole line, and before the first byte that no line has (a NUL of a block that was never written).
 //! 3. A compressed file has its name only when it is whole and durable; the plain one goes after that.
-//! 4. A file that somebody else moves or deletes is noticed at the next batch, and a new one begun.
+//! 4. A file that somebody else moves or deletes is noticed at the next batch, and a new one begun; one that somebody else cuts
+//!    short or appends to is noticed by its length, and gone on with behind its last whole line.
+//! 5. The names of rotated files are in the order in which they were rotated, also when the clock was set back.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -111,14 +113,21 @@ impl Target {
     /// Before a batch: the file is there, ours, whole, and not due.
     pub fn begin(&mut self) -> io::Result<()> {
         if let Some(open) = &mut self.open {
+            let mut len = open.file.metadata()?.len();
             // Of a batch that failed, or whose task was dropped.
-            if open.len != open.sound {
+            if open.len != open.sound && len > open.sound {
                 open.file.set_len(open.sound)?;
-                open.len = open.sound;
+                len = open.sound;
             }
+            open.len = open.sound;
+            let path = self.options.path.display();
             let there = fs::metadata(&self.options.path).ok().map(|there| (there.dev(), there.ino()));
             if there != Some(open.id) {
-                tracing::info!(path = %self.options.path.display(), "the file is gone from its path, a new one is begun");
+                tracing::info!(%path, "the file is gone from its path, a new one is begun");
+                self.open = None;
+            } else if len != open.sound {
+                let (was, bytes) = (open.sound, len);
+                tracing::warn!(%path, was, bytes, "somebody else has changed the file; it goes on behind its last whole line");
                 self.open = None;
             }
         }
@@ -190,12 +199,7 @@ impl Target {
 
     /// The file of now gets its name of later; only between [`Self::end`] and the next write.
     pub fn rotate(&mut self) -> io::Result<()> {
-        let stamp = stamp(SystemTime::now());
-        let name = file_name(&self.options.path);
-        let to = (0..1000)
-            .map(|n| self.options.path.with_file_name(format!("{name}.{stamp}-{n:03}")))
-            .find(|to| !ENDS.iter().any(|end| with_end(to, end).exists()))
-            .ok_or(io::ErrorKind::AlreadyExists)?;
+        let to = next_name(&self.options.path, SystemTime::now())?;
         fs::rename(&self.options.path, &to)?;
         self.open = None;
         self.open = Some(open_file(&self.options.path)?);
@@ -373,6 +377,35 @@ fn stamp(now: SystemTime) -> String {
     let text = time::format(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX));
     let digits: String = text.chars().take(19).filter(|c| !matches!(c, '-' | ':')).collect();
     format!("{digits}Z")
+}
+
+/// Nanoseconds of a stamp's second; `None` where no clock shows that.
+fn parse_stamp(text: &str) -> Option<u64> {
+    let at = |from, to| text.get(from..to);
+    let (date, day, hour) = (at(0, 4)?, at(6, 8)?, at(9, 11)?);
+    let text = format!("{date}-{}-{day}T{hour}:{}:{}Z", at(4, 6)?, at(11, 13)?, at(13, 15)?);
+    time::parse_any(&text).and_then(|nanos| u64::try_from(nanos).ok())
+}
+
+/// What comes behind a rotated file's stamp and number.
+fn behind(stem: &str) -> Option<String> {
+    let (last, number) = stem.split_once('-')?;
+    let second = Duration::from_nanos(parse_stamp(last)?);
+    match number.parse::<u32>().ok()? {
+        number @ ..999 => Some(format!("{last}-{:03}", number + 1)),
+        _ => Some(format!("{}-000", stamp(UNIX_EPOCH + second + Duration::from_secs(1)))),
+    }
+}
+
+/// The name of a file that is rotated now: behind those of all that were, where the clock was set back too.
+fn next_name(path: &Path, now: SystemTime) -> io::Result<PathBuf> {
+    let name = file_name(path);
+    let stems =
+        rotated(path)?.into_iter().rev().map(|(whole, _)| file_name(&whole).split_off(name.len() + 1));
+    let next = format!("{}-000", stamp(now));
+    let behind = stems.filter_map(|stem| Some((behind(&stem)?, stem))).find(|(behind, stem)| behind > stem);
+    let stem = behind.map_or(next.clone(), |(behind, _)| behind.max(next));
+    Ok(path.with_file_name(format!("{name}.{stem}")))
 }
 
 fn file_name(path: &Path) -> String {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -379,4 +380,127 @@ fn a_compression_that_a_crash_ended_is_made_good() {
         .read_to_string(&mut unpacked)
         .unwrap();
     assert_eq!(unpacked, text);
+}
+
+#[test]
+fn a_file_that_somebody_empties_or_appends_to_has_whole_lines_and_all_that_came_after() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("out.ndjson");
+    let mut target = Target::new(target::Options::of(&sink(&path)), Box::new(Once(true)));
+    let mut put = |range: std::ops::Range<u64>| {
+        let lines = lines(range);
+        write(&mut target, &[unit(&lines)], &vec![State::Open; lines.len()]).result.unwrap();
+    };
+    let expected = |range| lines(range).into_iter().map(|line| line.body).collect::<Vec<_>>();
+    put(0..10);
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
+    put(10..20);
+    put(20..30);
+    assert_eq!(bodies(&fs::read_to_string(&path).unwrap()), expected(10..30));
+    // In the middle of a line.
+    let whole = fs::metadata(&path).unwrap().len();
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(whole - 7).unwrap();
+    put(30..40);
+    let kept: Vec<String> = expected(10..29).into_iter().chain(expected(30..40)).collect();
+    assert_eq!(bodies(&fs::read_to_string(&path).unwrap()), kept);
+}
+
+/// A disk whose fsyncs fail as often as it is told to.
+struct Counted(Arc<std::sync::atomic::AtomicU32>);
+
+impl Disk for Counted {
+    fn sync(&mut self, file: &File) -> io::Result<()> {
+        let relaxed = std::sync::atomic::Ordering::Relaxed;
+        match self.0.fetch_update(relaxed, relaxed, |left| left.checked_sub(1)) {
+            Ok(_) => Err(io::Error::other("no")),
+            Err(_) => file.sync_data(),
+        }
+    }
+}
+
+#[test]
+fn where_somebody_has_appended_a_batch_that_fails_takes_back_nothing_that_was_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("out.ndjson");
+    let fails = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let disk = Box::new(Counted(Arc::clone(&fails)));
+    let mut target = Target::new(target::Options::of(&sink(&path)), disk);
+    let mut put = |range: std::ops::Range<u64>| {
+        let lines = lines(range);
+        write(&mut target, &[unit(&lines)], &vec![State::Open; lines.len()]).result
+    };
+    put(0..10).unwrap();
+    let others = "{\"time\":\"of somebody else\",\"body\":\"x\"}\n".repeat(40);
+    io::Write::write_all(&mut fs::OpenOptions::new().append(true).open(&path).unwrap(), others.as_bytes())
+        .unwrap();
+    put(10..20).unwrap();
+    fails.store(1, std::sync::atomic::Ordering::Relaxed);
+    put(20..30).unwrap_err();
+    put(30..40).unwrap();
+    let ours: Vec<String> =
+        bodies(&fs::read_to_string(&path).unwrap()).into_iter().filter(|body| body != "x").collect();
+    let expected: Vec<String> = lines(0..20).into_iter().chain(lines(30..40)).map(|line| line.body).collect();
+    assert_eq!(ours, expected);
+}
+
+#[test]
+fn rotated_files_are_in_their_order_when_the_clock_is_set_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("out.ndjson");
+    let sink = config::Sink { max_bytes: Some(Size(3_000)), max_files: Some(5), ..sink(&path) };
+    // Before the clock was set back; and one that no clock has shown.
+    for stamp in ["20990101T000000Z-998.gz", "99999999T999999Z-000", "20990101T000000Z-000"] {
+        fs::write(dir.path().join(format!("out.ndjson.{stamp}")), "").unwrap();
+    }
+    let mut target = Target::new(target::Options::of(&sink), Box::new(RealDisk));
+    for first in (0..80).step_by(10) {
+        let lines = lines(first..first + 10);
+        write(&mut target, &[unit(&lines)], &vec![State::Open; lines.len()]).result.unwrap();
+    }
+    let mut names: Vec<PathBuf> =
+        fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    let rotated: Vec<&PathBuf> = names.iter().filter(|name| !name.ends_with("out.ndjson")).collect();
+    assert_eq!(rotated.len(), 5, "{rotated:?}");
+    let first = |name: &PathBuf| bodies(&fs::read_to_string(name).unwrap()).into_iter().next();
+    let bodies: Vec<String> = rotated.iter().filter_map(|name| first(name)).collect();
+    let mut sorted = bodies.clone();
+    sorted.sort_by_key(|body| body.split(' ').nth(1).and_then(|number| number.parse::<u64>().ok()));
+    assert_eq!((bodies.len(), &bodies), (4, &sorted), "the newest stay, in their order: {rotated:?}");
+}
+
+/// A disk that does not answer.
+struct Hangs(std::sync::mpsc::Receiver<()>, Arc<std::sync::atomic::AtomicU32>);
+
+impl Disk for Hangs {
+    fn sync(&mut self, file: &File) -> io::Result<()> {
+        self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let _ = self.0.recv();
+        file.sync_data()
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_holds_one_thread_however_often_a_batch_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("out.ndjson");
+    let (answers, hangs) = std::sync::mpsc::channel();
+    let asked = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let files = Files::on(&sink(&path), Box::new(Hangs(hangs, Arc::clone(&asked))));
+    let batch = |range| Batch::new(vec![unit(&lines(range))], |_| false);
+    let mut given_up = batch(0..10);
+    tokio::select! {
+        _ = files.deliver(&mut given_up) => panic!("the disk has not answered"),
+        () = async { while asked.load(std::sync::atomic::Ordering::Relaxed) == 0 { tokio::task::yield_now().await } } => {}
+    }
+    for _ in 0..100 {
+        let trouble = files.deliver(&mut batch(10..20)).await.unwrap_err();
+        assert_eq!(trouble.code, "disk_hangs");
+    }
+    drop(answers);
+    let mut next = batch(10..20);
+    while files.deliver(&mut next).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!((next.open(), fs::read_to_string(&path).unwrap().lines().count()), (0, 20));
 }
