@@ -349,6 +349,7 @@ COLLECTOR_HEALTHY = {
     'sonde_collector_queue_damaged_bytes_total{kind="acknowledged"}': 0,
     'sonde_collector_records_total{sink="es",outcome="dead_letter"}': 0,
     'sonde_collector_records_total{sink="loki",outcome="skipped"}': 0,
+    'sonde_collector_canary_records_total{sink="es",node="n1",outcome="missing"}': 0,
 }
 
 
@@ -469,6 +470,8 @@ def acts(folder, run):
     collector.set('sonde_collector_queue_damaged_bytes_total{kind="acknowledged"}', 512)
     collector.set('sonde_collector_records_total{sink="es",outcome="dead_letter"}', 3)
     collector.set('sonde_collector_records_total{sink="loki",outcome="skipped"}', 9)
+    agent.set('sonde_agent_canary_oldest_unacknowledged_seconds{node="n4"}', 120)
+    collector.set('sonde_collector_canary_records_total{sink="es",node="n1",outcome="missing"}', 2)
 
     def mend():
         # Muted while its critical twin fires: two messages of one name, the warning one names loki alone.
@@ -486,6 +489,7 @@ def acts(folder, run):
         agent.set('sonde_agent_log_acked_bytes_total{node="n6",namespace="shop",pod="web-2",container="app"}', 1500)
         agent.set('sonde_agent_log_pending_bytes{node="n6",namespace="shop",pod="web-2",container="app"}', 0)
         agent.set('sonde_agent_export_blocked{node="n4",code="UNAUTHENTICATED"}', 0)
+        agent.set('sonde_agent_canary_oldest_unacknowledged_seconds{node="n4"}', 0)
         for row, value in COLLECTOR_HEALTHY.items():
             if "records_total" not in row:
                 collector.set(row, value)
@@ -509,6 +513,8 @@ def acts(folder, run):
         ("SondeQueueDamaged", "", "512B"),
         ("SondeDeadLetters", "", "3 records"),
         ("SondeRecordsSkipped", "", "9 records"),
+        ("SondeCanaryLate", "on n4", "has not been acknowledged for 2m"),
+        ("SondeCanaryLost", "on n1", "2 canaries of node n1"),
     ], mend)
 
     # Third act: those who do not answer.

@@ -26,6 +26,8 @@ SondeQueueFull           the same, until queue.max_bytes                        
 SondeQueueDamaged        bytes in the middle of a queue file are overwritten while the collector is down  real
 SondeDeadLetters         an Elasticsearch refuses each record, as it does after a mapping conflict         sink real, Elasticsearch a stand-in
 SondeRecordsSkipped      it is down, the sink says `when_behind: skip`, and lines keep coming             real, but for that
+SondeCanaryLate          the agent has a wrong token                                                       real
+SondeCanaryLost          a proxy says that a request arrived, and it does not                             proxy made up, the rest real
 SondeWatchdog            always fires, and goes to its own receiver                                       alerts.py
 
 SondeLedgerUnbalanced tells of a defect of the agent: each row of its ledger is a sum of what one function adds to exactly one
@@ -37,6 +39,8 @@ Without a memory cgroup of our own the two OOM alerts are SKIPPED, and said to b
 Usage: tests/causes.py             (tests/servers/install first; SONDE_BIN or target/{release,debug} has the daemons)
 """
 
+import http.client
+import http.server
 import json
 import os
 import pathlib
@@ -46,6 +50,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import alerts
@@ -105,6 +110,7 @@ def scaled_rules(folder):
         "sonde_collector_queue_oldest_seconds > 300": "sonde_collector_queue_oldest_seconds > 5",
         "sonde_collector_queue_oldest_seconds > 3600": "sonde_collector_queue_oldest_seconds > 60",
         "sonde_collector_queue_bytes > 256 * 1024 * 1024": "sonde_collector_queue_bytes > 1024 * 1024",
+        "sonde_agent_canary_oldest_unacknowledged_seconds > 60": "sonde_agent_canary_oldest_unacknowledged_seconds > 2",
         "4 * 3600) > 10 * 1024 * 1024 * 1024": f"240) > {QUEUE_BYTES}",
     }.items():
         if rule not in text:
@@ -124,7 +130,7 @@ class Stage:
         self.logs.mkdir(parents=True)
         self.rules = scaled_rules(folder / "rules")
         alerts.local_alertmanager(folder, self.slack, alerts.Mail())
-        self.disks = {name: SmallDisk(folder / path, size) for name, path, size in [("state", "state", 4), ("store", "data/store", 64)]}
+        self.disks = {name: SmallDisk(folder / path, size) for name, path, size in [("state", "state", 4), ("store", "data/store", 160)]}
         self.listed = []
         self.kubelet, self.elastic = containers.Kubelet(self.listed), elastic.Elasticsearch()
         self.agent_url, self.collector_url = self.configure()
@@ -256,7 +262,7 @@ def start_pods(stage):
 def refused(stage, agent):
     """A wrong token and a kubelet that fails; then a missing capability."""
     stage.kubelet.status = 500
-    fired = stage.fires(["SondeExportBlocked", "SondeSourceFailing"])
+    fired = stage.fires(["SondeExportBlocked", "SondeSourceFailing", "SondeCanaryLate"])
     stage.kubelet.status = None
     (stage.folder / "token").write_text("right\n")
     stage.run.kill(agent)
@@ -369,6 +375,65 @@ def overwrite_queue(folder):
         file.write(b"\xff" * 2048)
 
 
+class Forgetful(http.server.ThreadingHTTPServer):
+    """Between agent and collector: says that a canary arrived, and forgets it, as often as it is told to."""
+
+    daemon_threads = True
+
+    def __init__(self, to):
+        self.to, self.canaries, self.forgets = to, 0, 0
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                status, answer = self.server.answer(self.path, dict(self.headers), body)
+                self.send_response(status)
+                self.send_header("Content-Type", "application/x-protobuf")
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *_):
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def answer(self, path, headers, body):
+        if b"sonde.canary" in body:
+            if self.forgets:
+                self.forgets -= 1
+                return 200, b""
+            self.canaries += 1
+        there = http.client.HTTPConnection(self.to, timeout=10)
+        there.request("POST", path, body, headers)
+        answer = there.getresponse()
+        return answer.status, answer.read()
+
+
+def lost_canary(stage, agent):
+    """The way from agent to collector leads over a proxy that loses what it has acknowledged."""
+    file = stage.folder / "agent.yaml"
+    straight, config = file.read_text(), yaml.safe_load(file.read_text())
+    proxy = Forgetful(yaml.safe_load((stage.folder / "collector.yaml").read_text())["listen"]["otlp_http"])
+    config["export"] |= {"endpoint": f"http://127.0.0.1:{proxy.server_port}", "protocol": "http", "compression": "none"}
+    file.write_text(yaml.safe_dump(config))
+    stage.run.kill(agent)
+    agent = stage.start("agent")
+    pages.wait_for("canaries over the proxy", lambda: proxy.canaries >= 3)
+    stage.cause()
+    proxy.forgets = 2
+    fired = stage.fires(["SondeCanaryLost"])
+    file.write_text(straight)
+    stage.run.kill(agent)
+    agent = stage.start("agent")
+    proxy.shutdown()
+    stage.resolves(fired)
+    return agent
+
+
 def no_agents(stage):
     stage.cause()
     stage.scrape(agents=False)
@@ -387,6 +452,7 @@ def acts(stage):
     agent = refused(stage, agent)
     workloads(stage)
     sinks(stage)
+    agent = lost_canary(stage, agent)
     agent, collector = full_disks(stage, agent, collector)
     no_agents(stage)
     skipped = (set() if stage.cgroups else {"ContainerOOMKilled", "NamespaceOOMKill"})

@@ -178,6 +178,7 @@ def configurations(folder):
     agent["kubelet"] = {"url": ""}
     agent["logs"] = {"redact": [{"preset": "email"}]}
     agent["export"]["endpoint"] = f"http://127.0.0.1:{grpc}"
+    agent["canary"] = {"interval": "1s"}
     collector["data_dir"] = str(folder / "data")
     collector["queue"] = {"min_free": "0B"}  # A full machine is not what is tested here.
     collector["listen"] = {"otlp_grpc": f"127.0.0.1:{grpc}", "otlp_http": f"127.0.0.1:{http}", "http": f"127.0.0.1:{page}"}

@@ -224,6 +224,8 @@ ITSELF = {
     "Requests": [SOMETIME, elsewhere("SondeQueueFull")],
     "Time to acknowledge": [SOMETIME, SOMETIME],
     "Store": [SOMETIME],
+    "Delay to the sinks": [SOMETIME, SOMETIME, SOMETIME],
+    "Canaries at the sinks": [SOMETIME, SOMETIME],
     "CPU of the agents": [{"kind": "process", "daemon": "agent", "what": "cpu"}],
     "Memory of the agents": [{"kind": "process", "daemon": "agent", "what": "rss"}],
     "CPU of the collector": [{"kind": "process", "daemon": "collector", "what": "cpu"}],

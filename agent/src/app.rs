@@ -18,6 +18,8 @@ use sonde_daemon::shutdown::{self, Shutdown};
 use tokio::sync::mpsc;
 
 use crate::batch::{Batch, Settlement};
+use crate::canary;
+use crate::canary::metrics::CanaryMetrics;
 use crate::config::Config;
 use crate::export::{ExportError, Exporter, Timing};
 use crate::host::{HostPaths, host_name};
@@ -163,8 +165,9 @@ impl App {
             push,
             readers,
         } = self;
-        // One more: the journals' reader has a slot of its own.
-        let (sender, batches) = mpsc::channel(config.export.in_flight + 1);
+        // More: the journals' reader and the canary have a slot each.
+        let (sender, batches) = mpsc::channel(config.export.in_flight + 2);
+        let canary = Canary::start(&config, &sender, &shutdown);
         let journal_metrics = JournalMetrics::default();
         let journal = if config.logs.journald.enabled {
             let beat = health.heartbeat("journal reader", STANDS_STILL);
@@ -188,6 +191,7 @@ impl App {
         let inboxes = Inboxes {
             logs: reader.as_ref().map(Reader::inbox),
             journal: journal.as_ref().map(journal::Reader::inbox),
+            canary: canary.as_ref().map(|canary| canary.door.clone()),
         };
 
         let mut sources: Vec<Box<dyn Source>> = vec![
@@ -201,6 +205,7 @@ impl App {
         if reader.is_some() || journal.is_some() {
             sources.push(Box::new(LogPage { logs: own_logs, journal: journal_metrics }));
         }
+        sources.extend(canary.map(|canary| Box::new(canary.metrics) as Box<dyn Source>));
         sources.extend(teller.as_ref().map(|teller| Box::new(teller.metrics()) as Box<dyn Source>));
         sources.extend(push.as_ref().map(|push| Box::new(push.metrics()) as Box<dyn Source>));
         let accounting = Accounting { prefix: "sonde_agent_source".to_owned(), label: "source".to_owned() };
@@ -276,15 +281,44 @@ impl App {
     }
 }
 
-/// Where the readers hear of their batches.
+/// The canary, which runs.
+struct Canary {
+    door: canary::Door,
+    metrics: CanaryMetrics,
+}
+
+impl Canary {
+    /// `None` where it is off. It ends at the stop; nothing that it holds is worth a wait.
+    fn start(config: &Config, batches: &mpsc::Sender<Batch>, shutdown: &Shutdown) -> Option<Self> {
+        let interval = config.canary.interval.0;
+        if interval.is_zero() {
+            return None;
+        }
+        let (door, words) = canary::Door::new();
+        let metrics = CanaryMetrics::default();
+        let origin = canary::Origin { cluster: config.cluster.clone(), node: config.node.name.clone() };
+        let batches = batches.downgrade();
+        tokio::spawn(canary::run(origin, interval, batches, words, metrics.clone(), shutdown.clone()));
+        Some(Self { door, metrics })
+    }
+}
+
+/// Where the readers and the canary hear of their batches.
 #[derive(Clone)]
 struct Inboxes {
     logs: Option<Inbox>,
     journal: Option<Inbox>,
+    canary: Option<canary::Door>,
 }
 
 impl Inboxes {
     fn settle(&self, settlement: Settlement) {
+        if canary::is_ours(settlement.id) {
+            if let Some(door) = &self.canary {
+                door.settle(settlement);
+            }
+            return;
+        }
         let whose = if journal::is_ours(settlement.id) { &self.journal } else { &self.logs };
         if let Some(inbox) = whose {
             inbox.settle(settlement);

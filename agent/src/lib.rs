@@ -9,6 +9,7 @@ pub mod api_server;
 pub mod app;
 pub mod batch;
 pub mod buffers;
+pub mod canary;
 pub mod config;
 pub mod export;
 #[cfg(any(test, fuzzing))]

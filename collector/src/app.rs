@@ -218,6 +218,7 @@ impl App {
             let (shelf, stop, beat) = (self.letters.shelf(&name), delivery_stops.clone(), heartbeat.clone());
             let delivery = deliver::store::start(&self.queue, writer, options, shelf, stop, beat)?;
             sources.push(stats::store_source(name.clone(), store.clone(), Arc::clone(delivery.numbers())));
+            sources.push(delivery.canaries().source(name.clone()));
             logs = api::router(store);
             deliveries.note(
                 &self.config,
@@ -234,6 +235,7 @@ impl App {
             let lane =
                 lane::start(&self.queue, destination, options, shelf, delivery_stops.clone(), heartbeat);
             sources.push(stats::lane_source(sink.name.clone(), Arc::clone(lane.numbers())));
+            sources.push(lane.canaries().source(sink.name.clone()));
             deliveries.note(
                 &self.config,
                 &sink.name,

@@ -10,6 +10,7 @@
 pub mod answer;
 pub mod attrs;
 pub mod base64;
+pub mod canary;
 pub mod grpc;
 pub mod limits;
 pub mod logs;

@@ -113,6 +113,12 @@ impl<'a> LogsRequest<'a> {
         Self { bytes }
     }
 
+    /// One `ScopeLogs` of such a request, by its bytes.
+    #[must_use]
+    pub(crate) fn scope(bytes: &'a [u8]) -> ScopeView<'a> {
+        ScopeView::new(bytes)
+    }
+
     /// Each `ResourceLogs`.
     pub fn resources(self) -> impl Iterator<Item = ResourceView<'a>> + Clone {
         Messages::new(self.bytes, 1).map(ResourceView::new)

@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use rustls::pki_types::ServerName;
 use sonde_daemon::config::{Problems, Validate};
 use sonde_daemon::units::{Interval, Size};
+use sonde_wire::canary::NODE_BYTES;
 
 use super::{ApiServer, Config, Export, Host, Kubelet, Metrics, PodSource};
 use crate::export;
@@ -57,6 +57,10 @@ impl Config {
                 "NODE_NAME in the environment, from fieldRef spec.nodeName",
             );
         }
+        if self.node.name.len() > NODE_BYTES {
+            let what = format!("is longer than {NODE_BYTES} bytes");
+            problems.add("node.name", what, "the node's name as Kubernetes has it");
+        }
         if self.state_dir.as_os_str().is_empty() {
             problems.add("state_dir", "is empty", "a directory");
         }
@@ -77,7 +81,7 @@ impl Config {
         at_least(problems, "metrics.interval", self.metrics.interval, Interval::secs(1));
         self.metrics.check(problems);
         self.export.check(problems);
-        if self.canary.interval.0 != Duration::ZERO {
+        if !self.canary.interval.0.is_zero() {
             at_least(problems, "canary.interval", self.canary.interval, Interval::secs(1));
         }
         self.check_not_there(problems);
@@ -85,13 +89,8 @@ impl Config {
 
     /// Keys whose part is not there yet: said, rather than accepted without an effect.
     fn check_not_there(&self, problems: &mut Problems) {
-        for (key, set, expected) in [
-            ("pods.source", self.pods.source == PodSource::Socket, "`auto`, `kubelet`, `api` or `paths`"),
-            ("canary.interval", self.canary.interval.0 != Duration::ZERO, "0s"),
-        ] {
-            if set {
-                problems.add(key, "is not there yet", expected);
-            }
+        if self.pods.source == PodSource::Socket {
+            problems.add("pods.source", "is not there yet", "`auto`, `kubelet`, `api` or `paths`");
         }
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod ack;
 pub mod batch;
+pub mod canary;
 mod cluster;
 pub mod dead_letter;
 mod decode;

@@ -5,6 +5,8 @@
 //! their records. What cannot be read for good (which `receive` refuses, so it is damage or a bug) is counted and kept
 //! among the dead letters. While commits fail, frames are taken up to the store's memory bound; beyond it the queue
 //! keeps them.
+//!
+//! Canaries are taken out on the way; theirs is the time at which queries find what was queued with them.
 
 use std::io;
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sonde_daemon::health::Heartbeat;
+use sonde_wire::canary;
 use sonde_wire::view::LogsRequest;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -20,6 +23,7 @@ use tokio::sync::watch;
 use crate::queue::{Cursor, Entry, Position, Queue, Reader, Signal};
 use crate::store::{StoreError, Writer};
 
+use super::canary::{Canaries, Seen};
 use super::cluster;
 use super::dead_letter::{self, Shelf};
 use super::decode::{self, Decoder};
@@ -67,6 +71,7 @@ pub struct Delivered {
 pub struct Delivery {
     thread: JoinHandle<()>,
     numbers: Arc<Delivered>,
+    canaries: Canaries,
     committed: watch::Receiver<Position>,
 }
 
@@ -74,6 +79,11 @@ impl Delivery {
     /// Its numbers.
     pub fn numbers(&self) -> &Arc<Delivered> {
         &self.numbers
+    }
+
+    /// Its canaries.
+    pub fn canaries(&self) -> &Canaries {
+        &self.canaries
     }
 
     /// The queue's position up to which all is in the store for good.
@@ -110,8 +120,10 @@ pub fn start(
     let cursor = queue.register(&options.sink, known);
     let reader = queue.reader(cursor.position);
     let (committed, committed_by) = watch::channel(cursor.position);
+    let canaries = Canaries::default();
     let queue = queue.clone();
     let delivery = Loop {
+        fresh_from: queue.first_fresh(),
         queue,
         reader,
         cursor,
@@ -120,6 +132,7 @@ pub fn start(
         shelf,
         committed,
         numbers: Arc::clone(&numbers),
+        canaries: canaries.clone(),
         decoder: Decoder::default(),
         heartbeat,
         retry_ms: 0,
@@ -127,7 +140,7 @@ pub fn start(
     };
     let runtime = Handle::current();
     let thread = thread::Builder::new().name("store".into()).spawn(move || delivery.run(&runtime, stop))?;
-    Ok(Delivery { thread, numbers, committed: committed_by })
+    Ok(Delivery { thread, numbers, canaries, committed: committed_by })
 }
 
 struct Loop {
@@ -139,6 +152,9 @@ struct Loop {
     shelf: Shelf,
     committed: watch::Sender<Position>,
     numbers: Arc<Delivered>,
+    canaries: Canaries,
+    /// Frames before it may have been delivered by an earlier process.
+    fresh_from: Position,
     decoder: Decoder,
     heartbeat: Heartbeat,
     /// Not before this time is a commit tried again.
@@ -213,8 +229,15 @@ impl Loop {
             .and_then(|bytes| LogsRequest::check(bytes, &decode::LIMITS).map(|_| bytes).map_err(Into::into))
         {
             Ok(bytes) => {
-                let bytes = cluster::fill(bytes, &self.options.cluster);
-                self.store.ingest(LogsRequest::trusted(&bytes), frame.received_unix_nano, next, now);
+                let (bytes, canaries) = canary::take_out(bytes);
+                if bytes.is_empty() {
+                    self.store.skip(next, now);
+                } else {
+                    let bytes = cluster::fill(&bytes, &self.options.cluster);
+                    self.store.ingest(LogsRequest::trusted(&bytes), frame.received_unix_nano, next, now);
+                }
+                let fresh = entry.position >= self.fresh_from;
+                self.canaries.arrived(&Seen::all(canaries, fresh, frame.resend));
             }
             Err(error) => {
                 self.numbers.dead_letters.fetch_add(u64::from(frame.records), Ordering::Relaxed);

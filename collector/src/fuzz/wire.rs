@@ -9,6 +9,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
     Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum,
 };
 use prost::Message as _;
+use sonde_wire::canary::{self, Canary};
 use sonde_wire::grpc::{Prefix, Status, StatusDetails, decode_message, encode_message};
 use sonde_wire::limits::ViewLimits;
 use sonde_wire::proto::ProtoError;
@@ -23,10 +24,16 @@ mod reference;
 const LIMITS: ViewLimits =
     ViewLimits { records: 1000, groups: 1000, values: 1000, depth: ViewLimits::MAX_DEPTH };
 
-/// A request for logs: the view takes and shows what prost takes and reads.
+/// A request for logs: the view takes and shows what prost takes and reads; without its canaries it is one with the others.
 pub fn otlp(data: &[u8]) {
     if let Err(what) = reference::agrees_with_prost(data, &LIMITS) {
         panic!("{what}");
+    }
+    let (left, canaries) = canary::take_out(data);
+    if let Ok(all) = view::check(data, &LIMITS) {
+        let others = view::check(&left, &LIMITS).expect("what is left is a request");
+        assert_eq!(others.records as usize + canaries.len(), all.records as usize);
+        assert!(canary::take_out(&left).1.is_empty());
     }
 }
 
@@ -93,6 +100,7 @@ pub fn otlp_seeds() -> Vec<Vec<u8>> {
         .filter_map(|json| crate::receive::json::request(json).ok())
         .map(|request| request.encode_to_vec())
         .filter(|bytes| !bytes.is_empty())
+        .chain([Canary { node: "n".into(), run: 1, number: 2, written_unix_nano: 3 }.request("east")])
         .collect()
 }
 

@@ -69,13 +69,9 @@ fn every_mistake_is_reported_with_its_key() {
 
 #[test]
 fn what_has_no_effect_yet_is_refused_by_name() {
-    for (yaml, key) in
-        [("pods: {source: socket}", "pods.source"), ("canary: {interval: 10s}", "canary.interval")]
-    {
-        let found = problems(yaml);
-        assert_eq!(found.len(), 1, "{yaml}: {found:?}");
-        assert_eq!((found[0].path.as_str(), found[0].what.as_str()), (key, "is not there yet"));
-    }
+    let found = problems("pods: {source: socket}");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((found[0].path.as_str(), found[0].what.as_str()), ("pods.source", "is not there yet"));
 }
 
 #[test]
@@ -90,6 +86,7 @@ fn what_people_write_is_fine() {
         "logs: {redact: [{preset: email}, {namespace: pay-*, pattern: 'iban=(\\w+)', replace: '***'}]}",
         "export: {endpoint: 'https://[fd00::1]:4317', headers: {X-Scope-OrgID: team-a}}",
         "kubelet: {url: ''}",
+        "canary: {interval: 1s}",
         "metrics: {interval: 30s, push: false, drop: ['node_.*']}",
         "kubelet: {url: 'http://127.0.0.1:10255', server_name: 10.0.0.1}",
     ] {
@@ -108,6 +105,8 @@ fn in_a_pod_a_missing_node_name_is_a_problem() {
     };
     assert!(found(&config, true).contains("NODE_NAME"));
     assert!(!found(&config, false).contains("NODE_NAME"));
+    config.node.name = "n".repeat(254);
+    assert!(found(&config, true).contains("longer than 253"));
     config.node.name = "node-1".to_owned();
     assert!(!found(&config, true).contains("NODE_NAME"));
 }

@@ -10,9 +10,10 @@ use sonde_daemon::log::RateLimit;
 use tokio::sync::watch;
 use tokio::task::JoinError;
 
-use super::unpack::unpack;
+use super::unpack::{Unpacked, unpack};
 use super::{LaneOptions, Numbers};
 use crate::deliver::batch::{Batch, Refusal, State};
+use crate::deliver::canary::{Canaries, Seen};
 use crate::deliver::dead_letter::{self, Shelf};
 use crate::deliver::limit::Limit;
 use crate::deliver::{Class, Sink, Trouble};
@@ -34,21 +35,23 @@ pub(super) struct Shared<S> {
     pub gate: Gate,
     pub shelf: Arc<Shelf>,
     pub numbers: Arc<Numbers>,
+    pub canaries: Canaries,
     pub complaints: RateLimit,
     pub stop: watch::Receiver<bool>,
     pub options: LaneOptions,
 }
 
-/// Carries frames to the sink until all their records are settled; false when it was told to stop before.
+/// Carries frames to the sink until all their records are settled, and gives the canaries that were among them; `None` when
+/// it was told to stop before.
 pub(super) async fn carry<S: Sink>(
     shared: Arc<Shared<S>>,
     entries: Vec<Entry>,
     fresh_from: Position,
     counted: Arc<AtomicU64>,
-) -> bool {
+) -> Option<Vec<Seen>> {
     let mut stop = shared.stop.clone();
     let mut counts = Counts { told: [0; 4], counted };
-    let Some(mut batch) = shared.unpack(entries, fresh_from, &mut counts).await else { return false };
+    let (mut batch, canaries) = shared.unpack(entries, fresh_from, &mut counts).await?;
     let mut backoff = Backoff::new();
     let timing = shared.options.timing;
     // What the sink had taken of other batches when it was last looked at.
@@ -61,7 +64,7 @@ pub(super) async fn carry<S: Sink>(
                 (pass, shared.limit.acquire().await)
             };
             let (pass, permit) = tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return false,
+                _ = stop.wait_for(|stop| *stop) => return None,
                 turn = turn => turn,
             };
             let before = batch.open();
@@ -89,7 +92,7 @@ pub(super) async fn carry<S: Sink>(
             })
         };
         if !shared.settle(&mut batch, &mut counts).await {
-            return false;
+            return None;
         }
         let before = std::mem::replace(&mut others, counts.others(&shared.numbers));
         if batch.has_put_off() {
@@ -98,7 +101,7 @@ pub(super) async fn carry<S: Sink>(
             let rounds = if shared.blocked.load(Ordering::Relaxed) { 1 } else { timing.rounds };
             batch.give_up(TRIES, rounds, timing.put_off);
             if !shared.settle(&mut batch, &mut counts).await {
-                return false;
+                return None;
             }
         }
         if let Some(wait) = wait.filter(|_| batch.open() > 0) {
@@ -106,12 +109,12 @@ pub(super) async fn carry<S: Sink>(
             // Several tries have their place in its time.
             let wait = if stuck.is_some() && !asked { wait.min(timing.put_off / 4) } else { wait };
             tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => return false,
+                _ = stop.wait_for(|stop| *stop) => return None,
                 () = tokio::time::sleep(wait) => {}
             }
         }
     }
-    true
+    Some(canaries)
 }
 
 /// Counts a batch among those that are stuck, for as long as it lives.
@@ -146,17 +149,22 @@ impl Counts {
 
 impl<S: Sink> Shared<S> {
     /// Decodes and checks the frames; what cannot be read is a dead letter. `None` when it was told to stop.
-    async fn unpack(&self, entries: Vec<Entry>, fresh_from: Position, counts: &mut Counts) -> Option<Batch> {
+    async fn unpack(
+        &self,
+        entries: Vec<Entry>,
+        fresh_from: Position,
+        counts: &mut Counts,
+    ) -> Option<(Batch, Vec<Seen>)> {
         let (options, forwards) = (self.options.clone(), self.sink.forwards());
         let unpacked =
             tokio::task::spawn_blocking(move || unpack(&options, forwards, entries, fresh_from)).await;
-        let (batch, letters, unreadable) = passed_on(unpacked)?;
+        let Unpacked { batch, canaries, letters, unreadable } = passed_on(unpacked)?;
         if !self.keep(letters).await {
             return None;
         }
         self.numbers.dead_letter.fetch_add(unreadable, Ordering::Relaxed);
-        counts.counted.fetch_add(unreadable, Ordering::Relaxed);
-        Some(batch)
+        counts.counted.fetch_add(unreadable + canaries.len() as u64, Ordering::Relaxed);
+        Some((batch, canaries))
     }
 
     /// Makes refusals durable and counts what is new. False when it was told to stop before that.

@@ -14,12 +14,13 @@
 //!    between which others were taken ([`Timing::rounds`]; one where such records fill the window). While it takes no others, nothing is given up: it is the
 //!    destination that has to be set right.
 //! 5. With `when_behind: skip`, what lies more than `max_lag_bytes` behind the queue's end is given up and counted.
-//! 6. A panic in a sink costs the batches under way a new start from the cursor, in doubt, and nobody else anything.
+//! 6. Canaries are taken out of the frames and never handed over; they count as delivered when the cursor is past them.
+//! 7. A panic in a sink costs the batches under way a new start from the cursor, in doubt, and nobody else anything.
 //!
 //! # Memory
 //! Decoded batches under way: `window_bytes`, or one request where that is larger; beside it the payloads of the batch
 //! that is being gathered (`batch_bytes`, or one request), one decoded request for each batch while it is unpacked, and
-//! what the sink says, for a sink that [forwards](super::Sink::forwards) the compressed requests too, and some 100 bytes for each batch that is settled behind one that is not.
+//! what the sink says, for a sink that [forwards](super::Sink::forwards) the compressed requests too, and some 100 bytes for each batch that is settled behind one that is not, and for 16,384 canaries in such.
 //!
 //! [`turns`] is the loop, [`mod@carry`] the way of one batch, [`mod@unpack`] its beginning, [`numbers`] what is shown.
 
@@ -46,6 +47,7 @@ pub use self::numbers::Numbers;
 use self::carry::Shared;
 use self::turns::Turns;
 use super::Sink;
+use super::canary::Canaries;
 use super::dead_letter::Shelf;
 use super::limit::Limit;
 use crate::queue::{Position, Queue};
@@ -106,6 +108,7 @@ impl Default for Timing {
 pub struct Lane {
     task: JoinHandle<()>,
     numbers: Arc<Numbers>,
+    canaries: Canaries,
     settled: watch::Receiver<Position>,
     starved: Arc<AtomicBool>,
 }
@@ -114,6 +117,11 @@ impl Lane {
     /// Its numbers.
     pub fn numbers(&self) -> &Arc<Numbers> {
         &self.numbers
+    }
+
+    /// Its canaries.
+    pub fn canaries(&self) -> &Canaries {
+        &self.canaries
     }
 
     /// The position up to which all is settled.
@@ -150,7 +158,7 @@ pub fn start<S: Sink>(
     stop: watch::Receiver<bool>,
     heartbeat: Heartbeat,
 ) -> Lane {
-    let numbers = Arc::new(Numbers::default());
+    let (numbers, canaries) = (Arc::new(Numbers::default()), Canaries::default());
     let cursor = queue.register(&options.name, None).position;
     let (settled, settled_by) = watch::channel(cursor);
     let starved = Arc::new(AtomicBool::new(false));
@@ -163,10 +171,11 @@ pub fn start<S: Sink>(
         gate: Gate::new(options.timing.probe_every),
         shelf: Arc::new(shelf),
         numbers: Arc::clone(&numbers),
+        canaries: canaries.clone(),
         complaints: RateLimit::new(Duration::from_secs(30)),
         stop,
         options,
     });
     let turns = Turns::new(queue, cursor, shared, settled);
-    Lane { task: tokio::spawn(turns.run(heartbeat)), numbers, settled: settled_by, starved }
+    Lane { task: tokio::spawn(turns.run(heartbeat)), numbers, canaries, settled: settled_by, starved }
 }

@@ -18,6 +18,7 @@ use crate::deliver::{Sink, Trouble};
 use crate::queue::{Codec, Frame, QueueOptions, RealFilesystem, Signal};
 use crate::store::tests::{Line, request};
 
+mod canaries;
 mod sick;
 
 const RECORDS: u64 = 10;

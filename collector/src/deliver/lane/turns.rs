@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::carry::{Shared, carry};
 use crate::deliver::Sink;
+use crate::deliver::canary::Seen;
 use crate::queue::{Entry, Position, Queue, Reader, Signal};
 
 /// How long a frame waits for others before it goes alone.
@@ -22,6 +23,8 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 const REST: Duration = Duration::from_secs(30);
 /// While skipping, how often the lag is looked at, frames.
 const LOOK_EVERY: u32 = 16;
+/// Canaries of batches that are settled behind one that is not, at most; some 100 bytes each.
+const HELD: usize = 16_384;
 
 /// Frames that are under way together.
 struct Slot {
@@ -32,6 +35,8 @@ struct Slot {
     records: u64,
     /// Of those, how many were settled and counted.
     counted: Arc<AtomicU64>,
+    /// The canaries in it, when it is done; `None` where they were too many to be kept.
+    canaries: Option<Vec<Seen>>,
     done: bool,
 }
 
@@ -49,8 +54,10 @@ pub(super) struct Turns<S> {
     since: Instant,
     window: VecDeque<Slot>,
     window_bytes: u64,
-    /// What each gives: whether it settled all.
-    running: JoinSet<bool>,
+    /// What each gives: the canaries, when it settled all.
+    running: JoinSet<Option<Vec<Seen>>>,
+    /// Canaries in the window.
+    held: usize,
     closed: bool,
     skipping: bool,
     looked: u32,
@@ -77,6 +84,7 @@ impl<S: Sink> Turns<S> {
             window: VecDeque::new(),
             window_bytes: 0,
             running: JoinSet::new(),
+            held: 0,
             closed: false,
             skipping: false,
             looked: 0,
@@ -168,26 +176,36 @@ impl<S: Sink> Turns<S> {
         let counted = Arc::new(AtomicU64::new(0));
         let carried = carry(Arc::clone(&self.shared), entries, self.fresh_from, Arc::clone(&counted));
         let task = self.running.spawn(carried).id();
-        self.window.push_back(Slot { task, next, bytes, records, counted, done: false });
+        self.window.push_back(Slot { task, next, bytes, records, counted, canaries: None, done: false });
         self.window_bytes += bytes;
     }
 
-    fn ended(&mut self, ended: Result<(Id, bool), JoinError>) {
-        let (task, settled) = match ended {
+    fn ended(&mut self, ended: Result<(Id, Option<Vec<Seen>>), JoinError>) {
+        let (task, canaries) = match ended {
             Ok(ended) => ended,
             Err(error) if error.is_cancelled() => return,
             Err(_) => return self.begin_again(),
         };
         // One that did not settle all was told to stop.
-        let Some(slot) = self.window.iter_mut().find(|slot| slot.task == task).filter(|_| settled) else {
-            return;
-        };
+        let Some(canaries) = canaries else { return };
+        let Some(slot) = self.window.iter_mut().find(|slot| slot.task == task) else { return };
         slot.done = true;
+        if self.held + canaries.len() <= HELD {
+            self.held += canaries.len();
+            slot.canaries = Some(canaries);
+        }
         // Its memory is free, whatever the cursor waits for.
         self.window_bytes -= slot.bytes;
         let mut moved = None;
         while let Some(slot) = self.window.pop_front_if(|slot| slot.done) {
             moved = Some(slot.next);
+            match slot.canaries {
+                Some(canaries) => {
+                    self.held -= canaries.len();
+                    self.shared.canaries.arrived(&canaries);
+                }
+                None => self.shared.canaries.begin_anew(),
+            }
         }
         if let Some(position) = moved {
             self.release(position);
@@ -217,7 +235,7 @@ impl<S: Sink> Turns<S> {
     fn abandon(&mut self) {
         self.running.abort_all();
         self.window.clear();
-        self.window_bytes = 0;
+        (self.window_bytes, self.held) = (0, 0);
         self.gathered.clear();
         self.gathered_bytes = 0;
     }
@@ -244,6 +262,7 @@ impl<S: Sink> Turns<S> {
         );
         self.skipping = true;
         self.looked = 0;
+        self.shared.canaries.begin_anew();
         let under_way =
             self.window.iter().map(|slot| slot.records.saturating_sub(slot.counted.load(Ordering::Relaxed)));
         let waiting = self.gathered.iter().map(|entry| u64::from(entry.frame.records));

@@ -4,28 +4,41 @@ use std::borrow::Cow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use sonde_wire::canary;
 use sonde_wire::view::LogsRequest;
 
 use super::LaneOptions;
 use crate::deliver::batch::{Batch, Unit};
+use crate::deliver::canary::Seen;
 use crate::deliver::decode::{self, Decoder};
 use crate::deliver::{cluster, dead_letter};
-use crate::queue::{Entry, Position, Signal};
+use crate::queue::{Codec, Entry, Frame, Position, Signal};
 
 /// After this time in the queue, a frame may have come to another collector as well and gone out from there.
 const OLD: Duration = Duration::from_secs(30);
 
-/// Frames as a batch, dead letters for those that cannot be read, and how many records were in those. `forwards` keeps
-/// beside the content how it came.
+/// What frames hold.
+pub(super) struct Unpacked {
+    /// The records of users.
+    pub batch: Batch,
+    /// The canaries among them, in the queue's order.
+    pub canaries: Vec<Seen>,
+    /// Dead letters for frames that cannot be read.
+    pub letters: Vec<u8>,
+    /// How many records were in those.
+    pub unreadable: u64,
+}
+
+/// Frames, unpacked. `forwards` keeps beside the content how it came.
 pub(super) fn unpack(
     options: &LaneOptions,
     forwards: bool,
     entries: Vec<Entry>,
     fresh_from: Position,
-) -> (Batch, Vec<u8>, u64) {
+) -> Unpacked {
     let (name, most) = (options.name.as_str(), options.request_bytes);
     let (mut units, mut doubts, mut letters, mut unreadable) = (Vec::new(), Vec::new(), Vec::new(), 0);
-    let (mut decoder, mut first) = (Decoder::default(), 0);
+    let (mut decoder, mut first, mut canaries) = (Decoder::default(), 0, Vec::new());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     for entry in entries {
         let frame = &entry.frame;
@@ -36,19 +49,15 @@ pub(super) fn unpack(
         let decoded = decoder.decode(frame, limit);
         match decoded.and_then(|bytes| Ok((LogsRequest::check(bytes, &decode::LIMITS)?.1.records, bytes))) {
             Ok((records, bytes)) => {
-                let records = records as usize;
+                let (bytes, taken) = canary::take_out(bytes);
+                let records = records as usize - taken.len();
+                canaries.extend(Seen::all(taken, entry.position >= fresh_from, frame.resend));
+                if bytes.is_empty() {
+                    continue;
+                }
                 let waited = now.saturating_sub(Duration::from_nanos(frame.received_unix_nano));
                 doubts.push(frame.resend || entry.position < fresh_from || waited > OLD);
-                let mut came = None;
-                let bytes = match cluster::fill(bytes, &options.cluster) {
-                    Cow::Owned(filled) => filled.into(),
-                    // What is not compressed is not copied.
-                    Cow::Borrowed(bytes) if bytes.as_ptr() == frame.payload.as_ptr() => frame.payload.clone(),
-                    Cow::Borrowed(bytes) => {
-                        came = forwards.then(|| (frame.codec, frame.payload.clone()));
-                        Bytes::copy_from_slice(bytes)
-                    }
-                };
+                let (bytes, came) = content(bytes, frame, forwards, &options.cluster);
                 let (position, received_unix_nano) = (entry.position, frame.received_unix_nano);
                 units.push(Unit { position, received_unix_nano, bytes, first, records, came });
                 first += records;
@@ -61,5 +70,28 @@ pub(super) fn unpack(
         }
     }
     let mut doubts = doubts.into_iter();
-    (Batch::new(units, |_| doubts.next().unwrap_or(true)), letters, unreadable)
+    let batch = Batch::new(units, |_| doubts.next().unwrap_or(true));
+    Unpacked { batch, canaries, letters, unreadable }
+}
+
+/// A frame's content with the cluster's name, and how it came where that is the same and a sink sends it on so.
+fn content(
+    bytes: Cow<'_, [u8]>,
+    frame: &Frame,
+    forwards: bool,
+    cluster: &str,
+) -> (Bytes, Option<(Codec, Bytes)>) {
+    let bytes = match bytes {
+        Cow::Borrowed(bytes) => bytes,
+        Cow::Owned(left) => return (cluster::fill(&left, cluster).into_owned().into(), None),
+    };
+    match cluster::fill(bytes, cluster) {
+        Cow::Owned(filled) => (filled.into(), None),
+        // What is not compressed is not copied.
+        Cow::Borrowed(bytes) if bytes.as_ptr() == frame.payload.as_ptr() => (frame.payload.clone(), None),
+        Cow::Borrowed(bytes) => {
+            let came = forwards.then(|| (frame.codec, frame.payload.clone()));
+            (Bytes::copy_from_slice(bytes), came)
+        }
+    }
 }
