@@ -1,7 +1,8 @@
 //! The agent put together: `build` makes every part, `run` runs them and stops them in order.
 //!
 //! Threads: the log reader has its own; exporter and who tells of pods share the runtime that [`App::run`] is called on; the
-//! pages are served from a third, so that they answer whatever the others do; metrics are pushed from a fourth.
+//! pages are served from a third, so that they answer whatever the others do; metrics are pushed from a fourth; apps send to a
+//! fifth.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -35,6 +36,7 @@ use crate::metrics::Sources;
 use crate::metrics::node::PatternError;
 use crate::pods::PodIndex;
 use crate::push::Push;
+use crate::receive::{Listeners, Receive};
 use crate::teller::Teller;
 
 /// A loop that has not come round for so long stands still. One turn may wait for a slow disk.
@@ -55,6 +57,7 @@ pub struct App {
     logs: LogMetrics,
     readers: Option<Tokens>,
     push: Option<Push>,
+    receive: Option<Receive>,
 }
 
 /// Why the agent cannot start, or ended before it was asked to.
@@ -95,8 +98,9 @@ pub enum AppError {
 }
 
 impl App {
-    /// Reads credentials and certificates; starts and connects to nothing. `bound` is where the pages will be.
-    pub fn build(mut config: Config, bound: Bound) -> Result<Self, AppError> {
+    /// Reads credentials and certificates; starts and connects to nothing. `bound` is where the pages will be, `listeners`
+    /// where apps may send.
+    pub fn build(mut config: Config, bound: Bound, listeners: Listeners) -> Result<Self, AppError> {
         if config.node.name.is_empty() {
             config.node.name = host_name();
         }
@@ -111,6 +115,7 @@ impl App {
             file => Some(Tokens::open(Path::new(file))?),
         };
         let push = if config.metrics.push { Some(Push::build(&config, &metrics)?) } else { None };
+        let receive = Receive::build(&config, listeners, pods.clone(), teller.is_some())?;
         Ok(Self {
             config,
             paths,
@@ -122,6 +127,7 @@ impl App {
             metrics,
             logs,
             push,
+            receive,
             readers,
         })
     }
@@ -141,6 +147,8 @@ impl App {
             pod_logs = %self.paths.pod_logs.display(),
             state_dir = %state_dir.display(),
             endpoint = export.endpoint,
+            otlp_grpc = self.receive.as_ref().and_then(|receive| receive.addrs()[0]).map(tracing::field::display),
+            otlp_http = self.receive.as_ref().and_then(|receive| receive.addrs()[1]).map(tracing::field::display),
             pods = self.teller.as_ref().map_or("none", |teller| teller.url(&self.config)),
             "sonde-agent starts"
         );
@@ -163,6 +171,7 @@ impl App {
             metrics,
             logs: own_logs,
             push,
+            receive,
             readers,
         } = self;
         // More: the journals' reader and the canary have a slot each.
@@ -208,6 +217,7 @@ impl App {
         sources.extend(canary.map(|canary| Box::new(canary.metrics) as Box<dyn Source>));
         sources.extend(teller.as_ref().map(|teller| Box::new(teller.metrics()) as Box<dyn Source>));
         sources.extend(push.as_ref().map(|push| Box::new(push.metrics()) as Box<dyn Source>));
+        sources.extend(receive.as_ref().map(Receive::source));
         let accounting = Accounting { prefix: "sonde_agent_source".to_owned(), label: "source".to_owned() };
         let own = Section::new(Some(accounting), sources);
         let reader = reader.map(Arc::new);
@@ -228,6 +238,8 @@ impl App {
         if let Some(push) = push {
             push.start(shutdown.clone()).map_err(|error| AppError::Thread("push", error))?;
         }
+        let receive = receive.map(|receive| receive.start(shutdown.clone())).transpose();
+        let receive = receive.map_err(|error| AppError::Thread("receive", error))?;
         let teller = teller.map(|teller| tokio::spawn(teller.run(shutdown.clone())));
         let (export_trigger, export_shutdown) = shutdown::channel();
         let stop = {
@@ -267,6 +279,9 @@ impl App {
             }
             if let Some(journal) = journal {
                 journal.join();
+            }
+            if receive.is_some_and(|receive| receive.join().is_err()) {
+                tracing::error!("the thread that receives of apps had ended by a panic");
             }
             served
         });

@@ -3,6 +3,7 @@
 //! The file format, `${NAME}` expansion and the reporting of problems are `sonde_daemon::config`'s.
 
 mod logs;
+mod receive;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ pub use sonde_daemon::client::otlp::{Compression, Protocol};
 use sonde_daemon::units::{Interval, Size};
 
 pub use logs::{Journald, Limits, LogRule, Logs, MultilineRule, Parse, Priority, ReadExisting, RedactRule};
+pub use receive::{Receive, ReceiveLimits};
 
 /// Everything that can be set, section by section.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -42,6 +44,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// The receiver of logs and metrics.
     pub export: Export,
+    /// OTLP of the apps on this node.
+    pub receive: Receive,
     /// Synthetic records through the whole path.
     pub canary: Canary,
 }
@@ -267,6 +271,7 @@ impl Default for Config {
             logs: Logs::default(),
             metrics: Metrics::default(),
             export: Export::default(),
+            receive: Receive::default(),
             canary: Canary::default(),
         }
     }

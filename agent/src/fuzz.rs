@@ -9,13 +9,14 @@ mod files;
 mod kernel;
 mod lines;
 mod multiline;
+mod receive;
 mod redaction;
 
 /// Name, what is to be run with an input, and inputs to begin with.
 pub type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
 
 /// All of the agent's.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     ("cri", lines::cri, lines::cri_seeds),
     ("docker", lines::docker, lines::docker_seeds),
     ("fields", lines::fields, lines::fields_seeds),
@@ -27,6 +28,7 @@ pub const TARGETS: [Target; 12] = [
     ("journal", files::journal, files::journal_seeds),
     ("kubelet", files::kubelet, files::kubelet_seeds),
     ("kernel", kernel::files, kernel::seeds),
+    ("receive-enrich", receive::enriched, receive::seeds),
     ("agent-config", configuration::agent, configuration::seeds),
 ];
 

@@ -25,6 +25,7 @@ pub mod logs;
 pub mod metrics;
 pub mod pods;
 pub mod push;
+pub mod receive;
 pub mod teller;
 
 use std::process::ExitCode;
@@ -80,11 +81,12 @@ fn serve(config: Config) -> anyhow::Result<()> {
     let _lock =
         Lock::take(&config.state_dir, "sonde-agent").map_err(|error| anyhow!("state_dir: {error}"))?;
     let bound = daemon_http::bind(&config.listen).map_err(|error| anyhow!("listen: {error}"))?;
+    let listeners = receive::Listeners::bind(&config.receive).map_err(|error| anyhow!("receive: {error}"))?;
     if let Err(error) = memory::raise_open_files() {
         tracing::warn!(%error, "the limit of open files could not be raised");
     }
     let grace = config.shutdown_grace.0;
-    let app = App::build(config, bound)?;
+    let app = App::build(config, bound, listeners)?;
     app.announce();
     let own = telemetry::start("sonde-agent", env!("CARGO_PKG_VERSION"), |name| std::env::var(name).ok())?;
 

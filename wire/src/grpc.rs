@@ -15,6 +15,9 @@ pub const LOGS_EXPORT_PATH: &str = "/opentelemetry.proto.collector.logs.v1.LogsS
 /// The path of the metrics service's one call.
 pub const METRICS_EXPORT_PATH: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
 
+/// The path of the trace service's one call.
+pub const TRACES_EXPORT_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+
 /// Metadata (and HTTP header) of a request that may hold records that were sent before; its value is `1`.
 pub const RESEND_HEADER: &str = "x-sonde-resend";
 

@@ -11,6 +11,7 @@ pub mod answer;
 pub mod attrs;
 pub mod base64;
 pub mod canary;
+pub mod enrich;
 pub mod grpc;
 pub mod limits;
 pub mod logs;

@@ -17,6 +17,7 @@ use sonde_daemon::client::endpoint::Endpoint;
 use sonde_daemon::client::otlp;
 
 mod logs;
+mod receive;
 
 /// Mounted into every pod with a service account: its presence says that we are in one.
 pub const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
@@ -81,6 +82,7 @@ impl Config {
         at_least(problems, "metrics.interval", self.metrics.interval, Interval::secs(1));
         self.metrics.check(problems);
         self.export.check(problems);
+        self.receive.check(problems, &self.export);
         if !self.canary.interval.0.is_zero() {
             at_least(problems, "canary.interval", self.canary.interval, Interval::secs(1));
         }

@@ -166,6 +166,24 @@ fn share(
     service: Service,
     names: Box<dyn Names>,
 ) -> Result<Shared, ExportError> {
+    Ok(Shared {
+        client: client(config, timing, service, names)?,
+        gate: Gate::new(timing.probe_every),
+        metrics: Metrics::default(),
+        complaints: RateLimit::new(Duration::from_secs(30)),
+    })
+}
+
+/// Reads the token and TLS files; connects to nothing.
+///
+/// # Errors
+/// One of them cannot be read, or the endpoint is none.
+pub(crate) fn client(
+    config: &Export,
+    timing: Timing,
+    service: Service,
+    names: Box<dyn Names>,
+) -> Result<Client, ExportError> {
     let token = match config.token_file.as_str() {
         "" => None,
         path => Some(Token::open(Path::new(path))?),
@@ -182,12 +200,7 @@ fn share(
         spread: config.in_flight,
         deadline: timing.deadline,
     };
-    Ok(Shared {
-        client: Client::new(options, names)?,
-        gate: Gate::new(timing.probe_every),
-        metrics: Metrics::default(),
-        complaints: RateLimit::new(Duration::from_secs(30)),
-    })
+    Ok(Client::new(options, names)?)
 }
 
 /// The configured endpoint with OTLP's default port for the protocol.

@@ -43,11 +43,11 @@ pub(crate) enum Act {
 pub(crate) struct Seen {
     pub(crate) path: String,
     headers: HeaderMap,
-    body: Bytes,
+    pub(crate) body: Bytes,
 }
 
 impl Seen {
-    fn resend(&self) -> bool {
+    pub(crate) fn resend(&self) -> bool {
         self.headers.get("x-sonde-resend").is_some_and(|value| value == "1")
     }
 

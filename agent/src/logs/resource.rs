@@ -1,6 +1,6 @@
 //! A container's resource attributes (semantic conventions 1.44), encoded once.
 
-use sonde_wire::attrs::{AttrSet, keys};
+use sonde_wire::attrs::{AttrSet, AttrSetBuilder, keys};
 
 use super::filter::glob;
 use super::pod_path::PodDir;
@@ -57,10 +57,24 @@ pub fn attributes(node: &Node, source: &Source<'_>, meta: Option<&PodMeta>) -> A
     let Some(meta) = meta else {
         return set.str(keys::SERVICE_NAME, container).build();
     };
-    if let Some(found) = meta.containers.iter().find(|found| found.name == container) {
-        if found.restart_count == restart && !found.id.is_empty() && container_id.is_none() {
-            set = set.str(keys::CONTAINER_ID, &found.id);
-        }
+    if let Some(found) = meta.containers.iter().find(|found| found.name == container)
+        && found.restart_count == restart
+        && !found.id.is_empty()
+        && container_id.is_none()
+    {
+        set = set.str(keys::CONTAINER_ID, &found.id);
+    }
+    workload(set, node, meta, Some(container)).build()
+}
+
+/// Adds what a pod's metadata say whichever its container's restart is: the image of `container`, owners, labels, the service.
+pub(crate) fn workload(
+    mut set: AttrSetBuilder,
+    node: &Node,
+    meta: &PodMeta,
+    container: Option<&str>,
+) -> AttrSetBuilder {
+    if let Some(found) = meta.containers.iter().find(|found| Some(found.name.as_str()) == container) {
         let (image, tag) = image(found);
         if !image.is_empty() {
             set = set.str(keys::IMAGE_NAME, image);
@@ -79,7 +93,7 @@ pub fn attributes(node: &Node, source: &Source<'_>, meta: Option<&PodMeta>) -> A
             set = set.str(&format!("{}{label}", keys::POD_LABEL), value);
         }
     }
-    set.str(keys::SERVICE_NAME, service_name(meta, container)).build()
+    set.str(keys::SERVICE_NAME, service_name(meta, container.unwrap_or_default()))
 }
 
 /// The conventions' derivation (non-normative/k8s-attributes.md): annotation, two labels, the workload from the outside

@@ -109,7 +109,7 @@ pub struct Options {
     pub endpoint: Endpoint,
     /// Transport.
     pub protocol: Protocol,
-    /// Logs or metrics.
+    /// Logs, metrics or traces.
     pub service: Service,
     /// The best that is used.
     pub compression: Compression,
@@ -158,8 +158,8 @@ pub struct Client {
     /// What stands before each body.
     pub target: Target,
     protocol: Protocol,
-    ladder: Mutex<Ladder>,
-    packer: Mutex<Packer>,
+    ladder: Arc<Mutex<Ladder>>,
+    packer: Arc<Mutex<Packer>>,
     deadline: Duration,
 }
 
@@ -174,9 +174,22 @@ impl Client {
             pool: Pool::new(dialer, names, protocol.version(), options.spread, ANSWER_BYTES),
             target,
             protocol,
-            ladder: Mutex::new(Ladder::new(options.compression)),
-            packer: Mutex::new(Packer::new(protocol == Protocol::Grpc)?),
+            ladder: Arc::new(Mutex::new(Ladder::new(options.compression))),
+            packer: Arc::new(Mutex::new(Packer::new(protocol == Protocol::Grpc)?)),
             deadline: options.deadline,
+        })
+    }
+
+    /// Sends to another service of the same receiver, over the same connections and with the same compressor; what one
+    /// learns of the receiver's compression the other knows.
+    pub fn beside(&self, service: Service) -> Result<Self, OtlpError> {
+        Ok(Self {
+            pool: Arc::clone(&self.pool),
+            target: self.target.beside(service)?,
+            protocol: self.protocol,
+            ladder: Arc::clone(&self.ladder),
+            packer: Arc::clone(&self.packer),
+            deadline: self.deadline,
         })
     }
 

@@ -1,10 +1,12 @@
 //! What a request says before its body: method, path and headers, made once.
 
+use std::sync::Arc;
+
 use http::header::{
     AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE, USER_AGENT,
 };
 use http::{HeaderMap, Method, Request, Uri};
-use sonde_wire::grpc::{LOGS_EXPORT_PATH, METRICS_EXPORT_PATH, RESEND_HEADER};
+use sonde_wire::grpc::{LOGS_EXPORT_PATH, METRICS_EXPORT_PATH, RESEND_HEADER, TRACES_EXPORT_PATH};
 
 use super::packer::{Encoding, Packed};
 use super::{Options, Protocol};
@@ -29,6 +31,8 @@ pub enum Service {
     Logs,
     /// Metrics.
     Metrics,
+    /// Traces.
+    Traces,
 }
 
 impl Service {
@@ -37,6 +41,28 @@ impl Service {
         match self {
             Self::Logs => (LOGS_EXPORT_PATH, "/v1/logs"),
             Self::Metrics => (METRICS_EXPORT_PATH, "/v1/metrics"),
+            Self::Traces => (TRACES_EXPORT_PATH, "/v1/traces"),
+        }
+    }
+
+    const ALL: [Self; 3] = [Self::Logs, Self::Metrics, Self::Traces];
+
+    /// The service whose call over gRPC this is.
+    pub fn of_grpc_path(path: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|service| service.paths().0 == path)
+    }
+
+    /// The service whose request over HTTP this is.
+    pub fn of_http_path(path: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|service| service.paths().1 == path)
+    }
+
+    /// The label `signal`.
+    pub fn signal(self) -> &'static str {
+        match self {
+            Self::Logs => "logs",
+            Self::Metrics => "metrics",
+            Self::Traces => "traces",
         }
     }
 }
@@ -47,14 +73,13 @@ pub struct Target {
     protocol: Protocol,
     uri: Uri,
     headers: HeaderMap,
-    token: Option<Token>,
+    token: Option<Arc<Token>>,
 }
 
 impl Target {
     /// The deadline is told to a gRPC receiver, which may give up then too.
     pub fn new(options: &mut Options) -> Result<Self, TargetError> {
         let (endpoint, protocol) = (options.endpoint.clone(), options.protocol);
-        let (grpc_path, http_path) = options.service.paths();
         let mut headers = HeaderMap::new();
         for (name, value) in &options.headers {
             let failed = |error| TargetError::Header(name.clone(), error);
@@ -64,7 +89,7 @@ impl Target {
             headers.insert(key, value);
         }
         headers.insert(USER_AGENT, HeaderValue::from_static(options.user_agent));
-        let path = match protocol {
+        match protocol {
             Protocol::Grpc => {
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
                 headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -72,23 +97,27 @@ impl Target {
                 if let Ok(timeout) = HeaderValue::from_str(&format!("{}m", options.deadline.as_millis())) {
                     headers.insert("grpc-timeout", timeout);
                 }
-                format!("{}{grpc_path}", endpoint.path)
             }
             Protocol::Http => {
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
                 if let Ok(host) = HeaderValue::from_str(&endpoint.authority()) {
                     headers.insert(HOST, host);
                 }
-                // Who gives the logs' whole path as the endpoint means the place that it is in.
-                let path = endpoint.path.strip_suffix("/v1/logs").unwrap_or(&endpoint.path);
-                format!("{path}{http_path}")
             }
-        };
-        let uri = match protocol {
-            Protocol::Grpc => format!("{}://{}{path}", endpoint.scheme(), endpoint.authority()).parse()?,
-            Protocol::Http => path.parse()?,
-        };
-        Ok(Self { endpoint, protocol, uri, headers, token: options.token.take() })
+        }
+        let uri = uri(&endpoint, protocol, options.service)?;
+        Ok(Self { endpoint, protocol, uri, headers, token: options.token.take().map(Arc::new) })
+    }
+
+    /// Another service of the same receiver.
+    pub fn beside(&self, service: Service) -> Result<Self, TargetError> {
+        Ok(Self {
+            endpoint: self.endpoint.clone(),
+            protocol: self.protocol,
+            uri: uri(&self.endpoint, self.protocol, service)?,
+            headers: self.headers.clone(),
+            token: self.token.clone(),
+        })
     }
 
     /// Where it goes.
@@ -121,4 +150,20 @@ impl Target {
         }
         request
     }
+}
+
+/// What is asked for.
+fn uri(endpoint: &Endpoint, protocol: Protocol, service: Service) -> Result<Uri, TargetError> {
+    let (grpc_path, http_path) = service.paths();
+    Ok(match protocol {
+        Protocol::Grpc => {
+            let (scheme, authority, path) = (endpoint.scheme(), endpoint.authority(), &endpoint.path);
+            format!("{scheme}://{authority}{path}{grpc_path}").parse()?
+        }
+        Protocol::Http => {
+            // Who gives the logs' whole path as the endpoint means the place that it is in.
+            let path = endpoint.path.strip_suffix("/v1/logs").unwrap_or(&endpoint.path);
+            format!("{path}{http_path}").parse()?
+        }
+    })
 }
