@@ -3,7 +3,12 @@
 //! A rule that comes, goes or changes holds from the read position on. Below it lies what this process or an earlier one may
 //! have sent with the rule before, under names that a replay must find again; so the border is in the file's state before
 //! anything above it is sent. After a clean stop it is where the earlier process had read to; after a kill, which may have
-//! come behind the last write of the state, it is the end of the file as it is found.
+//! come behind the last write of the state, it is the end of the file as it is found. A file of which an earlier process wrote
+//! nothing down is read with the rule of today, all of it.
+//!
+//! Entries that come late (into a renamed file, after the runtime wrote of the same stream into the next one and that was
+//! read) have a rule of their own, from where they begin: each is a record by itself. So it is in the state that they were read
+//! behind the others, and a replay, which meets them before, leaves open what was open.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +24,7 @@ use super::tail::FileId;
 pub struct Binding {
     /// First byte.
     pub from: u64,
-    /// None, or a pod's `off` = each line is a record.
+    /// None, or one that joins no lines = each line is a record.
     pub rule: Option<Arc<Rule>>,
 }
 
@@ -31,13 +36,19 @@ impl Bindings {
     /// Whether a rule that joins lines holds anywhere.
     #[inline]
     pub fn joins(&self) -> bool {
-        self.0.iter().any(|binding| binding.rule.as_ref().is_some_and(|rule| !rule.is_off()))
+        self.0.iter().any(|binding| binding.rule.as_ref().is_some_and(|rule| rule.joins()))
+    }
+
+    /// From where on entries came late.
+    pub fn late_from(&self) -> u64 {
+        let late = self.0.iter().find(|binding| binding.rule.as_ref().is_some_and(|rule| rule.is_late()));
+        late.map_or(u64::MAX, |binding| binding.from)
     }
 
     /// The rule of a line that ends before `end`, if it may join it with others.
     pub fn of_line(&self, end: u64) -> Option<&Arc<Rule>> {
         let binding = self.0.iter().rev().find(|binding| binding.from < end)?;
-        binding.rule.as_ref().filter(|rule| !rule.is_off())
+        binding.rule.as_ref().filter(|rule| rule.joins())
     }
 
     /// The rule of what comes last.
@@ -46,17 +57,22 @@ impl Bindings {
     }
 
     /// Changes the rule from a byte on, which is not below the last change.
-    fn set(&mut self, from: u64, rule: Option<Arc<Rule>>) {
+    pub(super) fn set(&mut self, from: u64, rule: Option<Arc<Rule>>) {
         let from = self.0.last().map_or(from, |last| last.from.max(from));
         self.0.retain(|binding| binding.from < from);
         self.0.push(Binding { from, rule });
     }
 
-    /// The same, if it is another rule than the last one.
+    /// The same, if it is another rule than the last one. What came late stays apart.
     pub fn change(&mut self, from: u64, rule: Option<&Arc<Rule>>) {
-        if !is_same(self.last(), rule) {
+        if !self.is_bound_to(rule) {
             self.set(from, rule.cloned());
         }
+    }
+
+    /// Whether what comes is read with this rule, or came late.
+    fn is_bound_to(&self, rule: Option<&Arc<Rule>>) -> bool {
+        is_same(self.last(), rule) || self.last().is_some_and(|last| last.is_late())
     }
 
     /// Forgets what holds below the watermark only.
@@ -148,7 +164,7 @@ impl<F: LogFs> Core<F> {
         if file.bound == lineage.rule_version || file.bind_after.is_some_and(|at| now.mono < at) {
             return false;
         }
-        if is_same(file.bindings.last(), lineage.rule.as_ref()) {
+        if file.bindings.is_bound_to(lineage.rule.as_ref()) {
             file.bound = lineage.rule_version;
             return false;
         }
@@ -169,8 +185,8 @@ impl<F: LogFs> Core<F> {
         for lineage in lineages.iter().filter_map(|id| self.lineages.get(id)) {
             for id in &lineage.files {
                 let Some(file) = self.files.get_mut(id) else { continue };
-                let is_bound = file.bound == lineage.rule_version
-                    || is_same(file.bindings.last(), lineage.rule.as_ref());
+                let is_bound =
+                    file.bound == lineage.rule_version || file.bindings.is_bound_to(lineage.rule.as_ref());
                 if is_bound || file.identity.is_none() || file.aside.is_some() {
                     continue;
                 }

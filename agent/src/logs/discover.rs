@@ -3,7 +3,7 @@
 //!
 //! An event only marks a directory; the listing decides. So a lost or late event costs time, never a file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -369,6 +369,9 @@ impl<F: LogFs> Core<F> {
             container: container.into(),
             restart,
             files: Vec::new(),
+            unread: VecDeque::new(),
+            unread_since: None,
+            reached: [None; 2],
             joiner: Joiner::default(),
             groups: None,
             rule: None,

@@ -1,5 +1,7 @@
 //! From a whole line to a record in the open request.
 
+use std::io;
+
 use sonde_wire::uid::FileHash;
 
 use super::core::{Core, Now};
@@ -12,10 +14,11 @@ use super::limits::Gate;
 use super::lineage::LineageId;
 use super::open::read_file;
 use super::outbox::Made;
+use super::parsed::Window;
 use super::record::{self, Context, Gathered};
 use super::redact::{self, RuleSet};
-use super::tail::FileId;
-use super::window::Window;
+use super::redo::Again;
+use super::tail::{FileId, TailFile};
 
 /// How a line of several entries ends.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +36,28 @@ pub(super) struct Shape {
     pub(super) is_cut: bool,
     /// It is several lines.
     pub(super) is_group: bool,
+}
+
+/// Why a record's entries cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unread {
+    /// They are gone for good.
+    Lost(Lost),
+    /// The disk does not give them now.
+    Later,
+}
+
+impl Unread {
+    /// What an error of a file means; `is_named`: whether it has a name in its directory.
+    fn of(error: &io::Error, is_named: bool) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound if is_named => Self::Later,
+            io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
+                Self::Lost(Lost::RotatedUnread)
+            }
+            _ => Self::Later,
+        }
+    }
 }
 
 impl Shape {
@@ -109,9 +134,10 @@ impl<F: LogFs> Core<F> {
         let context = Context { hash: hash.unwrap_or(context.hash), ..context };
         match self.emit_extents(context, &joined.extents, Shape::of(joined), window, now) {
             Ok(()) => done.records += 1,
-            Err(reason) => {
+            Err(Unread::Lost(reason)) => {
                 joined.extents.iter().for_each(|extent| done.settle(*extent, Account::Lost(reason)));
             }
+            Err(Unread::Later) => done.keep(Again::of(joined)),
         }
     }
 
@@ -123,7 +149,7 @@ impl<F: LogFs> Core<F> {
         shape: Shape,
         window: Option<(&[u8], u64)>,
         now: Now,
-    ) -> Result<(), Lost> {
+    ) -> Result<(), Unread> {
         let Some(first) = extents.first().copied() else { return Ok(()) };
         let mut joined = std::mem::take(&mut self.joined);
         let gathered = self.gather(context.format, extents, self.settings.max_line, window, &mut joined);
@@ -152,7 +178,7 @@ impl<F: LogFs> Core<F> {
         limit: usize,
         window: Option<(&[u8], u64)>,
         out: &mut Vec<u8>,
-    ) -> Result<Gathered, Lost> {
+    ) -> Result<Gathered, Unread> {
         let current = self.current;
         // Those that are read again, once a file.
         let mut again: Vec<FileId> = extents
@@ -167,7 +193,9 @@ impl<F: LogFs> Core<F> {
             .collect();
         again.dedup();
         for file in &again {
-            self.ensure_open(*file).map_err(|_| Lost::RotatedUnread)?;
+            let opened = self.ensure_open(*file);
+            let is_named = self.files.get(file).is_some_and(TailFile::is_named);
+            opened.map_err(|error| Unread::of(&error, is_named))?;
         }
         let mut side = std::mem::take(&mut self.side);
         let (files, gz) = (&self.files, &mut self.gz);
@@ -187,9 +215,9 @@ impl<F: LogFs> Core<F> {
         self.side = side;
         // Behind the reading: what was put in its place since must not get its name.
         if again.iter().any(|file| matches!(self.begins_as_before(*file), Ok(false))) {
-            return Err(Lost::Truncated);
+            return Err(Unread::Lost(Lost::Truncated));
         }
-        gathered.map_err(|_| Lost::RotatedUnread)
+        gathered.map_err(|error| Unread::of(&error, false))
     }
 
     /// What is the same for all records that are read now and begin in a file with this identity.

@@ -6,7 +6,7 @@
 //!
 //! Memory: nothing for a lineage without a rule; with one, 2 x about 150 bytes and the extents, at most as many as
 //! [`super::join::most_extents`] a record (24 bytes each), whatever the lines hold: 12.3 KiB a container with `max_line` of 1 MiB, and
-//! that only where the two streams take turns 256 times within a record. The text of a record is in memory while it is sent, at most
+//! that only where the two streams take turns 256 times within a record; 40 bytes more for each file that it goes on into. The text of a record is in memory while it is sent, at most
 //! `max_line` of one record at a time.
 //!
 //! Cost without a rule: for each window, not each line, two looks at what is empty; for each line one branch on a flag that is
@@ -35,7 +35,21 @@ struct Open {
     progress: Progress,
     rule: Arc<Rule>,
     sealed: bool,
+    /// Sealed for what was lost behind it.
+    for_loss: bool,
     ended: bool,
+    /// What it was before its first line in each further file, and how many extents it had.
+    crossings: Vec<(usize, Before)>,
+    /// It ends with a whole line.
+    whole: bool,
+}
+
+/// An open record before one of its lines.
+#[derive(Clone, Copy, Debug)]
+struct Before {
+    lines: u32,
+    bytes: u64,
+    progress: Progress,
 }
 
 /// A whole line that comes to the records of its stream.
@@ -105,7 +119,10 @@ impl Groups {
             progress: rule.begin(line.text),
             rule: rule.clone(),
             sealed: false,
+            for_loss: false,
             ended: false,
+            crossings: Vec::new(),
+            whole: true,
         };
         slot.replace(open).map(|open| open.record)
     }
@@ -152,15 +169,44 @@ impl Groups {
             return Vec::new();
         };
         let gone = open.record.extents.split_off(at);
-        if at == 0 {
-            *slot = None;
+        let before = open.crossings.iter().find(|(extents, _)| *extents == at).map(|(_, before)| *before);
+        open.crossings.retain(|(extents, _)| *extents < at);
+        match before {
+            _ if at == 0 => *slot = None,
+            Some(Before { lines, bytes, progress }) => {
+                (open.record.lines, open.bytes, open.progress) = (lines, bytes, progress);
+            }
+            None => open.whole = false,
         }
         gone
+    }
+
+    /// [`Groups::seal`], for what was lost behind the open records.
+    pub fn seal_for_loss(&mut self) {
+        self.open.iter_mut().flatten().for_each(|open| (open.sealed, open.for_loss) = (true, true));
+    }
+
+    /// The clock cannot end what is sealed: what ended with a whole line before the loss goes on, as if what was lost had never
+    /// been, which is what a replay finds.
+    pub fn unseal(&mut self) {
+        for open in self.open.iter_mut().flatten().filter(|open| open.for_loss && open.whole) {
+            (open.sealed, open.for_loss) = (false, false);
+        }
     }
 }
 
 impl Open {
     fn takes(&mut self, line: &Line<'_>, rule: &Arc<Rule>, most_extents: usize) -> bool {
+        let before = Before { lines: self.record.lines, bytes: self.bytes, progress: self.progress };
+        let takes = self.goes_on(line, rule, most_extents);
+        let last = self.record.extents.last().map(|extent| extent.file);
+        if takes && last != line.extents.first().map(|extent| extent.file) {
+            self.crossings.push((self.record.extents.len(), before));
+        }
+        takes
+    }
+
+    fn goes_on(&mut self, line: &Line<'_>, rule: &Arc<Rule>, most_extents: usize) -> bool {
         !self.ended
             && (Arc::ptr_eq(&self.rule, rule) || self.rule.spec() == rule.spec())
             && self.record.lines < rule.max_lines

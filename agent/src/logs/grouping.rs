@@ -6,16 +6,17 @@ use sonde_wire::logs::Stream;
 
 use super::core::{Core, Now};
 use super::cri::CriLine;
-use super::emit::Last;
+use super::emit::{Last, Unread};
 use super::format::Format;
 use super::fs::LogFs;
 use super::group::{Groups, Line};
 use super::join::{Joined, most_extents};
+use super::ledger::{Account, Lost};
 use super::lineage::LineageId;
 use super::multiline::{LOOK, Rule};
+use super::parsed::Window;
 use super::record::Context;
 use super::tail::FileId;
-use super::window::Window;
 
 /// What is the same for all lines of a window.
 #[derive(Clone, Copy)]
@@ -88,19 +89,33 @@ impl<F: LogFs> Core<F> {
         }
     }
 
-    /// The rule of a line of several entries, and the beginning of its text for it; no rule if the text cannot be read any
-    /// more, so that nobody's record is lost with it.
+    /// The rule of a line of several entries, and the beginning of its text for it.
     pub(super) fn rule_and_text(
         &mut self,
         rule: Option<Arc<Rule>>,
         line: &Joined,
         format: Format,
         window: Option<(&[u8], u64)>,
-    ) -> (Option<Arc<Rule>>, Vec<u8>) {
+    ) -> Result<(Option<Arc<Rule>>, Vec<u8>), Unread> {
         let mut text = Vec::new();
-        let Some(rule) = rule else { return (None, text) };
-        let read = self.gather(format, &line.extents, LOOK, window, &mut text);
-        (read.is_ok().then_some(rule), text)
+        if rule.is_some() {
+            self.gather(format, &line.extents, LOOK, window, &mut text)?;
+        }
+        Ok((rule, text))
+    }
+
+    /// Of a line that may belong to the open record nothing can be read any more: it is lost, and the record ends before it.
+    pub(super) fn lose_line(
+        groups: &mut Option<Box<Groups>>,
+        line: &Joined,
+        reason: Lost,
+        done: &mut Window,
+    ) {
+        line.extents.iter().for_each(|extent| done.settle(*extent, Account::Lost(reason)));
+        if let Some(groups) = groups {
+            groups.seal_for_loss();
+        }
+        done.stop();
     }
 
     /// The rule of the line that ends before `end`.
@@ -108,30 +123,29 @@ impl<F: LogFs> Core<F> {
         self.files.get(&file)?.bindings.of_line(end).cloned()
     }
 
-    /// What is unfinished in a stream, as the records that the clock makes of it where it is.
-    pub(super) fn take_unfinished(&mut self, id: LineageId, stream: Stream, now: Now) -> Vec<Joined> {
+    /// What is unfinished in a stream, as the records that the clock makes of it where it is; `of_line`: rule and text of its
+    /// unfinished line.
+    pub(super) fn take_unfinished(
+        &mut self,
+        id: LineageId,
+        stream: Stream,
+        of_line: Option<(Arc<Rule>, Vec<u8>)>,
+        now: Now,
+    ) -> Vec<Joined> {
+        let most = most_extents(self.settings.max_line);
         let Some(lineage) = self.lineages.get_mut(&id) else { return Vec::new() };
-        let format = lineage.format;
-        let (line, groups) = (lineage.joiner.take(stream), lineage.groups.take());
-        let Some(mut groups) = groups else { return line.into_iter().collect() };
+        let line = lineage.joiner.take(stream);
+        let Some(groups) = &mut lineage.groups else { return line.into_iter().collect() };
         let mut records = Vec::new();
-        if let Some(line) = line {
-            let last = line.extents.last().and_then(|last| self.rule_of_line(last.file, last.end));
-            match self.rule_and_text(last, &line, format, None) {
-                (Some(rule), text) => {
-                    let most = most_extents(self.settings.max_line);
-                    let pushed = groups.push(Line::of(stream, &line, 0, &text), &rule, most, now.mono);
-                    records.extend(pushed);
-                }
-                (None, _) => {
-                    records.extend(groups.take(stream));
-                    records.push(line);
-                }
+        match (line, of_line) {
+            (Some(line), Some((rule, text))) => {
+                records.extend(groups.push(Line::of(stream, &line, 0, &text), &rule, most, now.mono));
+                records.extend(groups.take(stream));
             }
-        }
-        records.extend(groups.take(stream));
-        if let Some(lineage) = self.lineages.get_mut(&id) {
-            lineage.groups = Some(groups);
+            (line, _) => {
+                records.extend(groups.take(stream));
+                records.extend(line);
+            }
         }
         records
     }

@@ -45,7 +45,7 @@ pub struct Joined {
     pub extents: Vec<Extent>,
     /// Stamp of the first one.
     pub time_unix_nano: u64,
-    /// When the last one was read.
+    /// When the last one was read; of a line that ended, when the one before was.
     pub touched: Instant,
     /// Cut by [`most_extents`].
     pub cut: bool,
@@ -104,12 +104,12 @@ impl Joiner {
                 lines: 1,
             })
         });
-        joined.touched = now;
         match joined.extents.last_mut() {
             Some(last) if last.file == entry.file && last.end == entry.start => last.end = entry.end,
             _ => joined.extents.push(entry),
         }
         if partial && joined.extents.len() < most_extents {
+            joined.touched = now;
             return Step::Held;
         }
         let cut = partial;
@@ -122,6 +122,16 @@ impl Joiner {
     /// Ends the unfinished line of a stream where it is.
     pub fn take(&mut self, stream: Stream) -> Option<Joined> {
         self.open[index(stream)].take().map(|joined| *joined)
+    }
+
+    /// Takes back the entry that ended a line: the line goes on.
+    pub fn put_back(&mut self, stream: Stream, mut line: Joined, entry: Extent) {
+        match line.extents.last_mut() {
+            Some(last) if last.start < entry.start => last.end = entry.start,
+            _ => drop(line.extents.pop()),
+        }
+        line.cut = false;
+        self.open[index(stream)] = (!line.extents.is_empty()).then(|| Box::new(line));
     }
 
     /// The same, if `is_cut`.

@@ -1,5 +1,6 @@
 //! The files of one container restart: one logical stream, read in the order of their rotation.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use super::limits::Quota;
 use super::multiline::Rule;
 use super::pod_path::PodDir;
 use super::redact::RuleSet;
+use super::redo::Again;
 use super::resource::Source;
 use super::tail::FileId;
 
@@ -44,6 +46,12 @@ pub struct Lineage {
     pub restart: u32,
     /// Files in the order of their rotation.
     pub files: Vec<FileId>,
+    /// Records that ended and that the disk does not give: nothing more is read before they are sent.
+    pub unread: VecDeque<Again>,
+    /// Since when.
+    pub unread_since: Option<Instant>,
+    /// The last file of which an entry of a stream was read; of stdout, and of stderr.
+    pub reached: [Option<FileId>; 2],
     /// Unfinished lines.
     pub joiner: Joiner,
     /// Unfinished records of several lines; none = there never was one.
@@ -102,7 +110,7 @@ impl Lineage {
         // Whole lines in files before it are a record all the same.
         if let Some(groups) = &mut self.groups {
             taken.extend(groups.cut_off(stream, id));
-            groups.seal();
+            groups.seal_for_loss();
         }
         taken
     }

@@ -6,16 +6,17 @@ use sonde_wire::uid::FileHash;
 
 use super::checkpoint::Cut;
 use super::core::{Core, Now};
-use super::emit::Last;
+use super::emit::{Last, Unread};
 use super::format::{AnyLines, Lines};
 use super::fs::LogFs;
 use super::group::Line;
 use super::grouping::Pass;
-use super::join::{Extent, Joined, Step, most_extents};
+use super::join::{Extent, Joined, Step, index, most_extents};
 use super::lineage::LineageId;
 use super::open::read_file;
+use super::parsed::Window;
 use super::tail::FileId;
-use super::window::{Progress, Window, next_line, within};
+use super::window::{Progress, next_line, within};
 
 impl<F: LogFs> Core<F> {
     /// Looks for the end of a line that is longer than a window, and emits it when it is there.
@@ -56,18 +57,33 @@ impl<F: LogFs> Core<F> {
         self.side = head;
         head_len?;
         let entry = Extent { file: id, start, end };
+        let is_apart = start >= bindings.late_from();
+        if let Some(header) = header.filter(|_| !is_apart && !is_settled)
+            && self.late_streams(lineage, id)[index(header.stream)]
+            && (header.partial || bindings.joins() || self.has_unfinished(lineage))
+        {
+            return Ok(if self.mark_late(id, start, now) { Progress::Read } else { Progress::Passed });
+        }
         let mut done = Window::new(end, self.gate(lineage));
         let mut groups = self.lineages.get_mut(&lineage).and_then(|lineage| lineage.groups.take());
         let is_open = groups.as_ref().is_some_and(|groups| groups.is_open());
         let of = Pass { context, window: None, now };
+        let alone = |stamp| Joined {
+            extents: vec![entry],
+            time_unix_nano: stamp,
+            touched: now.mono,
+            cut: false,
+            lines: 1,
+        };
         let joined = match (header, self.lineages.get_mut(&lineage)) {
             _ if is_settled => {
-                if let Some(header) = header {
+                if let Some(header) = header.filter(|_| !is_apart) {
                     let is_cut = cuts.contains(&Cut { offset: end, stream: Some(header.stream) });
                     self.end_group(&mut groups, header, is_cut, of, &mut done);
                 }
                 None
             }
+            (Some(header), _) if is_apart => Some(alone(header.time_unix_nano)),
             (Some(header), Some(lineage)) => match lineage.joiner.push(
                 header.stream,
                 header.partial,
@@ -80,32 +96,36 @@ impl<F: LogFs> Core<F> {
                     let is_cut = cuts.contains(&Cut { offset: end, stream: Some(header.stream) });
                     lineage.joiner.take_if(header.stream, is_cut)
                 }
-                Step::Single => Some(Joined {
-                    extents: vec![entry],
-                    time_unix_nano: header.time_unix_nano,
-                    touched: now.mono,
-                    cut: false,
-                    lines: 1,
-                }),
+                Step::Single => Some(alone(header.time_unix_nano)),
                 Step::Whole(joined) => Some(joined),
             },
-            _ => Some(Joined {
-                extents: vec![entry],
-                time_unix_nano: u64::MAX,
-                touched: now.mono,
-                cut: false,
-                lines: 1,
-            }),
+            _ => Some(alone(u64::MAX)),
         };
+        if let Some(header) = header.filter(|_| !is_settled && !is_apart) {
+            done.streams[index(header.stream)] = true;
+        }
         if let Some(joined) = joined {
             let stamp = header.map(|header| header.time_unix_nano);
             let is_cut = cuts.contains(&Cut { offset: end, stream: header.map(|header| header.stream) });
             match header {
-                Some(header) if is_open || bindings.joins() => {
-                    let (rule, text) =
-                        self.rule_and_text(bindings.of_line(end).cloned(), &joined, context.format, None);
-                    let line = Line::of(header.stream, &joined, header.time_unix_nano, &text);
-                    self.group_line(&mut groups, line, rule.as_ref(), is_cut, of, &mut done);
+                Some(header) if !is_apart && (is_open || bindings.joins()) => {
+                    let rule = bindings.of_line(end).cloned();
+                    match self.rule_and_text(rule, &joined, context.format, None) {
+                        Ok((rule, text)) => {
+                            let line = Line::of(header.stream, &joined, header.time_unix_nano, &text);
+                            self.group_line(&mut groups, line, rule.as_ref(), is_cut, of, &mut done);
+                        }
+                        Err(Unread::Lost(reason)) => {
+                            Self::lose_line(&mut groups, &joined, reason, &mut done);
+                        }
+                        Err(Unread::Later) => {
+                            if let Some(lineage) = self.lineages.get_mut(&lineage) {
+                                lineage.joiner.put_back(header.stream, joined, entry);
+                                lineage.groups = groups;
+                            }
+                            return Err(io::Error::other("the beginning of a line cannot be read"));
+                        }
+                    }
                 }
                 _ => {
                     let by_clock = is_cut && header.is_some_and(|header| header.partial);

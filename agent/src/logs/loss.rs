@@ -48,7 +48,11 @@ impl<F: LogFs> Core<F> {
         for range in self.outbox.ranges().filter(|range| range.file == id) {
             covered.insert(range.start, range.end);
         }
-        for extent in self.redo.iter().flat_map(Redo::extents).filter(|extent| extent.file == id) {
+        let unread = self.lineages.get(&lineage).into_iter().flat_map(|lineage| &lineage.unread);
+        let unread = unread.flat_map(|again| &again.extents);
+        for extent in
+            self.redo.iter().flat_map(Redo::extents).chain(unread).filter(|extent| extent.file == id)
+        {
             covered.insert(extent.start, extent.end);
         }
         for (start, end) in covered.gaps(file.seen) {

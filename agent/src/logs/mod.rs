@@ -18,7 +18,7 @@
 //! `join` make them whole, `group` and `grouping` make records of several (by the rules of `multiline`, as `bindings` says),
 //! `emit`, `record`, `redact`, `fields` and `resource` dress them, `outbox` fills the request; `settle`
 //! hears what became of it (`redo` sends what was refused in smaller requests), `ledger` and `persist` write it down.
-//! `rules` says who is left out, `limits` what is shed, `cuts` ends what nobody ends, `loss` counts what nobody can read any more,
+//! `parsed` moves the positions, `late` keeps apart what comes late into a renamed file, `rules` says who is left out, `limits` what is shed, `cuts` ends what nobody ends, `loss` counts what nobody can read any more,
 //! `decoders` says whose turn it is to decode.
 //!
 //! Memory of reading and shipping logs, with the defaults (1 MiB requests, `max_line` 1 MiB, 4 in flight). A request is sealed by
@@ -81,6 +81,7 @@ pub(crate) mod group;
 mod grouping;
 pub(crate) mod gz;
 mod identity;
+mod late;
 mod layout;
 mod limits;
 mod lineage;
@@ -89,6 +90,7 @@ mod loss;
 mod odd;
 mod open;
 mod outbox;
+mod parsed;
 mod persist;
 mod reader;
 mod reconcile;

@@ -54,10 +54,14 @@ enum Kind {
     Preset(Preset),
     /// Each line is a record.
     Off,
+    /// Each entry is a record, and touches no other.
+    Late,
 }
 
 /// A pod's `off` as the state of a file keeps it. Agents that do not know it take it for no rule, which means the same.
 const OFF: &str = "w off";
+/// In the same way, what came into a file after lines of its stream in a later file had been read.
+const LATE: &str = "late";
 
 impl fmt::Debug for Rule {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -75,9 +79,15 @@ impl Rule {
         &self.spec
     }
 
-    /// Whether it joins no lines: a pod's `off`, which is kept like a rule, or it would be forgotten where the pod is not known.
-    pub fn is_off(&self) -> bool {
-        matches!(self.kind, Kind::Off)
+    /// Whether it may join lines. A pod's `off` does not, and is kept like a rule, or it would be forgotten where the pod is not
+    /// known.
+    pub fn joins(&self) -> bool {
+        !matches!(self.kind, Kind::Off | Kind::Late)
+    }
+
+    /// Whether it is about entries that came late: each is a record, and no part of those that are open.
+    pub fn is_late(&self) -> bool {
+        matches!(self.kind, Kind::Late)
     }
 
     /// Whether a pod wished it.
@@ -88,7 +98,7 @@ impl Rule {
     /// Of a record that begins with a line.
     pub fn begin(&self, text: &[u8]) -> Progress {
         match &self.kind {
-            Kind::Start(_) | Kind::Off => Progress::default(),
+            Kind::Start(_) | Kind::Off | Kind::Late => Progress::default(),
             Kind::Preset(preset) => Progress(preset.begin(seen(text))),
         }
     }
@@ -96,7 +106,7 @@ impl Rule {
     /// Whether the next line belongs to the record; then `progress` is the one behind it.
     pub fn goes_on(&self, progress: &mut Progress, text: &[u8]) -> bool {
         match &self.kind {
-            Kind::Off => false,
+            Kind::Off | Kind::Late => false,
             Kind::Start(start) => !start.is_match(seen(text)),
             Kind::Preset(preset) => preset.goes_on(&mut progress.0, seen(text)),
         }
@@ -189,6 +199,14 @@ impl Rules {
         self.of_spec(&spec)
     }
 
+    /// That of entries that came late.
+    ///
+    /// # Errors
+    /// None that can be met.
+    pub fn late(&mut self) -> Result<Arc<Rule>, String> {
+        self.of_spec(LATE)
+    }
+
     /// The rule that a file's state names.
     ///
     /// # Errors
@@ -217,7 +235,7 @@ struct KindText<'a> {
     start: &'a str,
 }
 
-/// `<c|w> <lines> <bytes> <milliseconds> <preset|start> <name|pattern>`, or [`OFF`].
+/// `<c|w> <lines> <bytes> <milliseconds> <preset|start> <name|pattern>`, or [`OFF`] or [`LATE`].
 fn spec_of(origin: char, kind: &KindText<'_>, bounds: Bounds) -> String {
     let Bounds { lines, bytes, wait } = bounds;
     let (key, value) = kind.preset.map_or(("start", kind.start), |preset| ("preset", preset.name()));
@@ -225,15 +243,14 @@ fn spec_of(origin: char, kind: &KindText<'_>, bounds: Bounds) -> String {
 }
 
 fn parse(spec: &str) -> Result<Rule, String> {
-    if spec == OFF {
-        let wait = Duration::ZERO;
-        return Ok(Rule {
-            spec: spec.to_owned(),
-            kind: Kind::Off,
-            max_lines: 1,
-            max_bytes: 0,
-            max_wait: wait,
-        });
+    let bare = |kind| {
+        let spec = spec.to_owned();
+        Ok(Rule { spec, kind, max_lines: 1, max_bytes: 0, max_wait: Duration::ZERO })
+    };
+    match spec {
+        OFF => return bare(Kind::Off),
+        LATE => return bare(Kind::Late),
+        _ => {}
     }
     let odd = || "not a rule".to_owned();
     let mut words = spec.splitn(6, ' ');
@@ -261,7 +278,7 @@ fn make(origin: char, kind: Kind, bounds: Bounds) -> Rule {
     let text = match &kind {
         Kind::Start(start) => KindText { preset: None, start: start.as_str() },
         Kind::Preset(preset) => KindText { preset: Some(*preset), start: "" },
-        Kind::Off => KindText { preset: None, start: "" },
+        Kind::Off | Kind::Late => KindText { preset: None, start: "" },
     };
     let spec = spec_of(origin, &text, bounds);
     Rule { spec, kind, max_lines: bounds.lines, max_bytes: bounds.bytes, max_wait: bounds.wait }

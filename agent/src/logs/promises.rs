@@ -5,6 +5,7 @@ use crate::config::ReadExisting;
 
 mod compressed;
 mod docker;
+mod late;
 mod limits;
 mod lines;
 mod multiline;

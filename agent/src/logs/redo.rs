@@ -1,22 +1,26 @@
 //! Records of a refused request, sent again in smaller ones until the one at fault is found.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sonde_wire::logs::Stream;
 
 use super::checkpoint::Cut;
 use super::core::{Core, Now};
 use super::cri::CriLine;
-use super::emit::Shape;
+use super::emit::{Shape, Unread};
 use super::format::{AnyLines, Lines};
 use super::fs::LogFs;
-use super::join::{Extent, Joiner, Step, most_extents};
+use super::join::{Extent, Joined, Joiner, Step, most_extents};
 use super::ledger::{Account, Lost};
-use super::lineage::LineageId;
+use super::lineage::{LAST_LOOK, LineageId};
 use super::open::read_file;
 use super::outbox::Range;
 use super::tail::FileId;
+use super::visit::Visit;
+
+/// How long the disk is asked again for a record that it does not give. Then it is lost, and what lies behind it is read.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Records of a refused batch, to be sent again in smaller ones.
 pub struct Redo {
@@ -26,10 +30,20 @@ pub struct Redo {
     pub(super) count: u32,
 }
 
-/// A record that was sent before.
+/// A whole record that is read again: it was sent before, or could not be read when it ended.
+#[derive(Clone, Debug)]
 pub struct Again {
-    extents: Vec<Extent>,
-    shape: Shape,
+    pub(super) extents: Vec<Extent>,
+    pub(super) shape: Shape,
+    /// Whether the receiver refused it in a larger request.
+    pub(super) was_sent: bool,
+}
+
+impl Again {
+    /// Of a record that was not sent.
+    pub(super) fn of(joined: &Joined) -> Self {
+        Self { extents: joined.extents.clone(), shape: Shape::of(joined), was_sent: false }
+    }
 }
 
 impl Redo {
@@ -50,7 +64,7 @@ impl<F: LogFs> Core<F> {
         }
         // Of one that was cut by the number of its extents there is no room for a second line.
         let whole = Shape { is_cut: false, is_group: true };
-        let groups = groups.into_values().map(|extents| Again { extents, shape: whole });
+        let groups = groups.into_values().map(|extents| Again { extents, shape: whole, was_sent: true });
         let mut ranges: Vec<Range> = ranges.iter().filter(|range| range.group == 0).copied().collect();
         let place = |id: &FileId| {
             self.files.get(id).map(|file| {
@@ -64,7 +78,10 @@ impl<F: LogFs> Core<F> {
         ranges.sort_by_key(|range| (place(&range.file), range.start));
         let most_extents = most_extents(self.settings.max_line);
         let mut records: VecDeque<Again> = groups.collect();
-        let line = |extents, is_cut| Again { extents, shape: Shape { is_cut, is_group: false } };
+        let line = |extents, is_cut| {
+            let shape = Shape { is_cut, is_group: false };
+            Again { extents, shape, was_sent: true }
+        };
         let mut joiners: HashMap<LineageId, Joiner> = HashMap::new();
         for range in ranges {
             if self.ensure_open(range.file).is_err() {
@@ -167,7 +184,12 @@ impl<F: LogFs> Core<F> {
             }
             for _ in 0..redo.count.max(1) {
                 let Some(record) = redo.records.pop_front() else { break };
-                self.emit_again(&record, now);
+                if self.emit_again(&record, true, now)
+                    && let Some(first) = record.extents.first()
+                    && let Some(lineage) = self.files.get(&first.file).map(|file| file.lineage)
+                {
+                    self.keep_unread(lineage, record);
+                }
                 if self.outbox.len() >= redo.bytes.max(1) {
                     break;
                 }
@@ -179,22 +201,67 @@ impl<F: LogFs> Core<F> {
         }
     }
 
-    fn emit_again(&mut self, again: &Again, now: Now) {
+    /// Emits a record; whether that has to wait for the disk. An impatient one is lost instead.
+    fn emit_again(&mut self, again: &Again, is_patient: bool, now: Now) -> bool {
         let extents = again.extents.as_slice();
-        let Some(first) = extents.first() else { return };
+        let Some(first) = extents.first() else { return false };
         let of = self.files.get(&first.file).and_then(|file| Some((file.lineage, file.identity?.hash)));
-        let Some((lineage, hash)) = of else { return };
+        let Some((lineage, hash)) = of else { return false };
         if let Some(set) = self.attributes_of(lineage) {
             self.outbox.open(&set);
         }
         let context = self.context(lineage, hash, now);
-        match self.emit_extents(context, extents, again.shape, None, now) {
-            Ok(()) => self.outbox.mark_resend(),
-            Err(reason) => {
-                for extent in extents {
-                    self.settle(extent.file, extent.start, extent.end, Account::Lost(reason));
+        let reason = match self.emit_extents(context, extents, again.shape, None, now) {
+            Ok(()) if again.was_sent => {
+                self.outbox.mark_resend();
+                return false;
+            }
+            Ok(()) => {
+                if let Some(lineage) = self.lineages.get(&lineage) {
+                    self.ledger.count_records(&lineage.row, 1);
                 }
+                return false;
+            }
+            Err(Unread::Later) if is_patient => return true,
+            Err(Unread::Later) => Lost::RotatedUnread,
+            Err(Unread::Lost(reason)) => reason,
+        };
+        for extent in extents {
+            self.settle(extent.file, extent.start, extent.end, Account::Lost(reason));
+        }
+        false
+    }
+
+    /// Keeps a record until the disk gives it. Nothing more is read of its container before.
+    pub(super) fn keep_unread(&mut self, id: LineageId, again: Again) {
+        if let Some(lineage) = self.lineages.get_mut(&id) {
+            lineage.unread.push_back(again);
+        }
+        self.wake(id);
+    }
+
+    /// Emits records that could not be read before; what a visit to their container leads to while that is so.
+    pub(super) fn emit_unread(&mut self, id: LineageId, now: Now) -> Option<Visit> {
+        let lineage = self.lineages.get_mut(&id)?;
+        if lineage.unread.is_empty() {
+            return None;
+        }
+        let is_past = |since| now.mono.saturating_duration_since(since) >= PATIENCE;
+        let is_patient = !lineage.unread_since.is_some_and(is_past);
+        while let Some(again) = self.lineages.get_mut(&id).and_then(|lineage| lineage.unread.pop_front()) {
+            let has_room = self.attributes_of(id).is_some_and(|set| self.outbox.accepts(&set));
+            if !has_room || self.emit_again(&again, is_patient, now) {
+                let lineage = self.lineages.get_mut(&id)?;
+                lineage.unread.push_front(again);
+                if !has_room {
+                    lineage.unread_since = None;
+                    return Some(Visit::Blocked);
+                }
+                lineage.unread_since.get_or_insert(now.mono);
+                return Some(Visit::Later(now.mono + LAST_LOOK));
             }
         }
+        self.lineages.get_mut(&id)?.unread_since = None;
+        None
     }
 }

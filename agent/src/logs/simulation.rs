@@ -2,6 +2,7 @@
 //! After each step the ledger's sum is counted a second way; at the end every line arrived, and once per uid.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
@@ -35,6 +36,9 @@ struct Writer {
     live: Vec<(bool, bool, usize)>,
     /// Lines of the live file by stream, from here on.
     live_from: [usize; 2],
+    /// The renamed file, while the runtime may still write into it, and of which streams it does not any more.
+    renamed: Option<(String, Instant)>,
+    switched: [bool; 2],
     /// Lines that were cut away, read or not.
     cut: Vec<String>,
 }
@@ -55,6 +59,8 @@ impl Writer {
             open_bytes: [0; 2],
             live: Vec::new(),
             live_from: [0; 2],
+            renamed: None,
+            switched: [false; 2],
             cut: Vec::new(),
         }
     }
@@ -71,6 +77,28 @@ impl Writer {
     }
 
     fn write(&mut self, disk: &Disk, stderr: bool, partial: bool, len: usize) {
+        self.switched[usize::from(stderr)] = true;
+        let path = self.live_path.clone();
+        self.write_to(&path, disk, stderr, partial, len);
+        self.live.push((stderr, partial, len));
+    }
+
+    /// Into the renamed file, as long as the stream was not written into the next one.
+    fn write_late(&mut self, disk: &Disk, stderr: bool, partial: bool, len: usize, now: Instant) {
+        let index = usize::from(stderr);
+        let is_there = |(path, since): &(String, Instant)| {
+            now.saturating_duration_since(*since) < Duration::from_secs(5) && disk.names(path).contains(path)
+        };
+        match self.renamed.clone().filter(|renamed| !self.switched[index] && is_there(renamed)) {
+            Some((path, _)) => {
+                self.write_to(&path, disk, stderr, partial, len);
+                self.live_from[index] = self.lines[index].len();
+            }
+            None => self.write(disk, stderr, partial, len),
+        }
+    }
+
+    fn write_to(&mut self, path: &str, disk: &Disk, stderr: bool, partial: bool, len: usize) {
         self.stamp += 1;
         let index = usize::from(stderr);
         let text = format!("{:06}:{}", self.stamp, "x".repeat(len));
@@ -84,8 +112,7 @@ impl Writer {
         } else {
             format!("{stamp} {stream} {tag} {text}\n")
         };
-        disk.append(&self.live_path, entry.as_bytes());
-        self.live.push((stderr, partial, len));
+        disk.append(path, entry.as_bytes());
         let line = self.open[index].take().unwrap_or_default() + &text;
         self.open_bytes[index] += entry.len() as u64;
         if !partial {
@@ -94,7 +121,7 @@ impl Writer {
         if partial { self.open[index] = Some(line) } else { self.lines[index].push(line) }
     }
 
-    fn rotate(&mut self, disk: &Disk, compress: bool) {
+    fn rotate(&mut self, disk: &Disk, compress: bool, now: Instant) {
         let live = self.live_path.clone();
         let rotated = || disk.names(&live).into_iter().filter(|path| *path != live);
         if !disk.names(&self.dir).contains(&live) {
@@ -110,7 +137,9 @@ impl Writer {
         self.live_from = [self.lines[0].len(), self.lines[1].len()];
         self.rotations += 1;
         if !self.docker {
-            disk.rename(&live, &format!("{live}.20261120-{:06}", self.rotations));
+            let renamed = format!("{live}.20261120-{:06}", self.rotations);
+            disk.rename(&live, &renamed);
+            (self.renamed, self.switched) = (Some((renamed, now)), [false; 2]);
             return;
         }
         // All numbers move up, the oldest first.
@@ -160,6 +189,7 @@ pub(super) fn docker_config(pod: &str, uid: &str) -> String {
 #[derive(Clone, Debug)]
 enum Step {
     Write { container: usize, stderr: bool, fragments: usize, len: usize },
+    Late { container: usize, stderr: bool, fragments: bool, len: usize },
     Rotate { container: usize, compress: bool },
     Truncate { container: usize, keep: usize },
     Turn { millis: u64 },
@@ -175,6 +205,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (0usize..3, any::<bool>(), 0usize..3, 0usize..300).prop_map(|(container, stderr, fragments, len)| Step::Write { container, stderr, fragments, len }),
         2 => (0usize..3, any::<bool>()).prop_map(|(container, compress)| Step::Rotate { container, compress }),
+        2 => (0usize..3, any::<bool>(), any::<bool>(), 0usize..300).prop_map(|(container, stderr, fragments, len)| Step::Late { container, stderr, fragments, len }),
         1 => (0usize..3, 0usize..40).prop_map(|(container, keep)| Step::Truncate { container, keep }),
         8 => (0u64..1500).prop_map(|millis| Step::Turn { millis }),
         6 => (0usize..4, prop::bool::weighted(0.8)).prop_map(|(which, answered)| Step::Accept { which, answered }),
@@ -223,7 +254,16 @@ fn take(world: &mut World, writers: &mut [Writer], steps: Vec<Step>) {
                 }
                 writers[container].write(&world.disk, stderr, false, len);
             }
-            Step::Rotate { container, compress } => writers[container].rotate(&world.disk, compress),
+            Step::Late { container, stderr, fragments, len } => {
+                let (writer, now) = (&mut writers[container], world.now.mono);
+                if fragments {
+                    writer.write_late(&world.disk, stderr, true, len, now);
+                }
+                writer.write_late(&world.disk, stderr, false, len, now);
+            }
+            Step::Rotate { container, compress } => {
+                writers[container].rotate(&world.disk, compress, world.now.mono);
+            }
             Step::Truncate { container, keep } => writers[container].truncate(&world.disk, keep),
             Step::Turn { millis } => world.turn(millis),
             Step::Accept { which, answered } => {

@@ -9,6 +9,7 @@ use super::bindings::Bindings;
 use super::checkpoint::{Cut, FileState};
 use super::lineage::LineageId;
 use super::spans::Spans;
+use super::visit::GRACE;
 
 /// Names a file within this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -162,6 +163,11 @@ impl<F> TailFile<F> {
     /// Bytes that are not settled.
     pub fn pending(&self) -> u64 {
         self.seen.saturating_sub(self.settled.bytes())
+    }
+
+    /// Whether it is renamed, and the runtime has long let go of it.
+    pub fn is_out_of_grace(&self, now: Instant) -> bool {
+        self.superseded.is_some_and(|since| now.saturating_duration_since(since.max(self.grown)) >= GRACE)
     }
 
     /// Whether everything there is was parsed, as far as is known.

@@ -44,11 +44,19 @@ impl<F: LogFs> Core<F> {
         if let Some(until) = self.wait_for_pod(id, now.mono) {
             return Visit::Later(until);
         }
-        if self
-            .lineages
-            .get(&id)
-            .and_then(|lineage| lineage.groups.as_ref())
-            .is_some_and(|groups| groups.is_sealed())
+        if let Some(visit) = self.emit_unread(id, now) {
+            return visit;
+        }
+        let cannot_cut = self.checkpoints.failing();
+        let groups = self.lineages.get_mut(&id).and_then(|lineage| lineage.groups.as_mut());
+        if let Some(groups) = groups
+            && groups.is_sealed()
+            && {
+                if cannot_cut {
+                    groups.unseal();
+                }
+                groups.is_sealed()
+            }
         {
             self.cuts_due.push(id);
             return Visit::Later(now.mono + FIRST_LOOK);
@@ -76,8 +84,21 @@ impl<F: LogFs> Core<F> {
                     self.current = None;
                     return Visit::Asleep;
                 }
-                Ok(Progress::End) => {}
-                Err(error) => self.read_failed(id, file, &error, now),
+                Ok(Progress::Before) => {
+                    self.current = None;
+                    return Visit::Later(now.mono + FIRST_LOOK);
+                }
+                Ok(Progress::End | Progress::Passed) => {}
+                Err(error) => {
+                    self.read_failed(id, file, &error, now);
+                    let is_gone = self.files.get(&file).is_none_or(|file| file.aside.is_some());
+                    if !is_gone && self.has_unfinished(id) {
+                        // What is open may go on in it: it waits for the disk, or for the clock's durable word.
+                        self.current = None;
+                        self.end_decoding(file);
+                        return self.rest(id, now);
+                    }
+                }
             }
             self.current = None;
             self.end_decoding(file);
@@ -97,6 +118,12 @@ impl<F: LogFs> Core<F> {
         }
         self.current = None;
         self.rest(id, now)
+    }
+
+    /// Whether a line or a record is open.
+    pub(super) fn has_unfinished(&self, id: LineageId) -> bool {
+        let unfinished = |stream| self.lineages.get(&id).and_then(|lineage| lineage.unfinished(stream));
+        [Stream::Stdout, Stream::Stderr].into_iter().any(|stream| unfinished(stream).is_some())
     }
 
     /// Until when the lineage waits for its pod to be known.
@@ -171,10 +198,7 @@ impl<F: LogFs> Core<F> {
             self.pass_settled(id);
         }
         let Some(file) = self.files.get(&id) else { return Ok(Progress::End) };
-        let out_of_grace = file
-            .superseded
-            .is_some_and(|since| now.mono.saturating_duration_since(since.max(file.grown)) >= GRACE);
-        if out_of_grace && file.is_drained() {
+        if file.is_out_of_grace(now.mono) && file.is_drained() {
             return Ok(Progress::End);
         }
         // A compressed file is not written to: to look at its end again is to decode all of it.
@@ -257,9 +281,7 @@ impl<F: LogFs> Core<F> {
                     && file.handle.is_some()
                     && now.mono.saturating_duration_since(file.grown) >= MAX_WAIT;
             }
-            let in_grace = file
-                .superseded
-                .is_some_and(|since| now.mono.saturating_duration_since(since.max(file.grown)) < GRACE);
+            let in_grace = file.superseded.is_some() && !file.is_out_of_grace(now.mono);
             waits |= in_grace || now.mono.saturating_duration_since(file.grown) < QUIET;
         }
         if is_due {

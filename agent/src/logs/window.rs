@@ -6,16 +6,17 @@ use sonde_wire::uid::FileHash;
 
 use super::checkpoint::Cut;
 use super::core::{Core, Now, QUANTUM};
-use super::emit::Last;
+use super::emit::{Last, Unread};
 use super::format::{CriLines, DockerLines, Format, Lines};
 use super::fs::LogFs;
 use super::group::{Groups, Line};
 use super::grouping::Pass;
-use super::join::{Extent, Step, most_extents};
+use super::join::{Extent, Step, index, most_extents};
 use super::ledger::{Account, Lost};
 use super::limits::Gate;
 use super::lineage::LineageId;
 use super::open::read_file;
+use super::parsed::Window;
 use super::tail::{CHECK_BYTES, FileId, Handle, TailFile};
 
 /// What a window leads to.
@@ -31,31 +32,10 @@ pub(super) enum Progress {
     Waits,
     /// The rule for its lines is not in its state yet.
     Unbound,
-}
-
-/// What the lines of a window did to the file.
-pub(super) struct Window {
-    position: u64,
-    pub(super) records: u64,
-    /// What is not sent, and why.
-    settled: Vec<(Extent, Account)>,
-    pub(super) gate: Gate,
-    blocked: bool,
-}
-
-impl Window {
-    pub(super) fn new(position: u64, gate: Gate) -> Self {
-        Self { position, records: 0, settled: Vec::new(), gate, blocked: false }
-    }
-
-    pub(super) fn settle(&mut self, entry: Extent, account: Account) {
-        match self.settled.last_mut() {
-            Some((last, of)) if last.file == entry.file && last.end == entry.start && *of == account => {
-                last.end = entry.end;
-            }
-            _ => self.settled.push((entry, account)),
-        }
-    }
+    /// A file before it grew while it was read: that one goes first.
+    Before,
+    /// What is there came late, and cannot be said to the state now.
+    Passed,
 }
 
 impl<F: LogFs> Core<F> {
@@ -80,6 +60,10 @@ impl<F: LogFs> Core<F> {
         let read = read_file::<F>(&self.files, &mut self.gz, id, &mut buffer, base);
         // Behind the window: whatever the window shows was written before, so what is parsed is of the known file.
         let read = read.map(|read| read.min(self.readable_below(lineage, id, base)));
+        if self.grew_before(lineage, id, now) {
+            self.buffer = buffer;
+            return Ok(Progress::Before);
+        }
         let outcome = match read.and_then(|read| Ok((read, self.begins_as_before(id)?))) {
             Ok((_, false)) => {
                 self.truncated(lineage, id, now);
@@ -93,6 +77,11 @@ impl<F: LogFs> Core<F> {
         let read = *outcome.as_ref().map(|(_, read)| read).unwrap_or(&0);
         self.buffer = buffer;
         let (progress, _) = outcome?;
+        if progress == Progress::Passed {
+            // All of it, so that nobody waits for it.
+            let size = self.size_of(id)?;
+            self.note_stated(id, size, now);
+        }
         let is_whole = read < QUANTUM + CHECK_BYTES && !self.is_excluded(lineage);
         if progress == Progress::End && is_gz && is_whole {
             self.end_of_gz(id, base + read as u64, now);
@@ -171,6 +160,7 @@ impl<F: LogFs> Core<F> {
             Format::Docker => self.parse_lines(DockerLines::default(), lineage, id, hash, window, base, now),
         };
         let (position, blocked) = (done.position, done.blocked);
+        let (late, failed) = (done.late, done.failed);
         let progressed = position > start;
         self.commit(lineage, id, done);
         if progressed && let Some(file) = self.files.get_mut(&id) {
@@ -182,7 +172,12 @@ impl<F: LogFs> Core<F> {
                 .filter(|kept| kept.len() == keep)
                 .map(crc32fast::hash);
         }
-        let progress = if blocked {
+        if failed {
+            return Err(io::Error::other("the beginning of a line cannot be read"));
+        }
+        let progress = if let Some(at) = late {
+            if self.mark_late(id, at, now) { Progress::Read } else { Progress::Passed }
+        } else if blocked {
             Progress::Blocked
         } else if progressed {
             Progress::Read
@@ -231,7 +226,8 @@ impl<F: LogFs> Core<F> {
         let is_open = |groups: &Option<Box<Groups>>| groups.as_ref().is_some_and(|groups| groups.is_open());
         let is_grouping = bindings.joins() || is_open(&groups);
         let of = Pass { context, window: Some((window, base)), now };
-        loop {
+        let (late, late_from) = (self.late_streams(lineage, id), bindings.late_from());
+        while !done.stopped {
             let mut is_settled = false;
             while done.position >= skip.0 {
                 // What is settled ends the open record of its stream: which that is stands in it.
@@ -265,12 +261,37 @@ impl<F: LogFs> Core<F> {
             done.position = entry.end;
             let header = lines.header(line);
             match header {
+                // Settled or not: it is no part of what is open.
+                Some(header) if entry.start >= late_from => {
+                    if !is_settled {
+                        let text = lines.body(line, &header);
+                        self.emit_single(
+                            context,
+                            Some(header),
+                            text,
+                            entry,
+                            cutoff,
+                            resend_below,
+                            max_line,
+                            &mut done,
+                            now,
+                        );
+                    }
+                }
                 Some(header) if is_settled => {
                     let is_cut = cuts.contains(&Cut { offset: entry.end, stream: Some(header.stream) });
                     self.end_group(&mut groups, header, is_cut, of, &mut done);
                 }
                 None if is_settled => {}
+                Some(header)
+                    if late[index(header.stream)]
+                        && (is_grouping || header.partial || joiner.open(header.stream).is_some()) =>
+                {
+                    done.late = Some(entry.start);
+                    done.stop_before(entry);
+                }
                 Some(header) => {
+                    done.streams[index(header.stream)] = true;
                     let mut step = joiner.push(
                         header.stream,
                         header.partial,
@@ -301,10 +322,28 @@ impl<F: LogFs> Core<F> {
                                 bytes: text.len() as u64,
                             };
                             if let Step::Whole(joined) = step {
-                                let (rule, text) =
-                                    self.rule_and_text(rule.cloned(), &joined, context.format, of.window);
-                                let line = Line::of(header.stream, &joined, header.time_unix_nano, &text);
-                                self.group_line(&mut groups, line, rule.as_ref(), is_cut, of, &mut done);
+                                match self.rule_and_text(rule.cloned(), &joined, context.format, of.window) {
+                                    Ok((rule, text)) => {
+                                        let line =
+                                            Line::of(header.stream, &joined, header.time_unix_nano, &text);
+                                        self.group_line(
+                                            &mut groups,
+                                            line,
+                                            rule.as_ref(),
+                                            is_cut,
+                                            of,
+                                            &mut done,
+                                        );
+                                    }
+                                    Err(Unread::Lost(reason)) => {
+                                        Self::lose_line(&mut groups, &joined, reason, &mut done);
+                                    }
+                                    Err(Unread::Later) => {
+                                        joiner.put_back(header.stream, joined, entry);
+                                        done.failed = true;
+                                        done.stop_before(entry);
+                                    }
+                                }
                             } else {
                                 self.group_line(&mut groups, line, rule, is_cut, of, &mut done);
                             }
@@ -343,22 +382,6 @@ impl<F: LogFs> Core<F> {
             (lineage.joiner, lineage.groups) = (joiner, groups);
         }
         done
-    }
-
-    /// Moves the read position over what was parsed.
-    pub(super) fn commit(&mut self, lineage: LineageId, id: FileId, done: Window) {
-        if let Some(file) = self.files.get_mut(&id) {
-            self.windows += u64::from(done.position > file.read);
-            file.read = file.read.max(done.position);
-            self.dirty_files.insert(id);
-        }
-        if let Some(lineage) = self.lineages.get(&lineage) {
-            self.ledger.count_records(&lineage.row, done.records);
-        }
-        self.leave_gate(lineage, done.gate);
-        for (extent, account) in &done.settled {
-            self.settle(extent.file, extent.start, extent.end, *account);
-        }
     }
 
     /// The end of a compressed file is known only when it is reached. A last line without a newline is left to the clock.

@@ -11,6 +11,8 @@ use crate::logs::layout::DOCKER;
 use crate::logs::tail::FileId;
 
 type Bytes = Arc<Mutex<Vec<u8>>>;
+/// What is written, and into which files.
+type Writes = Vec<(Bytes, Vec<u8>)>;
 
 /// Files by path; an inode lives on in whoever has it open.
 #[derive(Clone, Default)]
@@ -23,6 +25,7 @@ struct DiskInner {
     files: BTreeMap<String, (u64, Bytes)>,
     next: u64,
     taken: Arc<AtomicU64>,
+    faults: Arc<Mutex<Faults>>,
     denied: BTreeSet<String>,
     /// Whether directories and files can be watched; nothing that happens is told, except by `overflow`.
     watched: bool,
@@ -30,11 +33,21 @@ struct DiskInner {
     calls: u64,
 }
 
+/// What happens when files are read.
+#[derive(Default)]
+struct Faults {
+    /// Inodes that the disk does not give.
+    broken: BTreeSet<u64>,
+    /// When the end of this inode is read next, others grow.
+    at_end: Option<(u64, Writes)>,
+}
+
 #[derive(Clone)]
 pub(in crate::logs) struct SimFile {
     inode: u64,
     bytes: Bytes,
     taken: Arc<AtomicU64>,
+    faults: Arc<Mutex<Faults>>,
 }
 
 impl Disk {
@@ -50,6 +63,23 @@ impl Disk {
         } else {
             inner.denied.remove(path);
         }
+    }
+    /// Whether the disk fails where this file lies.
+    pub(in crate::logs) fn break_reads(&self, path: &str, broken: bool) {
+        let inner = self.inner.lock().unwrap();
+        let (inode, mut faults) = (inner.files[path].0, inner.faults.lock().unwrap());
+        if broken {
+            faults.broken.insert(inode);
+        } else {
+            faults.broken.remove(&inode);
+        }
+    }
+    /// When `path` is next read to its end, these are written behind that.
+    pub(in crate::logs) fn write_at_end_of(&self, path: &str, writes: &[(&str, String)]) {
+        let inner = self.inner.lock().unwrap();
+        let of = |(path, text): &(&str, String)| (inner.files[*path].1.clone(), text.clone().into_bytes());
+        let writes = writes.iter().map(of).collect();
+        inner.faults.lock().unwrap().at_end = Some((inner.files[path].0, writes));
     }
     /// From now on everything can be watched, and nothing happens.
     pub(in crate::logs) fn watch_all(&self) {
@@ -114,6 +144,9 @@ impl LogFile for SimFile {
         })
     }
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        if self.faults.lock().unwrap().broken.contains(&self.inode) {
+            return Err(io::Error::from_raw_os_error(5));
+        }
         let bytes = self.bytes.lock().unwrap();
         let is_trap = memchr::memmem::find(&bytes, b"TRAP").is_some();
         if is_trap {
@@ -124,6 +157,12 @@ impl LogFile for SimFile {
         let len = from.len().min(buffer.len());
         buffer[..len].copy_from_slice(&from[..len]);
         self.taken.fetch_add(len as u64, Ordering::Relaxed);
+        let is_end = len < buffer.len();
+        drop(bytes);
+        let at_end = self.faults.lock().unwrap().at_end.take_if(|(inode, _)| is_end && *inode == self.inode);
+        for (bytes, text) in at_end.into_iter().flat_map(|(_, writes)| writes) {
+            bytes.lock().unwrap().extend_from_slice(&text);
+        }
         Ok(len)
     }
 }
@@ -157,7 +196,12 @@ impl LogFs for Disk {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         let (inode, bytes) = inner.files.get(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(SimFile { inode: *inode, bytes: bytes.clone(), taken: inner.taken.clone() })
+        Ok(SimFile {
+            inode: *inode,
+            bytes: bytes.clone(),
+            taken: inner.taken.clone(),
+            faults: inner.faults.clone(),
+        })
     }
     fn watch(&mut self, _: &str, _: Place) -> bool {
         self.inner.lock().unwrap().watched
