@@ -322,7 +322,7 @@ def itself():
                (f"max(sonde_agent_canary_oldest_unacknowledged_seconds{{{node}}})", "oldest unacknowledged")),
         series("Canaries at the sinks", "Canaries within a step: acknowledged, and by what became of them. `missing` is lost, or gone to another replica.", "short",
                (f"sum(increase(sonde_agent_canary_acknowledged_total{{{node}}}{rate}))", "acknowledged"),
-               (f"sum by (sink, outcome) (increase(sonde_collector_canary_records_total{{{sink}}}{rate}))", "{{sink}}: {{outcome}}")),
+               (f'sum by (sink, outcome) (increase(sonde_collector_canary_records_total{{{node}, sink=~"$sink"}}{rate}))', "{{sink}}: {{outcome}}")),
         row("Cost"),
         series("CPU of the agents", "Cores that an agent uses.", "short", (f'sum by (node) (rate(process_cpu_seconds_total{{job="sonde", {node}}}{rate}))', "{{node}}")),
         series("Memory of the agents", "Resident memory of an agent.", "bytes", (f'max by (node) (process_resident_memory_bytes{{job="sonde", {node}}})', "{{node}}")),
