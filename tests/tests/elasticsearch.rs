@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use sonde_tests::opensearch::OpenSearch;
@@ -32,7 +32,7 @@ fn roll_over(server: &OpenSearch) {
 
 /// Logs of `FILES` containers; every line says its file and number, and some lines share a trace.
 fn write_logs(pod_logs: &Path) {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     for file in 0..FILES {
         let uid = format!("{file:08x}-0000-4000-8000-000000000000");
         let dir = pod_logs.join(format!("ns-{}_pod-{file}_{uid}", file % 3)).join(container(file));
@@ -147,4 +147,56 @@ fn every_record_is_in_the_stream_once_through_rollovers_and_kills_in_both_layout
         assert_eq!((texts.len() as u64, different.len() as u64), (TOTAL, TOTAL), "{stream}");
     }
     assert!(!dir.path().join("collector-data/dead-letter").exists(), "nothing was refused");
+    only_what_cannot_be_mapped_becomes_a_dead_letter(&server, &stack);
+}
+
+/// The stream's mapping gets a field that is a number, and one record in the middle of a request has a word there.
+fn only_what_cannot_be_mapped_becomes_a_dead_letter(server: &OpenSearch, stack: &Stack) {
+    const MORE: u64 = 9;
+    let number = json!({"properties": {"attributes": {"properties": {"amount": {"type": "long"}}}}});
+    server.call("PUT", &format!("/{OTEL}/_mapping"), &number).unwrap();
+    let record = |n: u64| {
+        let value = if n == 4 { json!({"stringValue": "many"}) } else { json!({"intValue": n.to_string()}) };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
+        json!({"timeUnixNano": now.to_string(), "body": {"stringValue": format!("amount of {n}")},
+               "attributes": [{"key": "amount", "value": value}]})
+    };
+    let records: Vec<Value> = (0..=MORE).map(record).collect();
+    let request = json!({"resourceLogs": [{"scopeLogs": [{"logRecords": records}]}]}).to_string();
+    assert_eq!(http::send(stack.otlp_http, "POST", "/v1/logs", &request).unwrap().status, 200);
+    let of_sinks = |name: &str, labels: &str| {
+        http::metric(stack.collector_http, "/metrics", name, labels).unwrap_or(f64::NAN)
+    };
+    let drained = || {
+        // The queue has nothing of it only after every sink was offered it.
+        stack.stored().unwrap() == TOTAL + MORE + 1 && of_sinks("sonde_collector_queue_bytes", "") == 0.0
+    };
+    wait_until("an empty queue", Duration::from_secs(120), drained).unwrap();
+    assert_eq!(server.total(OTEL), TOTAL + MORE, "all but that one");
+    assert_eq!(server.total(ECS), TOTAL + MORE + 1, "there the field has no number");
+    let stored = server.texts(OTEL, "body.text").unwrap();
+    for n in 0..=MORE {
+        let times = stored.iter().filter(|text| **text == format!("amount of {n}")).count();
+        assert_eq!(times, usize::from(n != 4), "{n}");
+    }
+    let folder = stack.dir.join("collector-data/dead-letter");
+    let sinks: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(sinks, ["otel"]);
+    let files = fs::read_dir(folder.join("otel")).unwrap().map(|entry| entry.unwrap().path());
+    let text: String = files.map(|path| fs::read_to_string(path).unwrap()).collect();
+    let letters: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(letters.len(), 1, "{text}");
+    assert_eq!(letters[0]["code"], "400", "{text}");
+    let reason = letters[0]["reason"].as_str().unwrap();
+    assert!(reason.contains("attributes.amount"), "the server's word: {reason}");
+    let kept = letters[0]["request"].to_string();
+    assert!(kept.contains("amount of 4") && !kept.contains("amount of 5"), "that record, whole: {kept}");
+    let counted = |outcome: &str| {
+        of_sinks("sonde_collector_records_total", &format!("sink=\"otel\",outcome=\"{outcome}\""))
+    };
+    assert_eq!(counted("dead_letter"), 1.0);
+    // It is not tried again.
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(counted("dead_letter"), 1.0);
+    assert_eq!(server.total(OTEL), TOTAL + MORE);
 }
