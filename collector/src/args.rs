@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use sonde_daemon::args;
 use sonde_daemon::log::LogFormat;
 
-use crate::queue::Position;
+use crate::queue::{Position, Signal};
 
 /// The collector's command line.
 #[derive(Clone, Debug, PartialEq, Eq, Parser)]
@@ -28,7 +28,7 @@ pub struct Args {
 pub enum Action {
     /// Print the effective configuration as YAML, or every problem of the file.
     Check,
-    /// Look into the queue, of a collector that runs or of one that does not; or empty it.
+    /// Look into the queues, of a collector that runs or of one that does not; or empty it.
     #[command(subcommand)]
     Queue(QueueAction),
     /// Look at what sinks refused for good, or send it again.
@@ -59,20 +59,26 @@ pub enum DeadLetterAction {
     },
 }
 
-/// What can be done with the queue. Its place is `data_dir` in the configuration.
+/// What can be done with the queues. Their place is `data_dir` in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum QueueAction {
     /// List segments, and how far each sink is.
     Ls {
-        /// One JSON object, for programs.
+        /// One JSON object a queue, for programs.
         #[arg(long)]
         json: bool,
+        /// Of one signal alone: logs, metrics or traces, each of which has a queue of its own.
+        #[arg(long, value_name = "SIGNAL", value_parser = signal)]
+        signal: Option<Signal>,
     },
     /// Read all of it and check every frame; exits 1 where something is damaged or missing.
     Verify {
-        /// One JSON object, for programs.
+        /// One JSON object a queue, for programs.
         #[arg(long)]
         json: bool,
+        /// Of one signal alone: logs, metrics or traces, each of which has a queue of its own.
+        #[arg(long, value_name = "SIGNAL", value_parser = signal)]
+        signal: Option<Signal>,
     },
     /// Print the frames, oldest first.
     Dump {
@@ -88,8 +94,11 @@ pub enum QueueAction {
         /// With the request itself, as OTLP/JSON; one JSON object a line.
         #[arg(long)]
         content: bool,
+        /// Of one signal alone: logs, metrics or traces, each of which has a queue of its own.
+        #[arg(long, value_name = "SIGNAL", value_parser = signal)]
+        signal: Option<Signal>,
     },
-    /// Deliver what is left without taking anything new, then exit: 0 when the queue is empty. Needs the data directory
+    /// Deliver what is left without taking anything new, then exit: 0 when the queues are empty. Needs the data directory
     /// for itself.
     Drain,
 }
@@ -100,6 +109,11 @@ impl Args {
         let action = matches!(self.action, Some(Action::Check)).then_some(args::Action::Check);
         args::Args { config: self.config.clone(), log_format: self.log_format, action }
     }
+}
+
+fn signal(text: &str) -> Result<Signal, String> {
+    let found = Signal::ALL.into_iter().find(|signal| signal.name() == text);
+    found.ok_or_else(|| "expected logs, metrics or traces".to_owned())
 }
 
 fn position(text: &str) -> Result<Position, String> {
@@ -121,13 +135,23 @@ mod tests {
     #[test]
     fn the_tools_are_read_and_mistakes_exit_2() {
         let action = |words: &str| parse(words).unwrap().action.unwrap();
-        assert_eq!(action("queue ls --json --config x"), Action::Queue(QueueAction::Ls { json: true }));
+        assert_eq!(
+            action("queue ls --json --config x"),
+            Action::Queue(QueueAction::Ls { json: true, signal: None })
+        );
         let from = Position { segment: 17, offset: 4096 };
-        let dump = QueueAction::Dump { from, limit: 3, json: false, content: true };
+        let dump = QueueAction::Dump { from, limit: 3, json: false, content: true, signal: None };
         assert_eq!(action("queue dump --from 17:4096 --limit 3 --content"), Action::Queue(dump));
-        for words in
-            ["queue", "queue lss", "queue dump --from x", "queue dump --from 1:2:3", "queue drain --json"]
-        {
+        let traces = QueueAction::Verify { json: false, signal: Some(Signal::Traces) };
+        assert_eq!(action("queue verify --signal traces"), Action::Queue(traces));
+        for words in [
+            "queue",
+            "queue lss",
+            "queue ls --signal trace",
+            "queue dump --from x",
+            "queue dump --from 1:2:3",
+            "queue drain --json",
+        ] {
             assert_eq!(parse(words).unwrap_err().exit_code(), 2, "{words}");
         }
         let common = parse("check --config a.yaml").unwrap().common();

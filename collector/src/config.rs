@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub use sonde_daemon::client::otlp::{Compression, Protocol};
 use sonde_daemon::units::{Interval, Size};
 
+pub use crate::queue::Signal;
+
 /// Everything that can be set, section by section.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -33,7 +35,7 @@ pub struct Config {
     pub queue: Queue,
     /// What a sink refused for good.
     pub dead_letter: DeadLetter,
-    /// Destinations; none = one embedded store.
+    /// Destinations; where none takes logs, one embedded store.
     pub sinks: Vec<Sink>,
 }
 
@@ -133,6 +135,28 @@ pub struct Queue {
     pub max_bytes: Size,
     /// Share of the volume that stays free, as `10%`, or a size.
     pub min_free: String,
+    /// The queue of metrics; there where a sink takes them.
+    pub metrics: MetricsQueue,
+    /// The queue of traces; there where a sink takes them.
+    pub traces: TracesQueue,
+}
+
+/// The queue of metrics.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsQueue {
+    /// Bytes on disk, beside those of the other queues.
+    pub max_bytes: Size,
+    /// What our agents push for the page is queued for sinks too.
+    pub agents: bool,
+}
+
+/// The queue of traces.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TracesQueue {
+    /// Bytes on disk, beside those of the other queues.
+    pub max_bytes: Size,
 }
 
 /// What a sink refused for good.
@@ -174,6 +198,9 @@ pub struct Sink {
     /// otlp: compression of requests; file: of rotated files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compression: Option<Compression>,
+    /// otlp: what it takes; `None` = logs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signals: Option<Vec<Signal>>,
     /// otlp, loki: extra headers of every request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub headers: Option<BTreeMap<String, String>>,
@@ -311,10 +338,41 @@ impl SinkKind {
 }
 
 impl Sink {
-    /// How far it may be behind before it is skipped; `None` = it is held.
-    pub fn skip_beyond(&self, queue: &Queue) -> Option<u64> {
-        let most = self.max_lag_bytes.map_or(queue.max_bytes.0 / 2, |size| size.0);
+    /// How far it may be behind with a signal before it is skipped; `None` = it is held.
+    pub fn skip_beyond(&self, queue: &Queue, signal: Signal) -> Option<u64> {
+        let half = queue.max_bytes_of(signal) / 2;
+        let most = match signal {
+            Signal::Logs => self.max_lag_bytes.map_or(half, |size| size.0),
+            // One key for all: of a smaller queue, what that has.
+            _ => self.max_lag_bytes.map_or(half, |size| size.0.min(half)),
+        };
         (self.when_behind == WhenBehind::Skip).then_some(most)
+    }
+
+    /// Whether it takes requests of a signal.
+    pub fn takes(&self, signal: Signal) -> bool {
+        match (self.kind, &self.signals) {
+            (SinkKind::Otlp, Some(signals)) => signals.contains(&signal),
+            _ => signal == Signal::Logs,
+        }
+    }
+}
+
+impl Queue {
+    /// Disk space of the queue of a signal.
+    pub fn max_bytes_of(&self, signal: Signal) -> u64 {
+        match signal {
+            Signal::Logs => self.max_bytes.0,
+            Signal::Metrics => self.metrics.max_bytes.0,
+            Signal::Traces => self.traces.max_bytes.0,
+        }
+    }
+}
+
+impl Config {
+    /// Whether a sink that is configured takes a signal. Logs that none takes go into the embedded store.
+    pub fn has_sink_for(&self, signal: Signal) -> bool {
+        self.sinks.iter().any(|sink| sink.takes(signal))
     }
 }
 
@@ -365,7 +423,24 @@ impl Default for Limits {
 
 impl Default for Queue {
     fn default() -> Self {
-        Self { max_bytes: Size::gib(10), min_free: "10%".to_owned() }
+        Self {
+            max_bytes: Size::gib(10),
+            min_free: "10%".to_owned(),
+            metrics: MetricsQueue::default(),
+            traces: TracesQueue::default(),
+        }
+    }
+}
+
+impl Default for MetricsQueue {
+    fn default() -> Self {
+        Self { max_bytes: Size::gib(1), agents: false }
+    }
+}
+
+impl Default for TracesQueue {
+    fn default() -> Self {
+        Self { max_bytes: Size::gib(1) }
     }
 }
 

@@ -31,15 +31,16 @@ use sonde_daemon::args::FAILED;
 use sonde_daemon::shutdown::{self, Signals, Trigger};
 use sonde_daemon::{log, memory, panic, telemetry, tls};
 
-use crate::app::{App, AppError};
+use crate::app::{App, AppError, Queues};
 use crate::args::{Action, Args, DeadLetterAction, QueueAction};
 use crate::config::Config;
-use crate::queue::Queue;
+use crate::queue::Signal;
 use crate::tools::ToolError;
 use crate::tools::post::Receiver;
 
 /// What `--version` and `--help` say.
-pub const ABOUT: &str = "Sonde's collector: receives OTLP logs, keeps them, searches them";
+pub const ABOUT: &str =
+    "Sonde's collector: receives OTLP, keeps logs and searches them, delivers to other systems";
 
 /// What threads that hang, and the last of our own telemetry, may take at a stop.
 const END: Duration = Duration::from_millis(500);
@@ -80,14 +81,15 @@ pub fn run(args: &Args) -> ExitCode {
     }
 }
 
-/// Looks at the queue's files.
+/// Looks at the queues' files.
 fn queue(config: &Config, action: &QueueAction) -> ExitCode {
-    let dir = config.data_dir.join("queue");
+    use crate::tools::queue::{Dirs, Dump, dump, ls, verify};
+    let dirs = |signal: Option<Signal>| Dirs::of(&config.data_dir, signal);
     tools::run(|out| match *action {
-        QueueAction::Ls { json } => tools::queue::ls(&dir, json, out),
-        QueueAction::Verify { json } => tools::queue::verify(&dir, json, out),
-        QueueAction::Dump { from, limit, json, content } => {
-            tools::queue::dump(&dir, tools::queue::Dump { from, limit, json, content }, out)
+        QueueAction::Ls { json, signal } => ls(&dirs(signal), json, out),
+        QueueAction::Verify { json, signal } => verify(&dirs(signal), json, out),
+        QueueAction::Dump { from, limit, json, content, signal } => {
+            dump(&dirs(signal), Dump { from, limit, json, content }, out)
         }
         // It is the collector's own work, see `serve`.
         QueueAction::Drain => Ok(ExitCode::from(FAILED)),
@@ -131,10 +133,10 @@ fn serve(mut config: Config, drain: bool) -> Result<(), AppError> {
             tokio::spawn(Signals::new()?.drive(trigger, grace));
             return app.run(shutdown).await;
         }
-        let queue = app.drain();
-        tokio::spawn(stop_when_empty(queue.clone(), Signals::new()?, trigger, grace));
+        let queues = app.drain();
+        tokio::spawn(stop_when_empty(queues.clone(), Signals::new()?, trigger, grace));
         app.run(shutdown).await?;
-        match left(&queue) {
+        match queues.left() {
             0 => Ok(()),
             bytes => Err(AppError::NotDrained { bytes }),
         }
@@ -149,25 +151,19 @@ fn serve(mut config: Config, drain: bool) -> Result<(), AppError> {
 /// How often it is looked whether the queue is empty.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Stops the collector once every sink has all that is in the queue, or at a signal.
-async fn stop_when_empty(queue: Queue, mut signals: Signals, trigger: Trigger, grace: Duration) {
-    tracing::info!(bytes = left(&queue), "draining: what is left is delivered, nothing is taken");
+/// Stops the collector once every sink has all that is in the queues, or at a signal.
+async fn stop_when_empty(queues: Queues, mut signals: Signals, trigger: Trigger, grace: Duration) {
+    tracing::info!(bytes = queues.left(), "draining: what is left is delivered, nothing is taken");
     let empty = async {
-        while left(&queue) > 0 {
+        while queues.left() > 0 {
             tokio::time::sleep(LOOK).await;
         }
     };
     tokio::select! {
-        () = empty => tracing::info!("the queue is empty"),
-        signal = signals.next() => tracing::info!(signal, "stopping before the queue is empty"),
+        () = empty => tracing::info!("the queues are empty"),
+        signal = signals.next() => tracing::info!(signal, "stopping before the queues are empty"),
     }
     trigger.fire(grace);
     // A trigger that is dropped would mean now.
     std::future::pending::<()>().await;
-}
-
-/// Bytes that the sink that is furthest behind has still to take; all that is there where no sink has come yet.
-fn left(queue: &Queue) -> u64 {
-    let status = queue.status();
-    status.cursors.iter().map(|cursor| cursor.bytes).max().unwrap_or(status.disk_bytes)
 }

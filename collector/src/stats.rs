@@ -8,15 +8,15 @@ use sonde_daemon::page::{self, Sink, Source};
 use crate::deliver::dead_letter::DeadLetters;
 use crate::deliver::lane::Numbers;
 use crate::deliver::store::Delivered;
-use crate::queue::{self, Queue};
+use crate::queue::{self, Queue, Signal};
 use crate::store::{self, Store};
 
-/// The queue's numbers; a sink's are those of its cursor.
-pub fn queue_source(queue: Queue, max_bytes: u64) -> Box<dyn Source> {
+/// The numbers of a signal's queue; a sink's are those of its cursor.
+pub fn queue_source(signal: Signal, queue: Queue, max_bytes: u64) -> Box<dyn Source> {
     page::source("queue", move |out| {
-        show_queue(&queue.status(), out);
+        show_queue(signal, &queue.status(), out);
         let help = "Disk space that the queue may take: `queue.max_bytes`.";
-        out.gauge("sonde_collector_queue_max_bytes", help).row([], max_bytes);
+        out.gauge("sonde_collector_queue_max_bytes", help).row(signal.label(), max_bytes);
         Ok(())
     })
 }
@@ -30,10 +30,10 @@ pub fn store_source(name: String, store: Store, delivered: Arc<Delivered>) -> Bo
     })
 }
 
-/// The numbers of a sink other than the store.
-pub fn lane_source(name: String, numbers: Arc<Numbers>) -> Box<dyn Source> {
+/// The numbers of what goes to a sink other than the store of one signal.
+pub fn lane_source(name: String, signal: Signal, numbers: Arc<Numbers>) -> Box<dyn Source> {
     page::source("sink", move |out| {
-        show_records(&name, &numbers, out);
+        show_records(&name, signal, &numbers, out);
         Ok(())
     })
 }
@@ -53,7 +53,14 @@ const RECORDS: (&str, &str) =
     ("sonde_collector_records_total", "Records by what became of them at the sink.");
 const RETRIES: (&str, &str) = ("sonde_collector_retries_total", "Tries that failed and were made again.");
 
-fn show_records(sink: &str, numbers: &Numbers, out: &mut Sink) {
+fn show_records(sink: &str, signal: Signal, numbers: &Numbers, out: &mut Sink) {
+    fn of<'l>(
+        sink: &'l str,
+        label: (&'l str, &'l str),
+        signal: Signal,
+    ) -> impl Iterator<Item = (&'l str, &'l str)> {
+        [("sink", sink), label].into_iter().chain(signal.label())
+    }
     let mut rows = out.counter(RECORDS.0, RECORDS.1);
     for (outcome, number) in [
         ("delivered", &numbers.delivered),
@@ -62,44 +69,46 @@ fn show_records(sink: &str, numbers: &Numbers, out: &mut Sink) {
         ("rejected", &numbers.rejected),
         ("skipped", &numbers.skipped),
     ] {
-        rows.row([("sink", sink), ("outcome", outcome)], number.load(Ordering::Relaxed));
+        rows.row(of(sink, ("outcome", outcome), signal), number.load(Ordering::Relaxed));
     }
     let mut rows = out.counter(RETRIES.0, RETRIES.1);
     for (code, count) in numbers.retries() {
-        rows.row([("sink", sink), ("code", code.as_str())], count);
+        rows.row(of(sink, ("code", code.as_str()), signal), count);
     }
     let help = "1 while the sink's answer holds us; the code says which.";
     let mut rows = out.gauge("sonde_collector_sink_blocked", help);
     if let Some(code) = numbers.blocked() {
-        rows.row([("sink", sink), ("code", code.as_str())], 1u64);
+        rows.row(of(sink, ("code", code.as_str()), signal), 1u64);
     }
 }
 
-fn show_queue(status: &queue::Status, out: &mut Sink) {
+fn show_queue(signal: Signal, status: &queue::Status, out: &mut Sink) {
+    let own = signal.label();
+    let of = |label| [label].into_iter().chain(own);
     let mut rows = out.gauge("sonde_collector_queue_bytes", "Bytes that the sink has still to take.");
     for cursor in &status.cursors {
-        rows.row([("sink", cursor.name.as_str())], cursor.bytes);
+        rows.row(of(("sink", cursor.name.as_str())), cursor.bytes);
     }
     let mut rows = out.gauge("sonde_collector_queue_oldest_seconds", "Age of the oldest of them.");
     for cursor in &status.cursors {
-        rows.row([("sink", cursor.name.as_str())], cursor.oldest.as_secs_f64());
+        rows.row(of(("sink", cursor.name.as_str())), cursor.oldest.as_secs_f64());
     }
-    out.gauge("sonde_collector_queue_disk_bytes", "Disk space of the queue.").row([], status.disk_bytes);
-    out.gauge("sonde_collector_queue_segments", "Files of the queue.").row([], status.segments as u64);
+    out.gauge("sonde_collector_queue_disk_bytes", "Disk space of the queue.").row(own, status.disk_bytes);
+    out.gauge("sonde_collector_queue_segments", "Files of the queue.").row(own, status.segments as u64);
     let help = "1 while the queue's last append was refused for lack of space.";
-    out.gauge("sonde_collector_queue_full", help).row([], u64::from(status.full.is_some()));
+    out.gauge("sonde_collector_queue_full", help).row(own, u64::from(status.full.is_some()));
     let help = "Writes and fsyncs of the queue that failed.";
-    out.counter("sonde_collector_queue_write_errors_total", help).row([], status.write_errors);
+    out.counter("sonde_collector_queue_write_errors_total", help).row(own, status.write_errors);
     let help = "What the queue found damaged since the start; `torn` was never acknowledged, of `missing` there was at least as much.";
     let damaged = &status.damaged;
     out.counter("sonde_collector_queue_damaged_bytes_total", help)
-        .row([("kind", "acknowledged")], damaged.bytes)
-        .row([("kind", "torn")], damaged.torn_bytes)
-        .row([("kind", "missing")], damaged.missing_bytes);
+        .row(of(("kind", "acknowledged")), damaged.bytes)
+        .row(of(("kind", "torn")), damaged.torn_bytes)
+        .row(of(("kind", "missing")), damaged.missing_bytes);
     let help = "Segments that were gone at the start although a sink was not done with them.";
-    out.counter("sonde_collector_queue_missing_segments_total", help).row([], damaged.missing_segments);
+    out.counter("sonde_collector_queue_missing_segments_total", help).row(own, damaged.missing_segments);
     let help = "Records in acknowledged frames that were found damaged, as far as it is known.";
-    out.counter("sonde_collector_queue_damaged_records_total", help).row([], damaged.records);
+    out.counter("sonde_collector_queue_damaged_records_total", help).row(own, damaged.records);
 }
 
 fn show_store(sink: &str, status: &store::Status, dead_letters: u64, out: &mut Sink) {

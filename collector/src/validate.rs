@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use sonde_daemon::config::{Problems, Validate};
 use sonde_daemon::units::{Interval, Size};
 
-use crate::config::{Ack, Config, Sink, SinkKind};
+use crate::config::{Ack, Config, Signal, Sink, SinkKind};
 use crate::queue::MinFree;
 use crate::store::StoreOptions;
 
@@ -53,16 +53,17 @@ impl Validate for Config {
     }
 
     fn fill(&mut self) {
-        fill_store(&mut self.sinks);
+        let keeps_logs = self.has_sink_for(Signal::Logs);
+        fill_store(keeps_logs, &mut self.sinks);
         for sink in &mut self.sinks {
             sink.max_lag_bytes.get_or_insert(Size(self.queue.max_bytes.0 / 2));
         }
     }
 }
 
-/// The embedded store where no sink is configured, and its limits.
-fn fill_store(sinks: &mut Vec<Sink>) {
-    if sinks.is_empty() {
+/// The embedded store where no sink takes logs, and its limits.
+fn fill_store(keeps_logs: bool, sinks: &mut Vec<Sink>) {
+    if !keeps_logs {
         sinks.push(Sink { name: SinkKind::Store.name().to_owned(), ..Sink::default() });
     }
     let defaults = StoreOptions::default();
@@ -141,11 +142,21 @@ impl Config {
         if let Err(error) = self.queue.min_free.parse::<MinFree>() {
             problems.add("queue.min_free", error.to_string(), "");
         }
-        if self.queue.max_bytes < Size::mib(1) {
+        let queue = &self.queue;
+        for (key, bytes) in [
+            ("queue.max_bytes", queue.max_bytes),
+            ("queue.metrics.max_bytes", queue.metrics.max_bytes),
+            ("queue.traces.max_bytes", queue.traces.max_bytes),
+        ] {
+            if bytes < Size::mib(1) {
+                problems.add(key, format!("{bytes} is too small"), "at least 1MiB");
+            }
+        }
+        if queue.metrics.agents && !self.has_sink_for(Signal::Metrics) {
             problems.add(
-                "queue.max_bytes",
-                format!("{} is too small", self.queue.max_bytes),
-                "at least 1MiB",
+                "queue.metrics.agents",
+                "no sink takes metrics",
+                "`signals: [metrics]` at a sink of type otlp",
             );
         }
     }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use sonde_collector::config::{
-    ClientTls, Compression, Config, DataStream, LabelNames, Layout, Protocol, Sink,
+    ClientTls, Compression, Config, DataStream, LabelNames, Layout, Protocol, Signal, Sink,
 };
 use sonde_collector::sinks::file::{DEFAULT_AGE, DEFAULT_FILES};
 use sonde_collector::store::StoreOptions;
@@ -39,6 +39,7 @@ fn the_table_of_keys_and_defaults_is_the_programs() {
         endpoint: Some(String::new()),
         protocol: Some(Protocol::default()),
         compression: Some(Compression::default()),
+        signals: Some(vec![Signal::Logs]),
         headers: Some(BTreeMap::new()),
         tenant: Some(String::new()),
         label_names: Some(LabelNames::default()),

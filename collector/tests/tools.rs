@@ -23,11 +23,15 @@ struct Running {
 
 impl Running {
     fn start(dir: &Path) -> Self {
-        let config = dir.join("collector.yaml");
         let text = format!(
             "data_dir: {}\nlisten: {{otlp_grpc: 127.0.0.1:0, otlp_http: 127.0.0.1:0, http: 127.0.0.1:0}}\nqueue: {{max_bytes: 1GiB, min_free: 0B}}\n",
             dir.join("data").display()
         );
+        Self::start_with(dir, &text)
+    }
+
+    fn start_with(dir: &Path, text: &str) -> Self {
+        let config = dir.join("collector.yaml");
         std::fs::write(&config, text).unwrap();
         let log = dir.join("log");
         let child = Command::new(env!("CARGO_BIN_EXE_sonde-collector"))
@@ -169,7 +173,7 @@ fn a_drain_delivers_what_a_killed_collector_left_and_takes_nothing() {
     let output = tool(dir, &["queue", "drain"]);
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(0), "{log}");
-    assert!(log.contains("the queue is empty"), "{log}");
+    assert!(log.contains("the queues are empty"), "{log}");
     let (_, queue) = json(dir, &["queue", "ls", "--json"]);
     assert_eq!(behind(&queue), Some(0), "{queue}");
     // Again: there is nothing to do.
@@ -228,4 +232,80 @@ fn dead_letters_are_counted_and_sent_again_once() {
     let (code, text) = said(dir, &["dead-letter", "replay"]);
     assert!(code == Some(1) && text.contains("no collector answers on 127.0.0.1:"), "{text}");
     assert!(newest.exists());
+}
+
+#[test]
+fn the_queues_of_metrics_and_traces_are_looked_into_and_drained_as_that_of_logs() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let letters = dir.join("data/dead-letter/next");
+    let config = |port: u16| {
+        let listen = "listen: {otlp_grpc: 127.0.0.1:0, otlp_http: 127.0.0.1:0, http: 127.0.0.1:0}";
+        let sink = format!(
+            "sinks: [{{name: next, type: otlp, endpoint: \"http://127.0.0.1:{port}\", protocol: http, signals: [metrics, traces]}}]"
+        );
+        format!("data_dir: {}\n{listen}\nqueue: {{min_free: 0B}}\n{sink}\n", dir.join("data").display())
+    };
+    let away = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let running = Running::start_with(dir, &config(away.local_addr().unwrap().port()));
+    running.send(2);
+    let json_type = [("content-type", "application/json")];
+    let point = "{\"asInt\":1,\"timeUnixNano\":\"5\"}";
+    let metrics = format!(
+        "{{\"resourceMetrics\":[{{\"scopeMetrics\":[{{\"metrics\":[{{\"name\":\"m\",\"gauge\":{{\"dataPoints\":[{point},{point}]}}}}]}}]}}]}}"
+    );
+    assert_eq!(client::post(&running.http, "/v1/metrics", &json_type, metrics.as_bytes()), 200);
+    let traces = "{\"resourceSpans\":[{\"scopeSpans\":[{\"spans\":[{\"name\":\"a\"},{\"name\":\"b\"},{\"name\":\"c\"}]}]}]}";
+    assert_eq!(client::post(&running.http, "/v1/traces", &json_type, traces.as_bytes()), 200);
+    let (code, text) = said(dir, &["queue", "verify"]);
+    let titles: Vec<&str> = text.lines().filter(|line| line.ends_with(':')).collect();
+    assert_eq!((code, titles), (Some(0), vec!["logs:", "metrics:", "traces:"]), "{text}");
+    for (signal, records) in [("logs", 2), ("metrics", 2), ("traces", 3)] {
+        let (code, queue) = json(dir, &["queue", "verify", "--json", "--signal", signal]);
+        assert_eq!((code, &queue["signal"]), (Some(0), &signal.into()), "{queue}");
+        assert_eq!(queue["segments"][0]["records"], records, "{queue}");
+    }
+    let (_, text) = said(dir, &["queue", "dump", "--content", "--signal", "traces"]);
+    let frame: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(frame["request"]["resourceSpans"][0]["scopeSpans"][0]["spans"][1]["name"], "b", "{frame}");
+    let (_, text) = said(dir, &["queue", "dump"]);
+    assert_eq!(text.lines().count(), 4, "{text}");
+    drop(running);
+    drop(away);
+
+    // A receiver that refuses the points for good, and takes the spans.
+    let receiver = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = receiver.local_addr().unwrap().port();
+    std::fs::write(dir.join("collector.yaml"), config(port)).unwrap();
+    std::thread::spawn(move || {
+        for stream in receiver.incoming() {
+            let mut stream = stream.unwrap();
+            std::thread::spawn(move || {
+                client::answer(&mut stream, |path| if path == "/v1/traces" { 200 } else { 400 })
+            });
+        }
+    });
+    let output = tool(dir, &["queue", "drain"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let (_, queue) = json(dir, &["queue", "ls", "--json", "--signal", "traces"]);
+    assert_eq!(queue["cursors"][0]["bytes_behind_at_most"], 0, "{queue}");
+    let file = std::fs::read_dir(&letters).unwrap().next().unwrap().unwrap().path();
+    let text = std::fs::read_to_string(file).unwrap();
+    let kept: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [letter] = &kept[..] else { panic!("{text}") };
+    assert_eq!((&letter["signal"], &letter["records"]), (&"metrics".into(), &2.into()), "{letter}");
+    let metric = &letter["request"]["resourceMetrics"][0]["scopeMetrics"][0]["metrics"][0];
+    assert_eq!((&metric["name"], metric["gauge"]["dataPoints"].as_array().unwrap().len()), (&"m".into(), 2));
+
+    // What was refused is sent to the running collector as what it is, and refused again.
+    let running = Running::start_with(dir, &config(port));
+    let named = config(port).replace("otlp_http: 127.0.0.1:0", &format!("otlp_http: \"{}\"", running.http));
+    std::fs::write(dir.join("collector.yaml"), named).unwrap();
+    let (code, done) = json(dir, &["dead-letter", "replay", "--json"]);
+    assert_eq!((code, &done["replayed"]), (Some(0), &1.into()), "{done}");
+    let start = Instant::now();
+    while json(dir, &["dead-letter", "ls", "--json"]).1["sinks"][0]["letters"] != 2 {
+        assert!(start.elapsed() < Duration::from_secs(30), "{}", said(dir, &["dead-letter", "ls"]).1);
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }

@@ -8,6 +8,7 @@ pub mod corpus;
 pub mod daemon;
 pub mod http;
 pub mod opensearch;
+pub mod otelcol;
 pub mod stack;
 pub mod verify;
 

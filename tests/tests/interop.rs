@@ -6,33 +6,14 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
+use sonde_tests::otelcol::{Killed, installed, opentelemetry_collector};
 use sonde_tests::stack::{Settings, Stack};
-use sonde_tests::{corpus, free_port, root, verify, wait_until};
-
-fn installed(name: &str, test: &str) -> Option<PathBuf> {
-    let exe = std::env::current_exe().unwrap();
-    let target = exe.ancestors().nth(3).unwrap().to_owned();
-    let places = [target.join("interop"), root().join("target/interop")];
-    let found = places.iter().map(|place| place.join(name)).find(|path| path.exists());
-    if found.is_none() {
-        eprintln!("SKIPPED {test}: {name} is not below target/interop (run tests/interop/install)");
-    }
-    found
-}
-
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use sonde_tests::{corpus, root, verify, wait_until};
 
 /// By what SDK records are sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -109,27 +90,6 @@ fn ten_thousand_records_of_the_node_sdk_arrive_field_by_field_over_http_with_gzi
     ten_thousand_records_arrive_field_by_field(Sdk::Node, "http");
 }
 
-/// A collector that writes what it receives of one signal to a file; its OTLP/gRPC and OTLP/HTTP ports, and the file.
-fn opentelemetry_collector(program: &Path, dir: &Path, signal: &str) -> (Killed, (u16, u16), PathBuf) {
-    let (grpc, web) = (free_port().unwrap(), free_port().unwrap());
-    let out = dir.join("received.jsonl");
-    let config = dir.join("otelcol.yaml");
-    let text = format!(
-        "receivers: {{otlp: {{protocols: {{grpc: {{endpoint: 127.0.0.1:{grpc}}}, http: {{endpoint: 127.0.0.1:{web}}}}}}}}}\n\
-         exporters: {{file: {{path: {}}}}}\n\
-         service: {{telemetry: {{metrics: {{level: none}}}}, pipelines: {{{signal}: {{receivers: [otlp], exporters: [file]}}}}}}\n",
-        out.display()
-    );
-    fs::write(&config, text).unwrap();
-    let log = fs::File::create(dir.join("otelcol.log")).unwrap();
-    let child =
-        Command::new(program).arg("--config").arg(&config).stdin(Stdio::null()).stderr(log).spawn().unwrap();
-    let receiver = Killed(child);
-    let up = || std::net::TcpStream::connect(("127.0.0.1", grpc)).is_ok();
-    wait_until("the OpenTelemetry Collector", Duration::from_secs(30), up).unwrap();
-    (receiver, (grpc, web), out)
-}
-
 /// By what an OpenTelemetry Collector gets its records.
 #[derive(Clone, Copy, PartialEq)]
 enum By {
@@ -143,7 +103,7 @@ fn it_delivers_to_an_opentelemetry_collector(by: By, http: bool, compression: &s
         return;
     };
     let dir = tempfile::tempdir().unwrap();
-    let (_receiver, (grpc, web), out) = opentelemetry_collector(&otelcol, dir.path(), "logs");
+    let (_receiver, (grpc, web), out) = opentelemetry_collector(&otelcol, dir.path(), &["logs"]).unwrap();
     let endpoint = format!("http://127.0.0.1:{}", if http { web } else { grpc });
     let protocol = if http { "http" } else { "grpc" };
     let mut settings = Settings { agent: "metrics: {push: false}".to_owned(), ..Settings::default() };
@@ -307,7 +267,7 @@ fn the_daemons_own_metrics_arrive_at_an_opentelemetry_collector_when_the_environ
     let test = "the_daemons_own_metrics_arrive_at_an_opentelemetry_collector_when_the_environment_names_it";
     let Some(otelcol) = installed("otelcol", test) else { return };
     let dir = tempfile::tempdir().unwrap();
-    let (_receiver, (port, _), out) = opentelemetry_collector(&otelcol, dir.path(), "metrics");
+    let (_receiver, (port, _), out) = opentelemetry_collector(&otelcol, dir.path(), &["metrics"]).unwrap();
     // Its configuration files only; the daemons are started with an environment of their own.
     let _stack = Stack::new(dir.path(), &Settings::default()).unwrap();
     for name in ["sonde-agent", "sonde-collector"] {

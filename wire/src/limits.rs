@@ -10,14 +10,14 @@ pub const RESPONSE_BYTES: usize = 4 << 20;
 /// Most bytes that are kept of a peer's error message; the rest is cut at a character.
 pub const MESSAGE_BYTES: usize = 4096;
 
-/// What [`crate::view::check`] and [`crate::view::check_metrics`] let through.
+/// What [`crate::view::check`], [`crate::view::check_metrics`] and [`crate::view::check_traces`] let through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ViewLimits {
-    /// Most log records in a request; of metrics, most metrics, and most data points.
+    /// Most log records or spans in a request; of metrics, most metrics, and most data points.
     pub records: u32,
     /// Most resources and scopes in a request, together.
     pub groups: u32,
-    /// Most values that one record, data point, resource or scope holds: attributes, and the elements of nested
+    /// Most values that one record, data point, span, resource or scope holds: attributes, events, links, and the elements of nested
     /// arrays and maps, of the body too.
     pub values: u32,
     /// Deepest nesting of an `AnyValue`; a string is 1, an array of strings 2. At most [`Self::MAX_DEPTH`] is

@@ -1,4 +1,5 @@
-//! Reading an `ExportLogsServiceRequest` or an `ExportMetricsServiceRequest` where it lies, without copying it.
+//! Reading an `ExportLogsServiceRequest`, an `ExportMetricsServiceRequest` or an `ExportTraceServiceRequest` where it
+//! lies, without copying it.
 //!
 //! [`check`] walks the whole message once and refuses what is malformed or beyond the limits; what has passed
 //! can be iterated without errors. It is iterative and needs a fixed amount of stack whatever the bytes are.
@@ -21,6 +22,7 @@ use crate::{attrs::keys, proto::ProtoError};
 
 mod check;
 mod metrics;
+mod shape;
 mod value;
 
 pub use metrics::{MetricView, MetricsRequest, PointView, ResourceMetricsView, ScopeMetricsView};
@@ -29,9 +31,9 @@ pub use value::{AnyValueView, Attributes, Values};
 /// What a request holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Log records, or data points.
+    /// Log records, data points, or spans.
     pub records: u32,
-    /// `ResourceLogs`, or `ResourceMetrics`.
+    /// `ResourceLogs`, `ResourceMetrics`, or `ResourceSpans`.
     pub resources: u32,
 }
 
@@ -85,12 +87,17 @@ pub enum ViewError {
 
 /// Checks the whole of a request for logs.
 pub fn check(bytes: &[u8], limits: &ViewLimits) -> Result<Summary, ViewError> {
-    check::check(check::Message::Request, bytes, limits)
+    check::check(shape::Message::Request, bytes, limits)
 }
 
 /// Checks the whole of an `ExportMetricsServiceRequest`. Its points count as records.
 pub fn check_metrics(bytes: &[u8], limits: &ViewLimits) -> Result<Summary, ViewError> {
-    check::check(check::Message::MetricsRequest, bytes, limits)
+    check::check(shape::Message::MetricsRequest, bytes, limits)
+}
+
+/// Checks the whole of an `ExportTraceServiceRequest`. Its spans count as records.
+pub fn check_traces(bytes: &[u8], limits: &ViewLimits) -> Result<Summary, ViewError> {
+    check::check(shape::Message::TraceRequest, bytes, limits)
 }
 
 /// A request that was checked.

@@ -157,6 +157,7 @@ async fn run(args: &Args, server: Option<Server>) -> anyhow::Result<Vec<f64>> {
 fn lane_options(name: &str, args: &Args) -> LaneOptions {
     LaneOptions {
         name: name.to_owned(),
+        signal: Signal::Logs,
         skip_beyond: None,
         request_bytes: 64 << 20,
         cluster: String::new(),

@@ -30,7 +30,7 @@ use sonde_daemon::page::{self, Source};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::queue::{Damaged, Frame, Position, Queue};
+use crate::queue::{Damaged, Frame, Position, Queue, Signal};
 use crate::receive::{Intake, IntakeError};
 
 /// How long a sender waits for the required sinks. Senders that wait less go away by themselves.
@@ -99,15 +99,16 @@ impl Acks {
         self.0.end.send_replace(Some(end));
     }
 
-    /// What it shows on `/metrics`.
-    pub fn source(&self) -> Box<dyn Source> {
+    /// What it shows on `/metrics`, as what is in front of a signal's queue.
+    pub fn source(&self, signal: Signal) -> Box<dyn Source> {
         let acks = self.clone();
         page::source("ack", move |out| {
             let help = "Requests that are in the queue and wait for the required sinks.";
             out.gauge("sonde_collector_ack_waiting", help)
-                .row([], acks.0.waiting.load(Ordering::Relaxed) as u64);
+                .row(signal.label(), acks.0.waiting.load(Ordering::Relaxed) as u64);
             let help = "1 while requests are refused because a required sink has not taken earlier ones.";
-            out.gauge("sonde_collector_ack_refusing", help).row([], u64::from(!acks.0.keeps_up()));
+            out.gauge("sonde_collector_ack_refusing", help)
+                .row(signal.label(), u64::from(!acks.0.keeps_up()));
             Ok(())
         })
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::queue::{Codec, Position};
+use crate::queue::{Codec, Position, Signal};
 
 /// Records of a batch that may be put off one by one; where there are more, it is not they who are at fault.
 const PUT_OFF: usize = 256;
@@ -15,11 +15,13 @@ const PUT_OFF: usize = 256;
 /// A frame, decoded and checked.
 #[derive(Clone, Debug)]
 pub struct Unit {
+    /// What the request is of.
+    pub signal: Signal,
     /// Where it is in the queue.
     pub position: Position,
     /// When it was received, Unix nanoseconds.
     pub received_unix_nano: u64,
-    /// The request; passed `wire`'s check.
+    /// The request; passed `wire`'s check. Its records are log records, data points or spans.
     pub bytes: Bytes,
     /// Number of its first record in the batch.
     pub first: usize,

@@ -1,9 +1,11 @@
 //! What sinks refused for good, kept for people: `data_dir/dead-letter/<sink>/<Unix ms>-<n>.ndjson`.
 //!
 //! One JSON object a line: `time`, `sink`, `code` and `reason` of the refusal, `received`, the `frame`'s place in the
-//! queue, and what was refused: a record as `request`, an OTLP/JSON `ExportLogsServiceRequest` of that one record
-//! (to be posted to `/v1/logs` as it is), with its number in the frame as `record`; a frame that cannot be read as
-//! `payload`, in base64, with its `codec`.
+//! queue, and what was refused: a log record as `request`, an OTLP/JSON `ExportLogsServiceRequest` of that one record
+//! (to be posted to `/v1/logs` as it is), with its number in the frame as `record`; data points and spans as the
+//! `request` of all that were refused for the same reason, up to 256 KiB of them a line, with their `signal`, their
+//! count as `records` and the number of the first as `record`; a frame that cannot be read as `payload`, in base64,
+//! with its `codec`.
 //!
 //! Lines are durable when [`Shelf::put`] returns. All sinks together stay within `max_bytes`: when there is more, the
 //! oldest files go first, whosever they are, and what was in them is counted. Files end at an eighth of that, or at
@@ -18,15 +20,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::logs::v1::{ResourceLogs, ScopeLogs};
 use prost::Message;
 use serde_json::{Value, json};
 
 use super::batch::{Refusal, Unit};
-use crate::queue::{Entry, Position};
+use super::select::select;
+use crate::queue::{Entry, Position, Signal};
 use crate::time;
 
 const FILE_BYTES: u64 = 16 << 20;
+/// Most bytes of the points or spans of a line, as protobuf.
+const GROUP_BYTES: usize = 256 << 10;
 const SUFFIX: &str = ".ndjson";
 
 /// The dead letters of all sinks.
@@ -179,6 +186,10 @@ pub fn lines(sink: &str, units: &[Unit], refusals: &[Refusal]) -> Vec<u8> {
         if refused.peek().is_none() {
             continue;
         }
+        if unit.signal != Signal::Logs {
+            grouped(sink, unit, refused, &mut out);
+            continue;
+        }
         let request = ExportLogsServiceRequest::decode(&unit.bytes[..]).unwrap_or_default();
         for refusal in refused {
             let number = refusal.record - unit.first;
@@ -191,10 +202,48 @@ pub fn lines(sink: &str, units: &[Unit], refusals: &[Refusal]) -> Vec<u8> {
     out
 }
 
+/// Lines for data points or spans that were refused, each with all that were refused for one reason.
+fn grouped<'r>(sink: &str, unit: &Unit, refused: impl Iterator<Item = &'r Refusal>, out: &mut Vec<u8>) {
+    let mut reasons: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
+    for Refusal { record, code, reason } in refused {
+        reasons.entry((code, reason)).or_default().push(*record);
+    }
+    for ((code, reason), mut records) in reasons {
+        records.sort_unstable();
+        let mut left = records.as_slice();
+        while let Some(first) = left.first() {
+            let (request, taken) = select(unit, left, GROUP_BYTES, usize::MAX, true);
+            let mut line = head(sink, code, reason, unit.received_unix_nano, unit.position);
+            line["signal"] = unit.signal.name().into();
+            line["record"] = (first - unit.first).into();
+            line["records"] = taken.len().into();
+            line["request"] = content(unit.signal, &request).unwrap_or_default();
+            push(&line, out);
+            // One is taken in any case; what is not there would be another request's.
+            left = left.get(taken.len().max(1)..).unwrap_or_default();
+        }
+    }
+}
+
+/// A request as OTLP/JSON; the text says why it cannot be read.
+pub fn content(signal: Signal, request: &[u8]) -> Result<Value, String> {
+    let json = match signal {
+        Signal::Logs => ExportLogsServiceRequest::decode(request).map(serde_json::to_value),
+        Signal::Metrics => ExportMetricsServiceRequest::decode(request).map(serde_json::to_value),
+        Signal::Traces => ExportTraceServiceRequest::decode(request).map(serde_json::to_value),
+    };
+    match json {
+        Ok(Ok(json)) => Ok(json),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// The line for a frame that cannot be read.
 pub fn unreadable(sink: &str, entry: &Entry, reason: &str) -> Vec<u8> {
     let mut out = Vec::new();
     let mut line = head(sink, "unreadable", reason, entry.frame.received_unix_nano, entry.position);
+    line["signal"] = entry.frame.signal.name().into();
     line["records"] = entry.frame.records.into();
     line["codec"] = format!("{:?}", entry.frame.codec).to_lowercase().into();
     let mut payload = Vec::new();

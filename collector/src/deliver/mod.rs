@@ -14,6 +14,7 @@ pub mod dead_letter;
 mod decode;
 pub mod lane;
 mod limit;
+pub mod select;
 pub mod store;
 
 use std::future::Future;

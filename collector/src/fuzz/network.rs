@@ -12,6 +12,7 @@ use sonde_daemon::receive::refusal::Reason;
 use sonde_wire::limits::ViewLimits;
 use sonde_wire::view;
 
+use crate::queue::Signal;
 use crate::receive::check::check;
 use crate::receive::json as otlp_json;
 
@@ -82,7 +83,8 @@ pub fn receive(data: &[u8]) {
             gather.push(piece).map_err(|refusal| refusal.reason)?;
         }
         let whole = gather.finish().map_err(|refusal| refusal.reason)?;
-        let checked = check(whole, LIMIT, &ViewLimits::default()).map_err(|refusal| refusal.reason)?;
+        let checked =
+            check(Signal::Logs, whole, LIMIT, &ViewLimits::default()).map_err(|refusal| refusal.reason)?;
         Ok::<_, Reason>((checked.bytes, checked.records, checked.uncompressed_len))
     };
     let whole = judged(body.len().max(1));

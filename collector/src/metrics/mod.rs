@@ -68,7 +68,7 @@ pub struct State {
 pub struct Taken {
     /// Points that were used.
     pub taken: u64,
-    /// Points of others than our agents: nobody uses them, so they were not kept.
+    /// Points of others than our agents, which are not kept here.
     pub rejected: u64,
 }
 
@@ -96,6 +96,13 @@ impl Metrics {
     pub fn take(&self, request: MetricsRequest<'_>, now: u64) -> Taken {
         let samples = sample::read(request);
         self.lock().take(&samples, now)
+    }
+
+    /// Counts points of others that nobody takes: neither this, nor a sink.
+    pub fn rejected(&self, points: u64) {
+        if points > 0 {
+            self.lock().others += points;
+        }
     }
 
     /// Looks at what is kept. Senders wait meanwhile, so be short.
@@ -139,7 +146,6 @@ impl State {
 
     fn take(&mut self, samples: &Samples<'_>, now: u64) -> Taken {
         self.points += samples.taken;
-        self.others += samples.others;
         let slot = slot_of(now);
         for ((cluster, name), sample) in &samples.nodes {
             self.samples += 1;
@@ -186,7 +192,7 @@ impl State {
     fn show(&self, out: &mut Sink) {
         let help = "Samples of nodes that were taken.";
         out.counter("sonde_collector_metrics_samples_total", help).row([], self.samples);
-        let help = "Data points that came: of our agents, and of others, which nobody uses yet.";
+        let help = "Data points that came: of our agents, and of others that no sink takes.";
         let mut rows = out.counter("sonde_collector_metrics_points_total", help);
         rows.row([("outcome", "taken")], self.points).row([("outcome", "rejected")], self.others);
         let help = "Values without a history, and things left out, for want of room.";

@@ -1,7 +1,10 @@
 //! What the queue holds: a request as it was received, with what a reader needs to know about it.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use sonde_daemon::client::otlp::packer::Encoding;
+use sonde_wire::limits::ViewLimits;
+use sonde_wire::view::{self, Summary, ViewError};
 
 /// How a frame's payload is compressed; the number is what is on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +39,8 @@ impl From<Codec> for Encoding {
 }
 
 /// What a frame's payload is; the number is what is on disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum Signal {
     /// `ExportLogsServiceRequest`.
@@ -45,6 +49,49 @@ pub enum Signal {
     Metrics = 1,
     /// `ExportTraceServiceRequest`.
     Traces = 2,
+}
+
+impl Signal {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Logs, Self::Metrics, Self::Traces];
+
+    /// As it is written.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Logs => "logs",
+            Self::Metrics => "metrics",
+            Self::Traces => "traces",
+        }
+    }
+
+    /// The directory of its queue, in `data_dir`.
+    #[must_use]
+    pub const fn directory(self) -> &'static str {
+        match self {
+            Self::Logs => "queue",
+            Self::Metrics => "queue-metrics",
+            Self::Traces => "queue-traces",
+        }
+    }
+
+    /// The label that sets a series apart; those of logs have none.
+    #[must_use]
+    pub fn label(self) -> Option<(&'static str, &'static str)> {
+        (self != Self::Logs).then(|| ("signal", self.name()))
+    }
+
+    /// Walks a request of this signal. Its log records, data points or spans count as records.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(self, request: &[u8], limits: &ViewLimits) -> Result<Summary, ViewError> {
+        match self {
+            Self::Logs => view::check(request, limits),
+            Self::Metrics => view::check_metrics(request, limits),
+            Self::Traces => view::check_traces(request, limits),
+        }
+    }
 }
 
 /// One accepted request, opaque to the queue.

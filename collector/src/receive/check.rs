@@ -1,7 +1,9 @@
 //! Is a received body an OTLP request? Decompressed, walked in full, and measured; what is kept is what was received.
 
 use memchr::memchr3_iter;
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
+use opentelemetry_proto::tonic::metrics::v1::{ExponentialHistogramDataPoint, Metric};
+use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use sonde_daemon::client::otlp::packer::Encoding;
 use sonde_daemon::receive::admission::Grant;
@@ -9,9 +11,9 @@ use sonde_daemon::receive::gather::{Format, Gathered};
 use sonde_daemon::receive::inflate::inflate;
 use sonde_daemon::receive::refusal::Refusal;
 use sonde_wire::limits::ViewLimits;
-use sonde_wire::view::{self, MetricsRequest};
 
 use super::json;
+use crate::queue::Signal;
 
 /// A request that can be queued.
 #[derive(Debug)]
@@ -39,78 +41,85 @@ struct JsonCost {
     comma: usize,
 }
 
-/// The largest struct is a `LogRecord`.
-const LOGS_COST: JsonCost = JsonCost { object: 2 * 192, array: 4 * 192, comma: 0 };
-/// The largest struct is an `ExponentialHistogramDataPoint`; all of a metric's data is in a `oneof`, of which serde
-/// keeps key and value (32 bytes each), in a vector that doubles.
-const METRICS_COST: JsonCost = JsonCost { object: 2 * 256 + 128, array: 4 * 256, comma: 128 };
-
-/// Checks `body`, a request for logs. Takes as long as decompression and one walk; run it where that may block.
-///
-/// # Errors
-/// `TooLarge`, `Malformed`, `Overload`.
-pub fn check(body: Gathered, limit: usize, limits: &ViewLimits) -> Result<Checked, Refusal> {
-    match body.format {
-        Format::Protobuf => protobuf(body, limit, limits),
-        Format::Json => logs_json(body, limit, limits),
+impl JsonCost {
+    /// What reads a request of this signal, whose structs are at most this large.
+    const fn of(signal: Signal) -> Self {
+        let largest = match signal {
+            Signal::Logs => size_of::<LogRecord>(),
+            Signal::Metrics => max(size_of::<ExponentialHistogramDataPoint>(), size_of::<Metric>()),
+            Signal::Traces => size_of::<Span>(),
+        };
+        // Of metrics the elements of an array may be numbers of eight bytes.
+        let comma = if matches!(signal, Signal::Metrics) { 2 * size_of::<u64>() } else { 0 };
+        Self { object: 2 * largest, array: 4 * largest, comma }
     }
 }
 
-fn protobuf(mut body: Gathered, limit: usize, limits: &ViewLimits) -> Result<Checked, Refusal> {
+const fn max(a: usize, b: usize) -> usize {
+    if a > b { a } else { b }
+}
+
+/// Checks `body`, a request of `signal`. Takes as long as decompression and one walk; run it where that may block.
+///
+/// # Errors
+/// `TooLarge`, `Malformed`, `Overload`.
+pub fn check(signal: Signal, body: Gathered, limit: usize, limits: &ViewLimits) -> Result<Checked, Refusal> {
+    check_and(signal, body, limit, limits, |_| ()).map(|(checked, ())| checked)
+}
+
+/// As [`check`]; `look` is shown the content of a request that is good.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_and<T>(
+    signal: Signal,
+    body: Gathered,
+    limit: usize,
+    limits: &ViewLimits,
+    look: impl FnOnce(&[u8]) -> T,
+) -> Result<(Checked, T), Refusal> {
+    let mut body = match body.format {
+        Format::Protobuf => body,
+        Format::Json => from_json(signal, body, limit)?,
+    };
+    let walk = |content: &[u8]| {
+        let summary = signal.check(content, limits);
+        let records = summary.map_err(|error| Refusal::malformed(error.to_string()))?.records;
+        Ok::<_, Refusal>((records, content.len()))
+    };
     let (held, seen) = (body.bytes.capacity(), body.impression());
-    let (records, length) = match body.codec {
-        Encoding::Identity => (records(&body.bytes, limits)?, body.bytes.len()),
+    let ((records, length), looked) = match body.codec {
+        Encoding::Identity => (walk(&body.bytes)?, look(&body.bytes)),
         codec => {
             let outline = body.outline(limit);
             let content = inflate(codec, &body.bytes, limit, outline.as_ref(), seen, &mut body.grant, held)?;
-            (records(&content, limits)?, content.len())
+            (walk(&content)?, look(&content))
         }
     };
     body.grant.shrink_to(held);
-    Ok(Checked {
+    let checked = Checked {
         bytes: body.bytes,
         codec: body.codec,
         records,
         uncompressed_len: length_u32(length, limit)?,
         grant: body.grant,
-    })
-}
-
-fn logs_json(mut body: Gathered, limit: usize, limits: &ViewLimits) -> Result<Checked, Refusal> {
-    let bytes = from_json(&mut body, limit, LOGS_COST, json::request)?;
-    let records = records(&bytes, limits)?;
-    let uncompressed_len = length_u32(bytes.len(), limit)?;
-    Ok(Checked { bytes, codec: Encoding::Identity, records, uncompressed_len, grant: body.grant })
-}
-
-/// Checks `body`, a request for metrics, and gives its content to `take`. Takes as long as decompression and one
-/// walk, and as `take`; run it where that may block.
-///
-/// # Errors
-/// `TooLarge`, `Malformed`, `Overload`.
-pub fn check_metrics<T>(
-    mut body: Gathered,
-    limit: usize,
-    limits: &ViewLimits,
-    take: impl FnOnce(MetricsRequest<'_>) -> T,
-) -> Result<T, Refusal> {
-    let (held, seen) = (body.bytes.capacity(), body.impression());
-    let content = match (body.format, body.codec) {
-        (Format::Json, _) => from_json(&mut body, limit, METRICS_COST, |text| {
-            serde_json::from_slice::<ExportMetricsServiceRequest>(text)
-        })?,
-        (Format::Protobuf, Encoding::Identity) => std::mem::take(&mut body.bytes),
-        (Format::Protobuf, codec) => {
-            let outline = body.outline(limit);
-            inflate(codec, &body.bytes, limit, outline.as_ref(), seen, &mut body.grant, held)?
-        }
     };
-    view::check_metrics(&content, limits).map_err(|error| Refusal::malformed(error.to_string()))?;
-    Ok(take(MetricsRequest::trusted(&content)))
+    Ok((checked, looked))
+}
+
+/// The same request as protobuf.
+fn from_json(signal: Signal, mut body: Gathered, limit: usize) -> Result<Gathered, Refusal> {
+    let cost = JsonCost::of(signal);
+    body.bytes = match signal {
+        Signal::Logs => protobuf_of(&mut body, limit, cost, json::request)?,
+        Signal::Metrics => protobuf_of(&mut body, limit, cost, json::metrics_request)?,
+        Signal::Traces => protobuf_of(&mut body, limit, cost, json::traces_request)?,
+    };
+    Ok(Gathered { codec: Encoding::Identity, format: Format::Protobuf, ..body })
 }
 
 /// The protobuf of a JSON request, whose text is let go.
-fn from_json<M: Message>(
+fn protobuf_of<M: Message>(
     body: &mut Gathered,
     limit: usize,
     cost: JsonCost,
@@ -145,11 +154,6 @@ fn from_json<M: Message>(
     drop(request);
     body.grant.shrink_to(bytes.capacity());
     Ok(bytes)
-}
-
-fn records(bytes: &[u8], limits: &ViewLimits) -> Result<u32, Refusal> {
-    let summary = view::check(bytes, limits).map_err(|error| Refusal::malformed(error.to_string()))?;
-    Ok(summary.records)
 }
 
 fn length_u32(length: usize, limit: usize) -> Result<u32, Refusal> {

@@ -8,7 +8,7 @@ use sonde_daemon::receive::grpc::{accepted, encoding, message, no_grpc, refused}
 use sonde_daemon::receive::is_resend;
 use sonde_daemon::receive::refusal::{Reason, Refusal};
 use sonde_daemon::receive::reply::Reply;
-use sonde_wire::grpc::{LOGS_EXPORT_PATH, METRICS_EXPORT_PATH};
+use sonde_wire::grpc::{LOGS_EXPORT_PATH, METRICS_EXPORT_PATH, TRACES_EXPORT_PATH};
 use sonde_wire::response::PartialSuccess;
 use tokio::time::Instant;
 
@@ -44,6 +44,7 @@ fn signal(path: &str) -> Option<Signal> {
     match path {
         LOGS_EXPORT_PATH => Some(Signal::Logs),
         METRICS_EXPORT_PATH => Some(Signal::Metrics),
+        TRACES_EXPORT_PATH => Some(Signal::Traces),
         _ => None,
     }
 }
@@ -57,10 +58,10 @@ async fn export<B>(
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    receiver.admit(&head.headers).await?;
+    receiver.admit(&head.headers, signal).await?;
     let unknown = || Refusal::new(Reason::Unknown, "nothing is served under this name");
     let signal = signal.ok_or_else(unknown)?;
     let codec = encoding(&head.headers)?;
-    let message = message(&receiver.0.bounds, codec, body).await?;
+    let message = message(receiver.bounds(signal), codec, body).await?;
     receiver.take(signal, message, is_resend(&head.headers)).await
 }

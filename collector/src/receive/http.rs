@@ -1,4 +1,5 @@
-//! OTLP/HTTP: protobuf and JSON on `/v1/logs` and `/v1/metrics` (opentelemetry-proto `docs/specification.md`, "OTLP/HTTP").
+//! OTLP/HTTP: protobuf and JSON on `/v1/logs`, `/v1/metrics` and `/v1/traces` (opentelemetry-proto `docs/specification.md`,
+//! "OTLP/HTTP").
 
 use bytes::Bytes;
 use hyper::body::Body;
@@ -49,9 +50,10 @@ async fn export<B>(
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    receiver.admit(&head.headers).await?;
+    receiver.admit(&head.headers, signal).await?;
     let signal = signal.ok_or_else(|| {
-        Refusal::new(Reason::Unknown, "nothing is served under this path (expected /v1/logs or /v1/metrics)")
+        let message = "nothing is served under this path (expected /v1/logs, /v1/metrics or /v1/traces)";
+        Refusal::new(Reason::Unknown, message)
     })?;
     if head.method != Method::POST {
         return Err(Refusal::new(Reason::Method, "expected POST"));
@@ -60,7 +62,7 @@ where
         Refusal::new(Reason::ContentType, "expected content-type application/x-protobuf or application/json")
     })?;
     let codec = encoding(&head.headers)?;
-    let body = whole(&receiver.0.bounds, codec, format, body).await?;
+    let body = whole(receiver.bounds(signal), codec, format, body).await?;
     receiver.take(signal, body, is_resend(&head.headers)).await
 }
 
@@ -69,6 +71,7 @@ fn signal(path: &str) -> Option<Signal> {
     match path {
         "/v1/logs" => Some(Signal::Logs),
         "/v1/metrics" => Some(Signal::Metrics),
+        "/v1/traces" => Some(Signal::Traces),
         _ => None,
     }
 }

@@ -1,4 +1,4 @@
-//! OTLP/JSON logs, read straight into the protobuf structs.
+//! OTLP/JSON logs, metrics and traces, read straight into the protobuf structs.
 //!
 //! proto3's JSON mapping (protobuf.dev, "JSON Mapping") with OTLP's own rules (OTLP specification, "JSON Protobuf
 //! Encoding"): keys are lowerCamelCase, unknown ones are skipped, `null` and a missing key are the default, numbers of
@@ -20,7 +20,10 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use scalars::{Base64, Double, Hex, Integer, or_default};
 
-/// Reads a request.
+pub use metrics::request as metrics_request;
+pub use traces::request as traces_request;
+
+/// Reads a request for logs.
 ///
 /// # Errors
 /// What serde_json says: not JSON, or a field of the wrong type.
@@ -69,6 +72,10 @@ macro_rules! message {
         }
     };
 }
+
+// Behind the macro that they are written with.
+mod metrics;
+mod traces;
 
 message!(ExportLogsServiceRequest, "an export request", {
     "resourceLogs" => |it, v| it.resource_logs = list(v), Vec<Of<ResourceLogs>>;

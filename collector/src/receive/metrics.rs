@@ -28,6 +28,13 @@ pub enum Transport {
 #[derive(Debug, Default)]
 pub struct Metrics {
     answers: Mutex<Answers>,
+    /// By signal.
+    taken: [Taken; Signal::ALL.len()],
+}
+
+/// What was acknowledged of a signal.
+#[derive(Debug, Default)]
+struct Taken {
     records: AtomicU64,
     bytes: AtomicU64,
     uncompressed_bytes: AtomicU64,
@@ -45,10 +52,11 @@ struct Answers {
 
 impl Metrics {
     /// A request was acknowledged: its records, and its bytes before and after decompression.
-    pub(super) fn taken(&self, records: u32, received: usize, uncompressed: u32) {
-        self.records.fetch_add(u64::from(records), Ordering::Relaxed);
-        self.bytes.fetch_add(received as u64, Ordering::Relaxed);
-        self.uncompressed_bytes.fetch_add(u64::from(uncompressed), Ordering::Relaxed);
+    pub(super) fn taken(&self, signal: Signal, records: u32, received: usize, uncompressed: u32) {
+        let taken = &self.taken[signal as usize];
+        taken.records.fetch_add(u64::from(records), Ordering::Relaxed);
+        taken.bytes.fetch_add(received as u64, Ordering::Relaxed);
+        taken.uncompressed_bytes.fetch_add(u64::from(uncompressed), Ordering::Relaxed);
     }
 
     /// A request was answered.
@@ -72,7 +80,7 @@ impl Metrics {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         *answers.requests.entry(key).or_default() += 1;
         match result {
-            // Metrics are acknowledged without a disk: among logs they would make those look faster.
+            // Metrics may be acknowledged without a disk: among logs they would make those look faster.
             Ok(()) if signal != Some(Signal::Logs) => {}
             Ok(()) => {
                 let seconds = took.as_secs_f64();
@@ -97,17 +105,23 @@ impl Metrics {
         for (reason, count) in &answers.refused {
             rows.row([("reason", *reason)], *count);
         }
-        let counters = [
-            ("sonde_collector_received_records_total", "Records acknowledged.", &self.records),
-            ("sonde_collector_received_bytes_total", "Acknowledged requests as received.", &self.bytes),
-            (
-                "sonde_collector_received_uncompressed_bytes_total",
-                "Acknowledged requests after decompression.",
-                &self.uncompressed_bytes,
-            ),
-        ];
-        for (name, help, counter) in counters {
-            out.counter(name, help).row([], counter.load(Ordering::Relaxed));
+        for (signal, taken) in Signal::ALL.into_iter().zip(&self.taken) {
+            let counters = [
+                (
+                    "sonde_collector_received_records_total",
+                    "Records acknowledged; with a signal, the data points and spans that were queued.",
+                    &taken.records,
+                ),
+                ("sonde_collector_received_bytes_total", "Acknowledged requests as received.", &taken.bytes),
+                (
+                    "sonde_collector_received_uncompressed_bytes_total",
+                    "Acknowledged requests after decompression.",
+                    &taken.uncompressed_bytes,
+                ),
+            ];
+            for (name, help, counter) in counters {
+                out.counter(name, help).row(signal.label(), counter.load(Ordering::Relaxed));
+            }
         }
         let help = "Memory reserved for requests under way.";
         out.gauge("sonde_collector_in_flight_bytes", help).row([], in_flight);

@@ -5,8 +5,12 @@
 //! ([`sonde_daemon::receive`]) → decompressed and walked in full on one of a few threads ([`mod@check`]) → the queue
 //! ([`Intake`]), whose answer comes after its fsync. Only then the sender is told that it was taken.
 //!
-//! Metrics pass the same stations but the last: they go to [`crate::metrics`], which keeps the newest in memory. What
-//! is not of our agents nobody uses yet, so it is answered with a partial success that says so.
+//! Metrics and traces pass the same stations to queues of their own, where a sink wants them. What is of our agents goes to
+//! [`crate::metrics`], which keeps the newest in memory, and to the queue only where that is asked for. Metrics that
+//! nobody wants are answered with a partial success that says so; traces that nobody wants, as a service that is not there.
+//!
+//! Logs never wait for the others: those have at most half of the memory ([`Admission::part`]) and all but one of the
+//! threads ([`Decoders::aside`]).
 //!
 //! # Memory
 //! The sum of all requests under way is at most `limits.in_flight`. Beside it: `DECODERS` × (8 MiB
@@ -43,10 +47,11 @@ use sonde_daemon::receive::refusal::{Reason, Refusal};
 use sonde_daemon::tls;
 use sonde_wire::limits::ViewLimits;
 use sonde_wire::response::PartialSuccess;
+use sonde_wire::view::MetricsRequest;
 use tokio::time::Instant;
 
 pub use self::accounts::{Accounts, AccountsError, Options as AccountsOptions};
-use self::check::{Checked, check, check_metrics};
+use self::check::{Checked, check, check_and};
 use self::metrics::{Metrics, Transport};
 pub use self::senders::Senders;
 use crate::metrics::Metrics as Pushed;
@@ -59,7 +64,7 @@ pub use sonde_daemon::receive::reply::Reply;
 
 /// What a sender is told whose metrics nobody uses: they were not kept, and sending them again would change nothing.
 const NOBODY_USES: &str =
-    "this collector shows the metrics of sonde-agent and keeps no others; send those elsewhere";
+    "this collector shows the metrics of sonde-agent and keeps no others: none of its sinks takes metrics";
 
 /// Bodies up to this size that are not compressed are checked where they arrived: handing them over costs more.
 const CHECK_INLINE_BYTES: usize = 256 << 10;
@@ -72,6 +77,34 @@ pub trait Intake: Send + Sync + 'static {
     /// Resolves when `frame` is as safe as the configuration asks for. Dropping the future does not take the frame
     /// back.
     fn append(&self, frame: Frame) -> Pin<Box<dyn Future<Output = Result<(), IntakeError>> + Send + '_>>;
+}
+
+/// Where the requests of each signal go.
+#[derive(Clone)]
+pub struct Intakes {
+    /// Logs.
+    pub logs: Arc<dyn Intake>,
+    /// Metrics; `None` = no sink wants them.
+    pub metrics: Option<Arc<dyn Intake>>,
+    /// Traces; `None` = no sink wants them.
+    pub traces: Option<Arc<dyn Intake>>,
+    /// What our agents push for the page is queued too.
+    pub agents: bool,
+}
+
+impl Intakes {
+    /// For logs alone.
+    pub fn logs(intake: Arc<dyn Intake>) -> Self {
+        Self { logs: intake, metrics: None, traces: None, agents: false }
+    }
+
+    fn of(&self, signal: Signal) -> Option<&Arc<dyn Intake>> {
+        match signal {
+            Signal::Logs => Some(&self.logs),
+            Signal::Metrics => self.metrics.as_ref(),
+            Signal::Traces => self.traces.as_ref(),
+        }
+    }
 }
 
 /// Why a frame was not taken. But for `TooLarge` the sender is asked to come again.
@@ -149,29 +182,37 @@ pub struct Settings {
 pub struct Receiver(Arc<Shared>);
 
 struct Shared {
+    /// What requests may cost, and what those for metrics and traces may.
     bounds: Bounds,
+    others: Bounds,
     view: ViewLimits,
-    intake: Arc<dyn Intake>,
+    intakes: Intakes,
     senders: Senders,
     draining: AtomicBool,
     metrics: Metrics,
-    /// Where requests for metrics go.
+    /// What shows the metrics of our agents.
     pushed: Pushed,
 }
 
 impl Receiver {
-    /// A receiver of what `senders` send, in front of `intake` for logs and `pushed` for metrics.
-    pub fn new(settings: Settings, senders: Senders, intake: Arc<dyn Intake>, pushed: Pushed) -> Self {
+    /// A receiver of what `senders` send, in front of `intakes`, and of `pushed` for the metrics of our agents.
+    pub fn new(settings: Settings, senders: Senders, intakes: Intakes, pushed: Pushed) -> Self {
         let bounds = Bounds {
             request_bytes: settings.request_bytes,
             patience: settings.patience,
             admission: Admission::new(settings.in_flight_bytes),
             decoders: Decoders::new(DECODERS),
         };
+        let others = Bounds {
+            admission: bounds.admission.part(settings.in_flight_bytes / 2),
+            decoders: bounds.decoders.aside(),
+            ..bounds
+        };
         Self(Arc::new(Shared {
             bounds,
+            others,
             view: ViewLimits::default(),
-            intake,
+            intakes,
             senders,
             metrics: Metrics::default(),
             draining: AtomicBool::new(false),
@@ -194,45 +235,74 @@ impl Receiver {
     }
 
     /// What is asked of a request before anything else of it is looked at.
-    async fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    async fn admit(&self, headers: &HeaderMap, signal: Option<Signal>) -> Result<(), Refusal> {
         if self.0.draining.load(Ordering::Relaxed) {
             return Err(Refusal::new(Reason::Draining, "the collector is stopping"));
         }
-        self.0.senders.admit(headers).await
+        self.0.senders.admit(headers).await?;
+        if signal == Some(Signal::Traces) && self.0.intakes.traces.is_none() {
+            let message = "no sink of this collector takes traces (`signals` of a sink of type otlp)";
+            return Err(Refusal::new(Reason::Unknown, message));
+        }
+        Ok(())
+    }
+
+    /// What a request of this signal may cost.
+    fn bounds(&self, signal: Signal) -> &Bounds {
+        if signal == Signal::Logs { &self.0.bounds } else { &self.0.others }
     }
 
     /// Takes `body` as the signal's part of the collector does.
     async fn take(&self, signal: Signal, body: Gathered, resend: bool) -> Result<PartialSuccess, Refusal> {
         match signal {
-            Signal::Metrics => self.show(body).await,
-            _ => self.keep(body, resend).await.map(|()| PartialSuccess::default()),
+            Signal::Metrics => self.take_metrics(body, resend).await,
+            _ => self.keep(signal, body, resend).await.map(|()| PartialSuccess::default()),
         }
     }
 
-    /// Checks `body`, metrics, and shows them at once; they are not queued.
-    async fn show(&self, body: Gathered) -> Result<PartialSuccess, Refusal> {
+    /// Checks `body`, metrics, shows what of them is our agents' at once, and queues what a sink wants.
+    async fn take_metrics(&self, body: Gathered, resend: bool) -> Result<PartialSuccess, Refusal> {
         let shared = Arc::clone(&self.0);
         let (limit, view) = (shared.bounds.request_bytes, shared.view);
-        let now = crate::metrics::unix_seconds();
-        let work = move || check_metrics(body, limit, &view, |request| shared.pushed.take(request, now));
-        let taken = self.0.bounds.decoders.run(work).await??;
+        let (now, received) = (crate::metrics::unix_seconds(), body.bytes.len());
+        let show = move |content: &[u8]| shared.pushed.take(MetricsRequest::trusted(content), now);
+        let work = move || check_and(Signal::Metrics, body, limit, &view, show);
+        let (checked, taken) = self.bounds(Signal::Metrics).decoders.run(work).await??;
+        let wanted = taken.rejected > 0 || self.0.intakes.agents && checked.records > 0;
+        if self.0.intakes.metrics.is_some() && wanted {
+            self.queue(Signal::Metrics, checked, received, resend).await?;
+            return Ok(PartialSuccess::default());
+        }
+        self.0.pushed.rejected(taken.rejected);
         let message = if taken.rejected > 0 { NOBODY_USES } else { "" };
         Ok(PartialSuccess { rejected: taken.rejected, message: message.to_owned() })
     }
 
     /// Checks `body`, queues it, and returns when it is safe.
-    async fn keep(&self, body: Gathered, resend: bool) -> Result<(), Refusal> {
-        let shared = &self.0;
-        let (limit, view) = (shared.bounds.request_bytes, shared.view);
+    async fn keep(&self, signal: Signal, body: Gathered, resend: bool) -> Result<(), Refusal> {
+        let (limit, view) = (self.0.bounds.request_bytes, self.0.view);
         let received = body.bytes.len();
         let checked = if body.codec == Encoding::Identity && received <= CHECK_INLINE_BYTES {
-            check(body, limit, &view)?
+            check(signal, body, limit, &view)?
         } else {
-            shared.bounds.decoders.run(move || check(body, limit, &view)).await??
+            self.bounds(signal).decoders.run(move || check(signal, body, limit, &view)).await??
         };
+        self.queue(signal, checked, received, resend).await
+    }
+
+    /// Queues a request, and returns when it is safe.
+    async fn queue(
+        &self,
+        signal: Signal,
+        checked: Checked,
+        received: usize,
+        resend: bool,
+    ) -> Result<(), Refusal> {
+        let unknown = || Refusal::new(Reason::Unknown, "no sink of this collector takes this");
+        let intake = self.0.intakes.of(signal).ok_or_else(unknown)?;
         let Checked { bytes, codec, records, uncompressed_len, grant } = checked;
         let frame = Frame {
-            signal: Signal::Logs,
+            signal,
             codec: codec.into(),
             resend,
             received_unix_nano: unix_nanos(),
@@ -240,10 +310,10 @@ impl Receiver {
             uncompressed_len,
             payload: Bytes::from(bytes),
         };
-        let result = shared.intake.append(frame).await;
+        let result = intake.append(frame).await;
         drop(grant);
         result?;
-        shared.metrics.taken(records, received, uncompressed_len);
+        self.0.metrics.taken(signal, records, received, uncompressed_len);
         Ok(())
     }
 

@@ -52,7 +52,7 @@ fn receiver() -> (Receiver, Arc<Stub>) {
         Receiver::new(
             settings(),
             Senders::default(),
-            Arc::clone(&stub) as Arc<dyn Intake>,
+            Intakes::logs(Arc::clone(&stub) as Arc<dyn Intake>),
             Pushed::default(),
         ),
         stub,
@@ -63,7 +63,7 @@ fn failing(error: IntakeError) -> Receiver {
     Receiver::new(
         settings(),
         Senders::default(),
-        Arc::new(Stub { fail: Some(error), ..Stub::default() }),
+        Intakes::logs(Arc::new(Stub { fail: Some(error), ..Stub::default() })),
         Pushed::default(),
     )
 }
@@ -188,7 +188,7 @@ async fn the_acknowledgement_waits_for_the_queue() {
     let receiver = Receiver::new(
         settings(),
         Senders::default(),
-        Arc::clone(&stub) as Arc<dyn Intake>,
+        Intakes::logs(Arc::clone(&stub) as Arc<dyn Intake>),
         Pushed::default(),
     );
     let mut call = Box::pin(http(&receiver, &[PROTOBUF], valid(10)));
@@ -316,8 +316,10 @@ async fn what_is_not_served_is_said_to_be_so() {
             "UNIMPLEMENTED"
         );
     }
-    let response = serve_http(&receiver, post("/v1/unknown", &[PROTOBUF], valid(1))).await;
-    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    for path in ["/v1/unknown", "/v1/traces"] {
+        let response = serve_http(&receiver, post(path, &[PROTOBUF], valid(1))).await;
+        assert_eq!(response.status(), StatusCode::NOT_FOUND, "{path}: nobody wants it");
+    }
     let get = Request::get("/v1/logs").body(Full::new(Bytes::new())).unwrap();
     let response = serve_http(&receiver, get).await;
     assert_eq!(
@@ -344,7 +346,7 @@ async fn who_has_no_token_may_not_send() {
     let receiver = Receiver::new(
         settings(),
         Senders { tokens: Some(tokens), accounts: None },
-        Arc::new(Stub::default()),
+        Intakes::logs(Arc::new(Stub::default())),
         Pushed::default(),
     );
     for (value, accepted) in
@@ -510,4 +512,143 @@ async fn what_is_no_request_for_metrics_is_refused_as_logs_are() {
     let page = sonde_daemon::page::Page::new(vec![page::Section::new(None, vec![receiver.source()])], false);
     let page = page.render(page::Format::Classic);
     assert!(page.contains("sonde_collector_ack_seconds_count 0"), "metrics are no acknowledged logs: {page}");
+}
+
+/// A request of one span.
+fn span() -> Vec<u8> {
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+    use prost::Message;
+    let scope =
+        ScopeSpans { spans: vec![Span { name: "x".repeat(100), ..Span::default() }], ..Default::default() };
+    let resource = ResourceSpans { scope_spans: vec![scope], ..Default::default() };
+    ExportTraceServiceRequest { resource_spans: vec![resource] }.encode_to_vec()
+}
+
+/// A receiver with a queue for each signal.
+fn receiver_of_all(agents: bool) -> (Receiver, [Arc<Stub>; 3]) {
+    let stubs = [(); 3].map(|()| Arc::new(Stub::default()));
+    let [logs, metrics, traces] = stubs.clone().map(|stub| stub as Arc<dyn Intake>);
+    let intakes = Intakes { logs, metrics: Some(metrics), traces: Some(traces), agents };
+    (Receiver::new(settings(), Senders::default(), intakes, Pushed::default()), stubs)
+}
+
+#[tokio::test]
+async fn metrics_and_traces_that_a_sink_wants_are_queued_as_received_each_in_its_own_queue() {
+    use sonde_wire::grpc::{METRICS_EXPORT_PATH, TRACES_EXPORT_PATH};
+    let (receiver, stubs) = receiver_of_all(false);
+    let points = u32::try_from(crate::metrics::tests::node("web", 1.0).len()).unwrap();
+    let calls = [
+        ("/v1/metrics", METRICS_EXPORT_PATH, push("io.opentelemetry.jvm"), Signal::Metrics, points),
+        ("/v1/traces", TRACES_EXPORT_PATH, span(), Signal::Traces, 1),
+    ];
+    for (path, call, plain, signal, records) in calls {
+        let bodies = [("identity", plain.clone()), ("gzip", gzip(&plain)), ("zstd", zstd(&plain))];
+        for (encoding, body) in &bodies {
+            let headers = [PROTOBUF, ("content-encoding", encoding)];
+            let response = serve_http(&receiver, post(path, &headers, body.clone())).await;
+            assert_eq!(response.status(), StatusCode::OK);
+            assert!(response.into_body().collect().await.unwrap().to_bytes().is_empty());
+            let flag = u8::from(*encoding != "identity");
+            let headers = [GRPC, ("grpc-encoding", *encoding)];
+            assert_eq!(
+                read(serve_grpc(&receiver, post(call, &headers, framed(flag, body))).await).await.0,
+                "OK"
+            );
+        }
+        let frames = stubs[signal as usize].frames.lock().unwrap();
+        assert_eq!(frames.len(), 6);
+        for (frame, (_, body)) in frames.iter().zip(bodies.iter().flat_map(|body| [body, body])) {
+            assert_eq!(frame.payload.as_ref(), body.as_slice());
+            assert_eq!((frame.signal, frame.records), (signal, records));
+            assert_eq!(frame.uncompressed_len as usize, plain.len());
+        }
+    }
+    assert!(stubs[0].frames.lock().unwrap().is_empty());
+    assert_eq!(receiver.0.bounds.admission.used_bytes(), 0, "all memory is given back");
+    let page = sonde_daemon::page::Page::new(vec![page::Section::new(None, vec![receiver.source()])], false);
+    let page = page.render(page::Format::Classic);
+    for row in ["{} 0", "{signal=\"traces\"} 6"] {
+        let row = format!("sonde_collector_received_records_total{}", row.trim_start_matches("{}"));
+        assert!(page.lines().any(|line| line == row), "{row} is not in {page}");
+    }
+}
+
+#[tokio::test]
+async fn json_of_metrics_and_traces_is_queued_as_the_same_request_in_protobuf() {
+    use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+    use prost::Message;
+    let (receiver, stubs) = receiver_of_all(false);
+    let json = r#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"name":"h","histogram":{"aggregationTemporality":2,"dataPoints":[
+        {"count":"3","sum":1.5,"bucketCounts":[1,"2"],"explicitBounds":[0.5],"timeUnixNano":"1800000000000000000"}]}}]}]}]}"#;
+    let response = serve_http(&receiver, post("/v1/metrics", &[JSON], json)).await;
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes().as_ref(), b"{}");
+    let frame = stubs[1].frames.lock().unwrap()[0].clone();
+    let request = ExportMetricsServiceRequest::decode(frame.payload).unwrap();
+    let metric = &request.resource_metrics[0].scope_metrics[0].metrics[0];
+    let Some(opentelemetry_proto::tonic::metrics::v1::metric::Data::Histogram(data)) = &metric.data else {
+        panic!("{metric:?}");
+    };
+    let point = &data.data_points[0];
+    assert_eq!((point.count, point.sum, &point.bucket_counts[..]), (3, Some(1.5), &[1, 2][..]));
+    let json =
+        r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"name":"a","kind":2,"status":{"code":"1"}}]}]}]}"#;
+    let response = serve_http(&receiver, post("/v1/traces", &[JSON], json)).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(stubs[2].frames.lock().unwrap()[0].records, 1);
+}
+
+#[tokio::test]
+async fn a_push_of_our_agents_is_shown_and_queued_only_where_that_is_asked_for() {
+    for agents in [false, true] {
+        let (receiver, stubs) = receiver_of_all(agents);
+        let response = serve_http(&receiver, post("/v1/metrics", &[PROTOBUF], push("sonde-agent"))).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        receiver.0.pushed.look(|kept| assert_eq!(kept.nodes().count(), 1));
+        assert_eq!(stubs[1].frames.lock().unwrap().len(), usize::from(agents));
+    }
+}
+
+#[tokio::test]
+async fn metrics_and_traces_leave_half_of_the_memory_to_logs() {
+    let (receiver, _) = receiver_of_all(false);
+    let _held = receiver.0.others.admission.reserve(2 << 20).unwrap();
+    for (path, body) in [("/v1/metrics", push("x")), ("/v1/traces", span())] {
+        let response = serve_http(&receiver, post(path, &[PROTOBUF], body)).await;
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS, "{path}");
+        assert_eq!(response.headers()["retry-after"], "1");
+    }
+    assert_eq!(http(&receiver, &[PROTOBUF], valid(10)).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_full_queue_of_metrics_refuses_metrics_alone() {
+    let (logs, metrics) =
+        (Arc::new(Stub::default()), Stub { fail: Some(IntakeError::Full), ..Stub::default() });
+    let intakes = Intakes { metrics: Some(Arc::new(metrics)), ..Intakes::logs(logs) };
+    let receiver = Receiver::new(settings(), Senders::default(), intakes, Pushed::default());
+    let response = serve_http(&receiver, post("/v1/metrics", &[PROTOBUF], push("x"))).await;
+    assert_eq!(
+        (response.status(), &response.headers()["retry-after"]),
+        (StatusCode::SERVICE_UNAVAILABLE, &"5".parse().unwrap())
+    );
+    assert_eq!(http(&receiver, &[PROTOBUF], valid(10)).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn what_is_no_request_for_traces_is_refused_as_logs_are() {
+    let (receiver, stubs) = receiver_of_all(false);
+    let bomb = zstd(&vec![0; 8 << 20]);
+    for (headers, body, status) in [
+        (vec![PROTOBUF], vec![0xff; 40], StatusCode::BAD_REQUEST),
+        (vec![PROTOBUF], span()[..50].to_vec(), StatusCode::BAD_REQUEST),
+        (vec![PROTOBUF], vec![b'x'; LIMIT + 1], StatusCode::PAYLOAD_TOO_LARGE),
+        (vec![PROTOBUF, ("content-encoding", "zstd")], bomb, StatusCode::PAYLOAD_TOO_LARGE),
+        (vec![JSON], b"{\"resourceSpans\":[{\"scopeSpans\":3}]}".to_vec(), StatusCode::BAD_REQUEST),
+    ] {
+        let response = serve_http(&receiver, post("/v1/traces", &headers, body)).await;
+        assert_eq!(response.status(), status, "{headers:?}");
+    }
+    assert!(stubs[2].frames.lock().unwrap().is_empty());
+    assert_eq!(receiver.0.bounds.admission.used_bytes(), 0, "all memory is given back");
 }

@@ -22,6 +22,7 @@ use self::loki::Loki;
 use self::otlp::Otlp;
 use crate::config::{self, SinkKind};
 use crate::deliver::{Batch, Sink, Trouble};
+use crate::queue::Signal;
 
 /// Why a sink cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -57,15 +58,16 @@ pub enum Destination {
 }
 
 impl Destination {
-    /// Reads secrets and TLS files; connects to nothing. `None` for a store.
+    /// What takes requests of `signal` for a sink that takes those. Reads secrets and TLS files; connects to nothing.
+    /// `None` for a store.
     ///
     /// # Errors
     /// Names the key or the file.
-    pub fn build(sink: &config::Sink, data_dir: &Path) -> Result<Option<Self>, SinkError> {
+    pub fn build(sink: &config::Sink, signal: Signal, data_dir: &Path) -> Result<Option<Self>, SinkError> {
         Ok(match sink.kind {
             SinkKind::Store => None,
             SinkKind::Elasticsearch => Some(Self::Elasticsearch(Elasticsearch::build(sink, data_dir)?)),
-            SinkKind::Otlp => Some(Self::Otlp(Otlp::build(sink)?)),
+            SinkKind::Otlp => Some(Self::Otlp(Otlp::build(sink, signal)?)),
             SinkKind::Loki => Some(Self::Loki(Loki::build(sink)?)),
             SinkKind::File => Some(Self::File(Files::build(sink))),
         })

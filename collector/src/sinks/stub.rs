@@ -162,11 +162,11 @@ impl hyper::body::Body for Endless {
 
 /// A frame of these lines.
 pub fn frame(lines: &[Line], codec: Codec) -> Frame {
-    frame_of(request(lines), lines.len(), codec)
+    frame_of(Signal::Logs, request(lines), lines.len(), codec)
 }
 
 /// A frame of a request.
-pub fn frame_of(raw: Vec<u8>, records: usize, codec: Codec) -> Frame {
+pub fn frame_of(signal: Signal, raw: Vec<u8>, records: usize, codec: Codec) -> Frame {
     use std::io::Write;
     let uncompressed_len = u32::try_from(raw.len()).unwrap();
     let payload = match codec {
@@ -185,7 +185,7 @@ pub fn frame_of(raw: Vec<u8>, records: usize, codec: Codec) -> Frame {
     };
     let now = std::time::UNIX_EPOCH.elapsed().unwrap();
     Frame {
-        signal: Signal::Logs,
+        signal,
         codec,
         resend: false,
         received_unix_nano: u64::try_from(now.as_nanos()).unwrap(),
@@ -205,6 +205,11 @@ pub struct Way {
 impl Way {
     /// `dir` may be that of an earlier one that was stopped.
     pub fn new(dir: &Path, sink: impl Sink, cluster: &str, in_flight: u32) -> Self {
+        Self::of(dir, Signal::Logs, sink, cluster, in_flight)
+    }
+
+    /// As [`Self::new`], of any signal.
+    pub fn of(dir: &Path, signal: Signal, sink: impl Sink, cluster: &str, in_flight: u32) -> Self {
         let options = QueueOptions::on_any_disk();
         let queue = Queue::open(&dir.join("queue"), options, Arc::new(RealFilesystem)).unwrap();
         let (stop, stops) = watch::channel(false);
@@ -212,6 +217,7 @@ impl Way {
         let heartbeat = Health::new().heartbeat("next", Duration::from_secs(1));
         let options = LaneOptions {
             name: "next".to_owned(),
+            signal,
             skip_beyond: None,
             request_bytes: 16 << 20,
             cluster: cluster.to_owned(),

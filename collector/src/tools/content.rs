@@ -2,27 +2,15 @@
 
 use std::io::{self, Read};
 
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use prost::Message;
 use serde_json::Value;
 
-use crate::queue::{Codec, Frame, Signal};
+use crate::deliver::dead_letter;
+use crate::queue::{Codec, Frame};
 
 /// The request in a frame; the text says why it cannot be read.
 pub fn request(frame: &Frame) -> Result<Value, String> {
     let bytes = plain(frame).map_err(|error| format!("cannot be decompressed: {error}"))?;
-    let json = match frame.signal {
-        Signal::Logs => ExportLogsServiceRequest::decode(&*bytes).map(serde_json::to_value),
-        Signal::Metrics => ExportMetricsServiceRequest::decode(&*bytes).map(serde_json::to_value),
-        Signal::Traces => ExportTraceServiceRequest::decode(&*bytes).map(serde_json::to_value),
-    };
-    match json {
-        Ok(Ok(json)) => Ok(json),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(error) => Err(error.to_string()),
-    }
+    dead_letter::content(frame.signal, &bytes)
 }
 
 /// Before compression: as long as the frame says that it is, and no longer.

@@ -1,5 +1,6 @@
 //! `dead-letter ls` and `replay`: what sinks refused for good, `data_dir/dead-letter/<sink>/*.ndjson`, one JSON object a
-//! line with `code`, `reason` and, where it is a record, the OTLP/JSON `request` of it.
+//! line with `code`, `reason` and, where it is a record, the OTLP/JSON `request` of it, of data points and spans with
+//! their `signal`.
 //!
 //! A replay hands the requests to the running collector as a sender would, marked as sent before: every sink gets them
 //! again, and those that have them know them. How far it came is kept beside each file, so that a replay that was
@@ -17,6 +18,7 @@ use sonde_daemon::args::FAILED;
 
 use super::post::Receiver;
 use super::{ToolError, size};
+use crate::queue::Signal;
 
 /// What stands behind the name of a file for the file that says how far it was replayed.
 const REPLAYED: &str = "replayed";
@@ -163,7 +165,10 @@ fn replay_file(path: &Path, receiver: &mut Receiver, replayed: &mut Replayed) ->
         }
         let letter: Value = serde_json::from_slice(&line).unwrap_or_default();
         if letter["request"].is_object() {
-            if let Err(why) = receiver.send(letter["request"].to_string().as_bytes()) {
+            // Without a signal it is of logs.
+            let signal = letter["signal"].as_str().unwrap_or("logs");
+            let signal = Signal::ALL.into_iter().find(|one| one.name() == signal).unwrap_or(Signal::Logs);
+            if let Err(why) = receiver.send(signal, letter["request"].to_string().as_bytes()) {
                 replayed.stopped = Some(format!("{} at byte {at}: {why}", path.display()));
                 return Ok(false);
             }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use sonde_daemon::secret;
 
 use crate::config::Config;
+use crate::queue::Signal;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,7 +28,7 @@ impl Receiver {
     /// (a service account's, say), else the first that `auth.otlp.token_file` has.
     pub fn of(config: &Config, token_file: Option<&Path>) -> Result<Self, String> {
         if !config.tls.cert_file.is_empty() {
-            return Err("the listener speaks TLS, which this does not: post each `request` to /v1/logs with a client that does".to_owned());
+            return Err("the listener speaks TLS, which this does not: post each `request` to /v1/<its signal> with a client that does".to_owned());
         }
         let listen = &config.listen.otlp_http;
         let port =
@@ -50,10 +51,10 @@ impl Receiver {
         Ok(Self { address, token })
     }
 
-    /// Sends one OTLP/JSON request of logs until it is taken; the text says why it is not.
-    pub fn send(&mut self, json: &[u8]) -> Result<(), String> {
+    /// Sends one OTLP/JSON request until it is taken; the text says why it is not.
+    pub fn send(&mut self, signal: Signal, json: &[u8]) -> Result<(), String> {
         for _ in 0..TRIES {
-            let (status, body) = self.post(json).map_err(|error| {
+            let (status, body) = self.post(signal, json).map_err(|error| {
                 format!("no collector answers on {}, and a replay needs one that runs: {error}", self.address)
             })?;
             match status {
@@ -65,12 +66,13 @@ impl Receiver {
         Err("the collector asks to come again later, for a minute now".to_owned())
     }
 
-    fn post(&self, json: &[u8]) -> io::Result<(u16, String)> {
+    fn post(&self, signal: Signal, json: &[u8]) -> io::Result<(u16, String)> {
         let mut stream = TcpStream::connect(self.address)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let mut head = format!(
-            "POST /v1/logs HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\nx-sonde-resend: 1\r\n",
+            "POST /v1/{} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\nx-sonde-resend: 1\r\n",
+            signal.name(),
             self.address,
             json.len()
         );
@@ -118,7 +120,7 @@ mod tests {
             stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
             String::from_utf8(request).unwrap()
         });
-        receiver.send(b"{}").unwrap();
+        receiver.send(Signal::Logs, b"{}").unwrap();
         let request = asked.join().unwrap();
         Ok(request.lines().find_map(|line| line.strip_prefix("authorization: ")).map(str::to_owned))
     }

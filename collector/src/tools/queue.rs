@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
@@ -10,8 +10,28 @@ use sonde_daemon::args::FAILED;
 
 use super::{ToolError, content, size};
 use crate::queue::inspect::{Found, Inspection};
-use crate::queue::{Cursor, Entry, Position};
+use crate::queue::{Cursor, Entry, Position, Signal};
 use crate::time;
+
+/// The directories of the queues that are looked at.
+pub struct Dirs(Vec<(Signal, PathBuf)>);
+
+impl Dirs {
+    /// That of one signal, or of all: of logs in any case, of the others where they are there.
+    pub fn of(data_dir: &Path, only: Option<Signal>) -> Self {
+        let all = Signal::ALL.into_iter().map(|signal| (signal, data_dir.join(signal.directory())));
+        let wanted = |(signal, dir): &(Signal, PathBuf)| match only {
+            Some(only) => *signal == only,
+            None => *signal == Signal::Logs || dir.exists(),
+        };
+        Self(all.filter(wanted).collect())
+    }
+
+    /// Names each queue where there are several.
+    fn title(&self, signal: Signal, out: &mut dyn Write) -> io::Result<()> {
+        if self.0.len() > 1 { writeln!(out, "{}:", signal.name()) } else { Ok(()) }
+    }
+}
 
 fn inspect(dir: &Path) -> Result<Inspection, ToolError> {
     Inspection::of(dir).map_err(ToolError::read(dir.display()))
@@ -21,12 +41,20 @@ fn inspect(dir: &Path) -> Result<Inspection, ToolError> {
 ///
 /// # Errors
 /// A directory that cannot be read, an output that cannot be written.
-pub fn ls(dir: &Path, as_json: bool, out: &mut dyn Write) -> Result<ExitCode, ToolError> {
-    let queue = inspect(dir)?;
-    if as_json {
-        writeln!(out, "{}", overview(dir, &queue))?;
-        return Ok(ExitCode::SUCCESS);
+pub fn ls(dirs: &Dirs, as_json: bool, out: &mut dyn Write) -> Result<ExitCode, ToolError> {
+    for (signal, dir) in &dirs.0 {
+        let queue = inspect(dir)?;
+        if as_json {
+            writeln!(out, "{}", overview(*signal, dir, &queue))?;
+        } else {
+            dirs.title(*signal, out)?;
+            list(&queue, out)?;
+        }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(queue: &Inspection, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{:<20}  {:>10}  {:<30}  state", "segment", "size", "begun")?;
     for segment in &queue.segments {
         let begun = segment.created_unix_nano.map_or_else(|| "?".to_owned(), time::format);
@@ -55,10 +83,10 @@ pub fn ls(dir: &Path, as_json: bool, out: &mut dyn Write) -> Result<ExitCode, To
         let behind = size(queue.bytes_from(*position));
         writeln!(out, "sink {name}: at {segment}:{offset}, at most {behind} behind")?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
-fn overview(dir: &Path, queue: &Inspection) -> Value {
+fn overview(signal: Signal, dir: &Path, queue: &Inspection) -> Value {
     let segments: Vec<Value> = queue
         .segments
         .iter()
@@ -76,7 +104,7 @@ fn overview(dir: &Path, queue: &Inspection) -> Value {
         })
         .collect();
     json!({
-        "dir": dir.display().to_string(), "segments": segments, "cursors": cursors,
+        "signal": signal.name(), "dir": dir.display().to_string(), "segments": segments, "cursors": cursors,
         "cursor_file_damaged": queue.cursors_damaged,
         "set_aside": {"segments": queue.set_aside, "bytes": queue.set_aside_bytes},
         "missing": {"segments": queue.missing.0, "bytes_at_least": queue.missing.1},
@@ -87,7 +115,18 @@ fn overview(dir: &Path, queue: &Inspection) -> Value {
 ///
 /// # Errors
 /// As [`ls`].
-pub fn verify(dir: &Path, as_json: bool, out: &mut dyn Write) -> Result<ExitCode, ToolError> {
+pub fn verify(dirs: &Dirs, as_json: bool, out: &mut dyn Write) -> Result<ExitCode, ToolError> {
+    let mut whole = true;
+    for (signal, dir) in &dirs.0 {
+        if !as_json {
+            dirs.title(*signal, out)?;
+        }
+        whole &= verify_one(*signal, dir, as_json, out)?;
+    }
+    Ok(if whole { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+fn verify_one(signal: Signal, dir: &Path, as_json: bool, out: &mut dyn Write) -> Result<bool, ToolError> {
     let queue = inspect(dir)?;
     let mut total = Found::default();
     let mut segments = Vec::new();
@@ -111,7 +150,7 @@ pub fn verify(dir: &Path, as_json: bool, out: &mut dyn Write) -> Result<ExitCode
     }
     let Found { frames, records, payload_bytes, .. } = total;
     if as_json {
-        let mut all = overview(dir, &queue);
+        let mut all = overview(signal, dir, &queue);
         all["segments"] = segments.into();
         all["whole"] = whole.into();
         writeln!(out, "{all}")?;
@@ -134,7 +173,7 @@ pub fn verify(dir: &Path, as_json: bool, out: &mut dyn Write) -> Result<ExitCode
         let payload = size(payload_bytes);
         writeln!(out, "{frames} frames, {records} records, {payload} of requests: {verdict}")?;
     }
-    Ok(if whole { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+    Ok(whole)
 }
 
 fn show(number: u64, found: &Found, out: &mut dyn Write) -> io::Result<()> {
@@ -181,9 +220,19 @@ pub struct Dump {
 ///
 /// # Errors
 /// As [`ls`].
-pub fn dump(dir: &Path, dump: Dump, out: &mut dyn Write) -> Result<ExitCode, ToolError> {
-    let queue = inspect(dir)?;
+pub fn dump(dirs: &Dirs, dump: Dump, out: &mut dyn Write) -> Result<ExitCode, ToolError> {
     let mut left = if dump.limit == 0 { u64::MAX } else { dump.limit };
+    for (_, dir) in &dirs.0 {
+        if left > 0 {
+            left = dump_one(dir, dump, left, out)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints at most `left` frames of a queue; how many may follow.
+fn dump_one(dir: &Path, dump: Dump, mut left: u64, out: &mut dyn Write) -> Result<u64, ToolError> {
+    let queue = inspect(dir)?;
     let mut written = Ok(());
     for segment in queue.segments.iter().filter(|segment| segment.number >= dump.from.segment) {
         let found = queue.walk(segment.number, dump.from, |entry| {
@@ -202,14 +251,13 @@ pub fn dump(dir: &Path, dump: Dump, out: &mut dyn Write) -> Result<ExitCode, Too
             break;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(left)
 }
 
 fn print(entry: &Entry, dump: Dump, out: &mut dyn Write) -> io::Result<()> {
     let (Position { segment, offset }, frame) = (entry.position, &entry.frame);
     let received = time::format(frame.received_unix_nano);
-    let (signal, codec) =
-        (format!("{:?}", frame.signal).to_lowercase(), format!("{:?}", frame.codec).to_lowercase());
+    let (signal, codec) = (frame.signal.name(), format!("{:?}", frame.codec).to_lowercase());
     let bytes = frame.payload.len();
     if !dump.json && !dump.content {
         let resend = if frame.resend { "  resend" } else { "" };

@@ -8,7 +8,7 @@ use sonde_daemon::client::otlp;
 use sonde_daemon::config::Problems;
 use sonde_daemon::units::Size;
 
-use crate::config::{Compression, Config, Sink, SinkKind, WhenBehind};
+use crate::config::{Compression, Config, Signal, Sink, SinkKind, WhenBehind};
 use crate::sinks::{elasticsearch, loki};
 
 /// All sinks.
@@ -36,7 +36,9 @@ pub fn validate(config: &Config, problems: &mut Problems) {
         if sink.max_bytes.is_some_and(|bytes| bytes < Size::mib(1)) {
             problems.add(key("max_bytes"), "is too small", "at least 1MiB");
         }
-        if sink.max_lag_bytes.is_some_and(|bytes| bytes > config.queue.max_bytes) {
+        let largest = Signal::ALL.into_iter().filter(|signal| sink.takes(*signal));
+        let largest = largest.map(|signal| config.queue.max_bytes_of(signal)).max().unwrap_or(u64::MAX);
+        if sink.max_lag_bytes.is_some_and(|bytes| bytes.0 > largest) {
             problems.add(key("max_lag_bytes"), "is more than the queue holds", "at most queue.max_bytes");
         }
         if sink.required && sink.when_behind == WhenBehind::Skip {
@@ -50,6 +52,11 @@ pub fn validate(config: &Config, problems: &mut Problems) {
             SinkKind::Loki => validate_loki(sink, &key, problems),
             SinkKind::File => validate_file(config, number, &key, problems),
         }
+    }
+    let implied = !config.sinks.is_empty() && !config.has_sink_for(Signal::Logs);
+    if let Some(number) = config.sinks.iter().position(|sink| implied && sink.name == "store") {
+        let what = "`store` is the name of the embedded store, which is there since no sink takes logs";
+        problems.add(format!("sinks[{number}].name"), what, "another name");
     }
     let second = config.sinks.iter().enumerate().filter(|(_, sink)| sink.kind == SinkKind::Store).nth(1);
     if let Some((number, _)) = second {
@@ -66,7 +73,7 @@ pub fn validate(config: &Config, problems: &mut Problems) {
 /// Keys that say nothing to a sink of this type.
 fn validate_keys(sink: &Sink, key: &impl Fn(&str) -> String, problems: &mut Problems) {
     use SinkKind::{Elasticsearch, File, Loki, Otlp, Store};
-    let keys: [(&str, bool, &[SinkKind]); 20] = [
+    let keys: [(&str, bool, &[SinkKind]); 21] = [
         ("retention", sink.retention.is_some(), &[Store, Elasticsearch]),
         ("max_bytes", sink.max_bytes.is_some(), &[Store, File]),
         ("path", sink.path.is_some(), &[File]),
@@ -77,6 +84,7 @@ fn validate_keys(sink: &Sink, key: &impl Fn(&str) -> String, problems: &mut Prob
         ("endpoint", sink.endpoint.is_some(), &[Otlp, Loki]),
         ("protocol", sink.protocol.is_some(), &[Otlp]),
         ("compression", sink.compression.is_some(), &[Otlp, File]),
+        ("signals", sink.signals.is_some(), &[Otlp]),
         ("headers", sink.headers.is_some(), &[Otlp, Loki]),
         ("endpoints", sink.endpoints.is_some(), &[Elasticsearch]),
         ("layout", sink.layout.is_some(), &[Elasticsearch]),
@@ -133,6 +141,16 @@ fn validate_otlp(sink: &Sink, key: &impl Fn(&str) -> String, problems: &mut Prob
             Ok(endpoint) => validate_tls(sink, !endpoint.tls, key, problems),
             Err(error) => problems.add(key("endpoint"), error.to_string(), ""),
         },
+    }
+    if let Some(signals) = &sink.signals {
+        let mut others = signals.clone();
+        others.sort_unstable();
+        others.dedup();
+        if signals.is_empty() {
+            problems.add(key("signals"), "is empty", "some of logs, metrics, traces");
+        } else if others.len() < signals.len() {
+            problems.add(key("signals"), "names one twice", "each of logs, metrics, traces once");
+        }
     }
     validate_headers(sink, key, problems);
 }

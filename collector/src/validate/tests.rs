@@ -34,6 +34,8 @@ sinks:
 ";
     assert_eq!(problems(example), []);
     assert_eq!(problems("{ack: delivered, sinks: [{name: a, required: true}]}"), []);
+    let signals = "{queue: {metrics: {agents: true}}, sinks: [{name: a, type: otlp, endpoint: \"http://a\", signals: [metrics, traces]}]}";
+    assert_eq!(problems(signals), []);
 }
 
 #[test]
@@ -56,6 +58,25 @@ fn each_mistake_is_said() {
             "namespace/name",
         ),
         ("ack: delivered", "ack", "there is none"),
+        ("queue: {metrics: {max_bytes: 1B}}", "queue.metrics.max_bytes", "too small"),
+        ("queue: {traces: {max_bytes: 1B}}", "queue.traces.max_bytes", "too small"),
+        ("queue: {metrics: {agents: true}}", "queue.metrics.agents", "no sink takes metrics"),
+        ("sinks: [{name: a, signals: [logs]}]", "sinks[0].signals", "nothing to a sink of this type"),
+        (
+            "sinks: [{name: a, type: otlp, endpoint: \"http://a\", signals: []}]",
+            "sinks[0].signals",
+            "is empty",
+        ),
+        (
+            "sinks: [{name: a, type: otlp, endpoint: \"http://a\", signals: [logs, logs]}]",
+            "sinks[0].signals",
+            "twice",
+        ),
+        (
+            "sinks: [{name: store, type: otlp, endpoint: \"http://a\", signals: [metrics]}]",
+            "sinks[0].name",
+            "the embedded store",
+        ),
         ("{ack: delivered, sinks: [{name: a}]}", "ack", "there is none"),
         (
             "sinks: [{name: a, type: elasticsearch, endpoints: [\"http://x\"], required: true, when_behind: skip}]",

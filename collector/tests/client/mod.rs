@@ -42,10 +42,15 @@ impl GrpcClient {
     }
 }
 
-/// One request over a connection of its own; its HTTP status.
+/// One request for logs over a connection of its own; its HTTP status.
 pub fn http(address: &str, headers: &[(&str, &str)], body: &[u8]) -> u16 {
+    post(address, "/v1/logs", headers, body)
+}
+
+/// One request over a connection of its own; its HTTP status.
+pub fn post(address: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> u16 {
     let mut stream = connect(address);
-    send(&mut stream, headers, body);
+    send(&mut stream, path, headers, body);
     status(&mut stream)
 }
 
@@ -55,8 +60,8 @@ fn connect(address: &str) -> TcpStream {
     stream
 }
 
-fn send(stream: &mut TcpStream, headers: &[(&str, &str)], body: &[u8]) {
-    let mut head = format!("POST /v1/logs HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n", body.len());
+fn send(stream: &mut TcpStream, path: &str, headers: &[(&str, &str)], body: &[u8]) {
+    let mut head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n", body.len());
     for (name, value) in headers {
         write!(head, "{name}: {value}\r\n").unwrap();
     }
@@ -83,7 +88,7 @@ impl KeptClient {
             self.opened += 1;
             BufReader::new(connect(&self.address))
         });
-        send(stream.get_mut(), headers, body);
+        send(stream.get_mut(), "/v1/logs", headers, body);
         let (mut line, mut status, mut length, mut kept) = (String::new(), None, 0, true);
         loop {
             line.clear();
@@ -100,6 +105,38 @@ impl KeptClient {
         stream.read_exact(&mut vec![0; length]).unwrap();
         self.stream = kept.then_some(stream);
         status.expect("an answer")
+    }
+}
+
+/// Reads requests on `stream` and answers each with the status that its path gets.
+#[allow(dead_code, reason = "not every test that has these senders is a receiver too")]
+pub fn answer(stream: &mut TcpStream, status: impl Fn(&str) -> u16) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    loop {
+        let (mut path, mut length) = (String::new(), 0);
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line).unwrap_or(0) == 0 {
+                return;
+            }
+            if path.is_empty() {
+                path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+            }
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+            if line == "\r\n" {
+                break;
+            }
+        }
+        reader.read_exact(&mut vec![0; length]).unwrap();
+        let head = format!(
+            "HTTP/1.1 {} x\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n",
+            status(&path)
+        );
+        if stream.write_all(head.as_bytes()).is_err() {
+            return;
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 //! Every request carries one [`Grant`]. It grows in steps as the request turns out to need more, and a step that is
 //! not there refuses the request, so the sum of what all requests hold stays below `limits.in_flight` whatever
 //! comes in, and two requests can never wait for each other's memory.
+//!
+//! A part of it ([`Admission::part`]) bounds what some requests have of the whole, so that the rest is there for others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +17,8 @@ pub struct Admission(Arc<Shared>);
 struct Shared {
     used: AtomicU64,
     total: u64,
+    /// What this is a part of.
+    whole: Option<Arc<Shared>>,
 }
 
 /// The memory of one request; given back when it is dropped.
@@ -38,7 +42,12 @@ pub enum Exhausted {
 impl Admission {
     /// Shares out `bytes`.
     pub fn new(bytes: u64) -> Self {
-        Self(Arc::new(Shared { used: AtomicU64::new(0), total: bytes }))
+        Self(Arc::new(Shared { used: AtomicU64::new(0), total: bytes, whole: None }))
+    }
+
+    /// At most `bytes` of this, for requests that are to leave the rest to others.
+    pub fn part(&self, bytes: u64) -> Self {
+        Self(Arc::new(Shared { used: AtomicU64::new(0), total: bytes, whole: Some(Arc::clone(&self.0)) }))
     }
 
     /// A grant of `bytes`, or nothing.
@@ -54,6 +63,29 @@ impl Admission {
     }
 }
 
+impl Shared {
+    fn take(&self, bytes: u64) -> Result<(), Exhausted> {
+        // Relaxed: the counter orders nothing but itself.
+        self.used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                used.checked_add(bytes).filter(|&used| used <= self.total)
+            })
+            .map_err(|_| Exhausted::Now)?;
+        let of_whole = self.whole.as_ref().map_or(Ok(()), |whole| whole.take(bytes));
+        if of_whole.is_err() {
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        of_whole
+    }
+
+    fn give(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(whole) = &self.whole {
+            whole.give(bytes);
+        }
+    }
+}
+
 impl Grant {
     /// Makes it cover `bytes` in all; a step that fails changes nothing.
     pub fn grow_to(&mut self, bytes: usize) -> Result<(), Exhausted> {
@@ -61,17 +93,10 @@ impl Grant {
         let Some(missing) = bytes.checked_sub(self.bytes).filter(|&missing| missing > 0) else {
             return Ok(());
         };
-        let total = self.shared.total;
-        if bytes > total {
+        if bytes > self.shared.total {
             return Err(Exhausted::Ever);
         }
-        // Relaxed: the counter orders nothing but itself.
-        self.shared
-            .used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                used.checked_add(missing).filter(|&used| used <= total)
-            })
-            .map_err(|_| Exhausted::Now)?;
+        self.shared.take(missing)?;
         self.bytes = bytes;
         Ok(())
     }
@@ -79,7 +104,7 @@ impl Grant {
     /// Gives back what is above `bytes`.
     pub fn shrink_to(&mut self, bytes: usize) {
         let spare = self.bytes.saturating_sub(bytes as u64);
-        self.shared.used.fetch_sub(spare, Ordering::Relaxed);
+        self.shared.give(spare);
         self.bytes -= spare;
     }
 }
@@ -107,6 +132,23 @@ mod tests {
         assert_eq!(admission.used_bytes(), 1);
         drop(grant);
         assert_eq!(admission.used_bytes(), 0);
+    }
+
+    #[test]
+    fn a_part_never_has_more_than_its_share_nor_than_is_left() {
+        let whole = Admission::new(100);
+        let part = whole.part(50);
+        assert_eq!(part.reserve(51).unwrap_err(), Exhausted::Ever);
+        let half = part.reserve(50).unwrap();
+        assert_eq!((part.reserve(1).unwrap_err(), whole.used_bytes()), (Exhausted::Now, 50));
+        let rest = whole.reserve(50).unwrap();
+        drop(half);
+        let mut again = part.reserve(20).unwrap();
+        let more = whole.reserve(30).unwrap();
+        assert_eq!(again.grow_to(21), Err(Exhausted::Now), "the whole is used up");
+        assert_eq!((part.used_bytes(), whole.used_bytes()), (20, 100), "a step that failed changes nothing");
+        drop((again, rest, more));
+        assert_eq!((part.used_bytes(), whole.used_bytes()), (0, 0));
     }
 
     #[test]

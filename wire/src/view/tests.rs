@@ -8,11 +8,12 @@ use proptest::prelude::*;
 use prost::Message as _;
 
 use self::reference::{plain, request};
-use super::check::{Message, Shape, shape};
+use super::shape::{Message, Shape, shape};
 use super::*;
 use crate::proto::{LEN, put_varint};
 
 mod reference;
+mod traces;
 
 const LIMITS: ViewLimits =
     ViewLimits { records: 1000, groups: 1000, values: 1000, depth: ViewLimits::MAX_DEPTH };

@@ -50,18 +50,20 @@ use super::Sink;
 use super::canary::Canaries;
 use super::dead_letter::Shelf;
 use super::limit::Limit;
-use crate::queue::{Position, Queue};
+use crate::queue::{Position, Queue, Signal};
 
 /// What a lane needs to know.
 #[derive(Clone, Debug)]
 pub struct LaneOptions {
     /// The sink's name: of its cursor, its metrics and its dead letters.
     pub name: String,
+    /// What is in the queue.
+    pub signal: Signal,
     /// Give up what lies this far behind; `None` = hold it.
     pub skip_beyond: Option<u64>,
     /// Largest request after decompression, bytes, as for the store's delivery.
     pub request_bytes: usize,
-    /// `k8s.cluster.name` of records that came without one; empty = none.
+    /// `k8s.cluster.name` of log records that came without one; empty = none. Metrics and traces stay as they came.
     pub cluster: String,
     /// Decoded bytes that are gathered into a batch.
     pub batch_bytes: u64,

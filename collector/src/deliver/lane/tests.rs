@@ -42,6 +42,7 @@ fn frame(number: u64) -> Frame {
 fn options(name: &str) -> LaneOptions {
     LaneOptions {
         name: name.to_owned(),
+        signal: Signal::Logs,
         skip_beyond: None,
         request_bytes: 1 << 20,
         cluster: String::new(),

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::carry::{Shared, carry};
 use crate::deliver::Sink;
 use crate::deliver::canary::Seen;
-use crate::queue::{Entry, Position, Queue, Reader, Signal};
+use crate::queue::{Entry, Position, Queue, Reader};
 
 /// How long a frame waits for others before it goes alone.
 const LINGER: Duration = Duration::from_millis(200);
@@ -171,7 +171,8 @@ impl<S: Sink> Turns<S> {
         let entries = std::mem::take(&mut self.gathered);
         let bytes = std::mem::take(&mut self.gathered_bytes);
         let Some(next) = entries.last().map(|entry| entry.next_position) else { return };
-        let records = entries.iter().filter(|entry| entry.frame.signal == Signal::Logs);
+        let signal = self.shared.options.signal;
+        let records = entries.iter().filter(|entry| entry.frame.signal == signal);
         let records = records.map(|entry| u64::from(entry.frame.records)).sum();
         let counted = Arc::new(AtomicU64::new(0));
         let carried = carry(Arc::clone(&self.shared), entries, self.fresh_from, Arc::clone(&counted));

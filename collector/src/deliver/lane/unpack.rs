@@ -5,7 +5,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use sonde_wire::canary;
-use sonde_wire::view::LogsRequest;
 
 use super::LaneOptions;
 use crate::deliver::batch::{Batch, Unit};
@@ -42,14 +41,18 @@ pub(super) fn unpack(
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     for entry in entries {
         let frame = &entry.frame;
-        if frame.signal != Signal::Logs {
+        let signal = frame.signal;
+        if signal != options.signal {
             continue;
         }
         let limit = most.max(frame.uncompressed_len as usize);
         let decoded = decoder.decode(frame, limit);
-        match decoded.and_then(|bytes| Ok((LogsRequest::check(bytes, &decode::LIMITS)?.1.records, bytes))) {
+        match decoded.and_then(|bytes| Ok((signal.check(bytes, &decode::LIMITS)?.records, bytes))) {
             Ok((records, bytes)) => {
-                let (bytes, taken) = canary::take_out(bytes);
+                let (bytes, taken) = match signal {
+                    Signal::Logs => canary::take_out(bytes),
+                    Signal::Metrics | Signal::Traces => (Cow::Borrowed(bytes), Vec::new()),
+                };
                 let records = records as usize - taken.len();
                 canaries.extend(Seen::all(taken, entry.position >= fresh_from, frame.resend));
                 if bytes.is_empty() {
@@ -57,9 +60,10 @@ pub(super) fn unpack(
                 }
                 let waited = now.saturating_sub(Duration::from_nanos(frame.received_unix_nano));
                 doubts.push(frame.resend || entry.position < fresh_from || waited > OLD);
-                let (bytes, came) = content(bytes, frame, forwards, &options.cluster);
+                let cluster = if signal == Signal::Logs { options.cluster.as_str() } else { "" };
+                let (bytes, came) = content(bytes, frame, forwards, cluster);
                 let (position, received_unix_nano) = (entry.position, frame.received_unix_nano);
-                units.push(Unit { position, received_unix_nano, bytes, first, records, came });
+                units.push(Unit { signal, position, received_unix_nano, bytes, first, records, came });
                 first += records;
             }
             Err(error) => {

@@ -35,7 +35,7 @@ fn gathered(bytes: Vec<u8>, codec: Encoding, format: Format, memory: u64) -> Gat
 }
 
 fn run(bytes: Vec<u8>, codec: Encoding, format: Format, memory: u64) -> Result<Checked, Refusal> {
-    check(gathered(bytes, codec, format, memory), LIMIT, &ViewLimits::default())
+    check(Signal::Logs, gathered(bytes, codec, format, memory), LIMIT, &ViewLimits::default())
 }
 
 #[test]
@@ -103,22 +103,31 @@ fn json_that_would_become_many_times_larger_in_memory_has_to_pay_for_it_first() 
 }
 
 #[test]
-fn json_metrics_have_to_pay_for_what_serde_keeps_of_them_too() {
-    // A field of a point takes a few bytes of text, and a key and a value of serde's own until the `oneof` is known.
-    let point = format!("{{{}\"asInt\":1}}", "\"flags\":0,".repeat(100));
-    let text = format!(
-        "{{\"resourceMetrics\":[{{\"scopeMetrics\":[{{\"metrics\":[{{\"gauge\":{{\"dataPoints\":[{}{point}]}}}}]}}]}}]}}",
-        format!("{point},").repeat(200)
-    );
-    let body = |total| gathered(text.clone().into_bytes(), Encoding::Identity, Format::Json, total);
-    let run = |total| check_metrics(body(total), 8 << 20, &ViewLimits::default(), |_| ());
-    assert_eq!(run(2 << 20).unwrap_err().reason, Reason::TooLarge, "it needs more than there is at all");
+fn json_metrics_and_traces_that_would_become_many_times_larger_have_to_pay_for_it_too() {
+    let metrics = |points: String| {
+        format!(
+            "{{\"resourceMetrics\":[{{\"scopeMetrics\":[{{\"metrics\":[{{\"histogram\":{{\"dataPoints\":[{points}]}}}}]}}]}}]}}"
+        )
+    };
+    let points = metrics(format!("{}{{}}", "{},".repeat(20_000)));
+    let counts = metrics(format!("{{\"bucketCounts\":[{}1]}}", "1,".repeat(200_000)));
+    let spans =
+        format!("{{\"resourceSpans\":[{{\"scopeSpans\":[{{\"spans\":[{}{{}}]}}]}}]}}", "{},".repeat(20_000));
+    for (signal, text) in [(Signal::Metrics, points), (Signal::Metrics, counts), (Signal::Traces, spans)] {
+        let run = |total| {
+            let body = gathered(text.clone().into_bytes(), Encoding::Identity, Format::Json, total);
+            check(signal, body, 8 << 20, &ViewLimits::default())
+        };
+        assert_eq!(run(3 << 20).unwrap_err().reason, Reason::TooLarge, "it needs more than there is at all");
+        assert!(run(64 << 20).is_ok());
+    }
 }
 
 #[test]
 fn the_estimate_for_json_covers_its_largest_struct() {
     use opentelemetry_proto::tonic::common::v1::{EntityRef, InstrumentationScope};
     use opentelemetry_proto::tonic::metrics::v1 as metrics;
+    use opentelemetry_proto::tonic::trace::v1 as traces;
     let common = [
         size_of::<KeyValue>(),
         size_of::<AnyValue>(),
@@ -136,7 +145,18 @@ fn the_estimate_for_json_covers_its_largest_struct() {
         size_of::<metrics::SummaryDataPoint>(),
         size_of::<metrics::Exemplar>(),
     ];
-    for (own, cost) in [(&logs[..], LOGS_COST), (&metrics[..], METRICS_COST)] {
+    let traces = [
+        size_of::<traces::ResourceSpans>(),
+        size_of::<traces::ScopeSpans>(),
+        size_of::<traces::Span>(),
+        size_of::<traces::span::Event>(),
+        size_of::<traces::span::Link>(),
+        size_of::<traces::Status>(),
+    ];
+    for (own, signal) in
+        [(&logs[..], Signal::Logs), (&metrics[..], Signal::Metrics), (&traces[..], Signal::Traces)]
+    {
+        let cost = JsonCost::of(signal);
         assert!(own.iter().chain(&common).all(|&size| 4 * size <= cost.array && 2 * size <= cost.object));
     }
 }

@@ -161,3 +161,204 @@ proptest! {
         let _ = request(&noise);
     }
 }
+
+/// Every field of every message of metrics and traces, as opentelemetry-proto writes it.
+mod others {
+    use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    use opentelemetry_proto::tonic::metrics::v1 as metrics;
+    use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+    use opentelemetry_proto::tonic::trace::v1 as traces;
+
+    use super::*;
+
+    fn attributes() -> Vec<KeyValue> {
+        vec![pair("a".into(), AnyValue { value: Some(Value::StringValue("b".into())) })]
+    }
+
+    fn exemplars() -> Vec<metrics::Exemplar> {
+        [metrics::exemplar::Value::AsInt(-3), metrics::exemplar::Value::AsDouble(0.5)]
+            .map(|value| metrics::Exemplar {
+                filtered_attributes: attributes(),
+                time_unix_nano: u64::MAX,
+                span_id: vec![7; 8],
+                trace_id: vec![8; 16],
+                value: Some(value),
+            })
+            .to_vec()
+    }
+
+    fn numbers() -> Vec<metrics::NumberDataPoint> {
+        use metrics::number_data_point::Value::{AsDouble, AsInt};
+        [None, Some(AsInt(i64::MIN)), Some(AsDouble(-2.25)), Some(AsDouble(f64::INFINITY))]
+            .map(|value| metrics::NumberDataPoint {
+                attributes: attributes(),
+                start_time_unix_nano: 1,
+                time_unix_nano: u64::MAX,
+                exemplars: exemplars(),
+                flags: 1,
+                value,
+            })
+            .to_vec()
+    }
+
+    fn all_metrics() -> ExportMetricsServiceRequest {
+        let histogram = metrics::HistogramDataPoint {
+            attributes: attributes(),
+            start_time_unix_nano: 2,
+            time_unix_nano: 3,
+            count: u64::MAX,
+            sum: Some(1.5),
+            bucket_counts: vec![0, u64::MAX],
+            explicit_bounds: vec![0.25],
+            exemplars: exemplars(),
+            flags: 1,
+            min: Some(-1.0),
+            max: None,
+        };
+        let buckets = |offset| {
+            let bucket_counts = vec![1, 2];
+            Some(metrics::exponential_histogram_data_point::Buckets { offset, bucket_counts })
+        };
+        let exponential = metrics::ExponentialHistogramDataPoint {
+            attributes: attributes(),
+            start_time_unix_nano: 2,
+            time_unix_nano: 3,
+            count: 9,
+            sum: None,
+            scale: -4,
+            zero_count: 1,
+            positive: buckets(-7),
+            negative: buckets(3),
+            flags: 1,
+            exemplars: exemplars(),
+            min: None,
+            max: Some(8.0),
+            zero_threshold: 0.125,
+        };
+        let quantile = metrics::summary_data_point::ValueAtQuantile { quantile: 0.5, value: 8.0 };
+        let summary = metrics::SummaryDataPoint {
+            attributes: attributes(),
+            start_time_unix_nano: 2,
+            time_unix_nano: 3,
+            count: 4,
+            sum: 5.5,
+            quantile_values: vec![quantile],
+            flags: 1,
+        };
+        let all = [
+            Data::Gauge(metrics::Gauge { data_points: numbers() }),
+            Data::Sum(metrics::Sum {
+                data_points: numbers(),
+                aggregation_temporality: 2,
+                is_monotonic: true,
+            }),
+            Data::Histogram(metrics::Histogram { data_points: vec![histogram], aggregation_temporality: 1 }),
+            Data::ExponentialHistogram(metrics::ExponentialHistogram {
+                data_points: vec![exponential],
+                aggregation_temporality: 2,
+            }),
+            Data::Summary(metrics::Summary { data_points: vec![summary] }),
+        ];
+        let metric = |data| metrics::Metric {
+            name: "m".into(),
+            description: "d".into(),
+            unit: "u".into(),
+            metadata: attributes(),
+            data: Some(data),
+        };
+        let scope = metrics::ScopeMetrics {
+            scope: Some(InstrumentationScope { name: "s".into(), ..Default::default() }),
+            metrics: all.map(metric).to_vec(),
+            schema_url: "u".into(),
+        };
+        let resource = Some(Resource { attributes: attributes(), ..Resource::default() });
+        let group = metrics::ResourceMetrics { resource, scope_metrics: vec![scope], schema_url: "v".into() };
+        ExportMetricsServiceRequest { resource_metrics: vec![group] }
+    }
+
+    fn all_traces() -> ExportTraceServiceRequest {
+        let event = traces::span::Event {
+            time_unix_nano: 5,
+            name: "e".into(),
+            attributes: attributes(),
+            dropped_attributes_count: 6,
+        };
+        let link = traces::span::Link {
+            trace_id: vec![9; 16],
+            span_id: vec![10; 8],
+            trace_state: "t".into(),
+            attributes: attributes(),
+            dropped_attributes_count: 7,
+            flags: 8,
+        };
+        let span = traces::Span {
+            trace_id: vec![1; 16],
+            span_id: vec![2; 8],
+            trace_state: "w=1".into(),
+            parent_span_id: vec![3; 8],
+            flags: 1,
+            name: "n".into(),
+            kind: 3,
+            start_time_unix_nano: 1,
+            end_time_unix_nano: u64::MAX,
+            attributes: attributes(),
+            dropped_attributes_count: 1,
+            events: vec![event],
+            dropped_events_count: 2,
+            links: vec![link],
+            dropped_links_count: 3,
+            status: Some(traces::Status { message: "m".into(), code: 2 }),
+        };
+        let scope = traces::ScopeSpans {
+            scope: Some(InstrumentationScope { name: "s".into(), ..Default::default() }),
+            spans: vec![span, traces::Span::default()],
+            schema_url: "u".into(),
+        };
+        let resource = Some(Resource { attributes: attributes(), ..Resource::default() });
+        let group = traces::ResourceSpans { resource, scope_spans: vec![scope], schema_url: "v".into() };
+        ExportTraceServiceRequest { resource_spans: vec![group] }
+    }
+
+    #[test]
+    fn every_field_is_read_as_it_was() {
+        let (metrics, traces) = (all_metrics(), all_traces());
+        let text = serde_json::to_string(&metrics).unwrap();
+        // What it writes of a number that is none JSON does not know; the specification does.
+        let text = text.replace("\"asDouble\":null", "\"asDouble\":\"Infinity\"");
+        assert_eq!(metrics_request(text.as_bytes()).unwrap(), metrics, "{text}");
+        let text = serde_json::to_string(&traces).unwrap();
+        assert_eq!(traces_request(text.as_bytes()).unwrap(), traces, "{text}");
+    }
+
+    #[test]
+    fn what_has_the_wrong_type_is_refused_and_what_is_unknown_is_not() {
+        for text in [
+            r#"{"resourceMetrics":{}}"#,
+            r#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"sum":[]}]}]}]}"#,
+            r#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"histogram":{"dataPoints":[{"bucketCounts":[-1]}]}}]}]}]}"#,
+        ] {
+            assert!(metrics_request(text.as_bytes()).is_err(), "{text}");
+        }
+        assert!(
+            traces_request(br#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"traceId":"xy"}]}]}]}"#).is_err()
+        );
+        let empty = br#"{"resourceSpans":null,"resourceMetrics":[null,{"scopeMetrics":[{"metrics":null,"x":{"y":[1]}}]}]}"#;
+        assert!(traces_request(empty).unwrap().resource_spans.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_them_panic(
+            cut: prop::sample::Index, noise in "[\"{}:,\\[\\]a-z0-9.-]{0,20}", which: bool,
+        ) {
+            let text = if which { serde_json::to_string(&all_metrics()) } else { serde_json::to_string(&all_traces()) };
+            let mut text = text.unwrap();
+            let at = cut.index(text.len());
+            if text.is_char_boundary(at) {
+                text.insert_str(at, &noise);
+            }
+            let _ = (metrics_request(text.as_bytes()), traces_request(text.as_bytes()));
+        }
+    }
+}

@@ -320,6 +320,7 @@ fn frame(lines: &[Line], resend: bool) -> Frame {
 fn options() -> LaneOptions {
     LaneOptions {
         name: "es".to_owned(),
+        signal: Signal::Logs,
         skip_beyond: None,
         request_bytes: 1 << 20,
         cluster: String::new(),

@@ -235,6 +235,7 @@ async fn a_file_that_is_moved_away_is_begun_anew_and_one_of_somebody_else_is_lef
 /// Lines as a batch of one request.
 fn unit(lines: &[Line]) -> Unit {
     Unit {
+        signal: crate::queue::Signal::Logs,
         position: crate::queue::Position::default(),
         received_unix_nano: 1,
         bytes: crate::store::tests::request(lines).into(),

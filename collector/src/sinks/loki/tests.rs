@@ -371,6 +371,7 @@ async fn what_is_no_loki_costs_no_line() {
 fn unit(request: &ExportLogsServiceRequest, received_unix_nano: u64) -> Unit {
     let records = request.resource_logs.iter().flat_map(|g| &g.scope_logs).map(|s| s.log_records.len()).sum();
     Unit {
+        signal: crate::queue::Signal::Logs,
         position: Position::default(),
         received_unix_nano,
         bytes: Bytes::from(request.encode_to_vec()),

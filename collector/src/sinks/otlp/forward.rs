@@ -4,8 +4,8 @@ use bytes::Bytes;
 use sonde_daemon::client::otlp::Client;
 use sonde_daemon::client::otlp::packer::{Encoding, PackError, Packed};
 
-use super::select::select;
 use crate::deliver::batch::{State, Unit};
+use crate::deliver::select::select;
 use crate::queue::Codec;
 
 /// Requests are joined up to so many bytes before compression.

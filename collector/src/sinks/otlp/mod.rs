@@ -1,4 +1,5 @@
-//! Another OTLP receiver: the next collector, ours or somebody else's. At least once, with the uid.
+//! Another OTLP receiver: the next collector, ours or somebody else's. At least once, with the uid. One of these for each
+//! signal that the sink takes, with connections of its own; a record is a log record, a data point or a span.
 //!
 //! A request goes on as it came, still compressed. Small ones are joined, since a request to the receiver costs the
 //! same whatever is in it. What has to be left out, or what the receiver finds too much, is encoded anew
@@ -15,7 +16,6 @@
 //! larger, and its compressed bytes; beside them an answer of at most 64 KiB, and one compressor for all tries.
 
 mod forward;
-mod select;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +37,7 @@ use super::login::tls_options;
 use super::{SinkError, blocking};
 use crate::config;
 use crate::deliver::{Batch, Sink, Trouble};
+use crate::queue::Signal;
 
 /// Addresses behind the endpoint's name that are used at a time.
 const SPREAD: usize = 4;
@@ -65,17 +66,17 @@ impl Otlp {
     ///
     /// # Errors
     /// Names the key or the file.
-    pub fn build(sink: &config::Sink) -> Result<Self, SinkError> {
-        Self::with_deadline(sink, DEADLINE)
+    pub fn build(sink: &config::Sink, signal: Signal) -> Result<Self, SinkError> {
+        Self::with_deadline(sink, signal, DEADLINE)
     }
 
-    fn with_deadline(sink: &config::Sink, deadline: Duration) -> Result<Self, SinkError> {
+    fn with_deadline(sink: &config::Sink, signal: Signal, deadline: Duration) -> Result<Self, SinkError> {
         let protocol = sink.protocol.unwrap_or_default();
         let token = sink.token_file.as_deref().filter(|file| !file.is_empty());
         let options = Options {
             endpoint: protocol.endpoint(sink.endpoint.as_deref().unwrap_or_default())?,
             protocol,
-            service: Service::Logs,
+            service: service(signal),
             compression: sink.compression.unwrap_or_default(),
             headers: sink.headers.clone().unwrap_or_default(),
             token: token.map(|file| Token::open(Path::new(file))).transpose()?,
@@ -144,6 +145,14 @@ impl Otlp {
                 batch.delivered(*record);
             }
         }
+    }
+}
+
+fn service(signal: Signal) -> Service {
+    match signal {
+        Signal::Logs => Service::Logs,
+        Signal::Metrics => Service::Metrics,
+        Signal::Traces => Service::Traces,
     }
 }
 

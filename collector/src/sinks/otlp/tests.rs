@@ -4,19 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::sync::Mutex;
 
-use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
-use proptest::prelude::*;
 use prost::Message;
 use sonde_wire::grpc::{self, Status, StatusDetails};
 use sonde_wire::response::encode_logs_response;
 
 use super::*;
 use crate::config::{Compression, Protocol, SinkKind};
-use crate::deliver::batch::Unit;
-use crate::queue::{Codec, Position};
-use crate::sinks::stub::{Act, Random, Seen, Way, dead_letters, frame, garbage, serve};
+use crate::queue::Codec;
+use crate::sinks::stub::{Act, Random, Seen, Way, dead_letters, frame, frame_of, garbage, serve};
 use crate::store::tests::{Line, request};
 
 const BOTH: [Protocol; 2] = [Protocol::Grpc, Protocol::Http];
@@ -33,7 +30,7 @@ fn sink(port: u16, protocol: Protocol) -> config::Sink {
 }
 
 fn otlp(port: u16, protocol: Protocol) -> Otlp {
-    Otlp::with_deadline(&sink(port, protocol), Duration::from_millis(700)).unwrap()
+    Otlp::with_deadline(&sink(port, protocol), Signal::Logs, Duration::from_millis(700)).unwrap()
 }
 
 fn content(seen: &Seen, protocol: Protocol) -> Vec<u8> {
@@ -217,10 +214,11 @@ async fn all_of(
         accepted(protocol, 0, "")
     })
     .await;
-    let otlp = Otlp::build(&config::Sink {
+    let config = config::Sink {
         headers: Some([("X-Scope-OrgID".to_owned(), "a".to_owned())].into()),
         ..sink(port, protocol)
-    });
+    };
+    let otlp = Otlp::build(&config, Signal::Logs);
     let way = Way::new(dir.path(), otlp.unwrap(), cluster, 1);
     for frame in frames {
         way.queue.append(frame).await.unwrap();
@@ -374,6 +372,7 @@ async fn what_is_no_otlp_receiver_costs_no_record() {
             let dir = tempfile::tempdir().unwrap();
             let otlp = Otlp::with_deadline(
                 &config::Sink { compression: Some(Compression::Gzip), ..sink(port, protocol) },
+                Signal::Logs,
                 Duration::from_millis(100),
             );
             let way = Way::new(dir.path(), otlp.unwrap(), "", 1);
@@ -392,74 +391,77 @@ async fn what_is_no_otlp_receiver_costs_no_record() {
     }
 }
 
-fn unit(bytes: Vec<u8>, records: usize) -> Unit {
-    Unit {
-        position: Position::default(),
-        received_unix_nano: 1,
-        bytes: Bytes::from(bytes),
-        first: 100,
-        records,
-        came: None,
-    }
+/// A request of `count` points from `first` on, in two metrics.
+fn points(first: i64, count: i64) -> Vec<u8> {
+    use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+    use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+    use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
+    use opentelemetry_proto::tonic::metrics::v1::{
+        Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics,
+    };
+    let metric = |numbers: std::ops::Range<i64>| Metric {
+        name: "m".to_owned(),
+        data: Some(Data::Gauge(Gauge {
+            data_points: numbers
+                .map(|number| NumberDataPoint { value: Some(Value::AsInt(number)), ..Default::default() })
+                .collect(),
+        })),
+        ..Metric::default()
+    };
+    let half = first + count / 2;
+    let scope = ScopeMetrics {
+        metrics: vec![metric(first..half), metric(half..first + count)],
+        ..Default::default()
+    };
+    let resource = ResourceMetrics { scope_metrics: vec![scope], ..ResourceMetrics::default() };
+    ExportMetricsServiceRequest { resource_metrics: vec![resource] }.encode_to_vec()
 }
 
-fn any_request() -> impl Strategy<Value = ExportLogsServiceRequest> {
-    use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
-    use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
-    use opentelemetry_proto::tonic::resource::v1::Resource;
-    let record = ("[a-z]{0,40}", any::<u64>()).prop_map(|(text, time)| LogRecord {
-        time_unix_nano: time,
-        event_name: text,
-        ..LogRecord::default()
-    });
-    let scope = (prop::collection::vec(record, 0..5), prop::option::of("[a-z]{1,9}"), "[a-z]{0,5}").prop_map(
-        |(log_records, name, schema_url)| ScopeLogs {
-            log_records,
-            scope: name.map(|name| InstrumentationScope { name, ..InstrumentationScope::default() }),
-            schema_url,
-        },
-    );
-    let group = (prop::collection::vec(scope, 0..4), prop::option::of("[a-z]{0,9}"), "[a-z]{0,5}").prop_map(
-        |(scope_logs, value, schema_url)| ResourceLogs {
-            scope_logs,
-            resource: value.map(|value| Resource {
-                attributes: vec![crate::store::tests::text("key", &value)],
-                ..Resource::default()
-            }),
-            schema_url,
-        },
-    );
-    prop::collection::vec(group, 0..4).prop_map(|resource_logs| ExportLogsServiceRequest { resource_logs })
+/// The values of a request's points.
+fn values(request: &[u8]) -> Vec<i64> {
+    let request = sonde_wire::view::MetricsRequest::trusted(request);
+    let points =
+        request.resources().flat_map(|of| of.scopes()).flat_map(|of| of.metrics()).flat_map(|of| of.points());
+    #[allow(clippy::cast_possible_truncation)]
+    points.map(|point| point.value.unwrap() as i64).collect()
 }
 
-proptest! {
-    #[test]
-    fn a_selection_has_the_wanted_records_as_they_were_and_no_empty_group(
-        request in any_request(), mask: u64, bytes in 0..2000_usize, most in 1..30_usize, one: bool,
-    ) {
-        let records = request.resource_logs.iter().flat_map(|g| &g.scope_logs).map(|s| s.log_records.len()).sum();
-        let unit = unit(request.encode_to_vec(), records);
-        let wanted: Vec<usize> = (0..records).filter(|n| mask >> (n % 64) & 1 == 1).map(|n| n + 100).collect();
-        let (some, taken) = select::select(&unit, &wanted, bytes, most, one);
-        prop_assert!(wanted.starts_with(&taken), "{wanted:?} {taken:?}");
-        prop_assert!(taken.len() <= most);
-        prop_assert!(some.len() <= bytes || one && taken.len() == 1, "{} of {bytes}", some.len());
-        prop_assert!(!one || wanted.is_empty() || !taken.is_empty(), "one always goes");
-        let mut expected = request;
-        let mut number = 100;
-        for group in &mut expected.resource_logs {
-            for scope in &mut group.scope_logs {
-                scope.log_records.retain(|_| { number += 1; taken.contains(&(number - 1)) });
+#[tokio::test(flavor = "multi_thread")]
+async fn points_that_are_refused_for_good_are_found_by_halving_and_all_others_arrive() {
+    for protocol in BOTH {
+        let dir = tempfile::tempdir().unwrap();
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let theirs = Arc::clone(&taken);
+        let port = serve(protocol == Protocol::Grpc, move |seen| {
+            let path = if protocol == Protocol::Grpc { grpc::METRICS_EXPORT_PATH } else { "/v1/metrics" };
+            assert_eq!(seen.path, path);
+            let values = values(&content(&seen, protocol));
+            if values.contains(&13) || values.contains(&77) {
+                return refused(protocol, Status::InvalidArgument, 400);
             }
-            group.scope_logs.retain(|scope| !scope.log_records.is_empty());
-        }
-        expected.resource_logs.retain(|group| !group.scope_logs.is_empty());
-        prop_assert_eq!(ExportLogsServiceRequest::decode(&some[..]).unwrap(), expected);
-    }
-
-    #[test]
-    fn any_bytes_can_be_selected_from(bytes: Vec<u8>, wanted in prop::collection::btree_set(100..110_usize, 0..9)) {
-        let wanted: Vec<usize> = wanted.into_iter().collect();
-        select::select(&unit(bytes, 10), &wanted, 100, 100, true);
+            let rejected = u64::from(values.contains(&42));
+            theirs.lock().unwrap().extend(values);
+            accepted(protocol, rejected, "one is bad")
+        })
+        .await;
+        let otlp = Otlp::build(&sink(port, protocol), Signal::Metrics).unwrap();
+        let way = Way::of(dir.path(), Signal::Metrics, otlp, "east", 1);
+        way.queue.append(frame_of(Signal::Metrics, points(0, 100), 100, Codec::Zstd)).await.unwrap();
+        way.settled().await;
+        assert_eq!(way.counts(), [97, 2, 1], "delivered, dead letters, rejected by their points");
+        way.stop().await;
+        let mut taken = taken.lock().unwrap().clone();
+        taken.sort_unstable();
+        assert_eq!(taken, (0..100).filter(|n| *n != 13 && *n != 77).collect::<Vec<_>>());
+        let file = std::fs::read_dir(dir.path().join("dead-letter/next")).unwrap().next().unwrap().unwrap();
+        let text = std::fs::read_to_string(file.path()).unwrap();
+        let letters: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        // Both for one reason: one letter.
+        assert_eq!((letters.len(), &letters[0]["records"]), (1, &2.into()), "{text}");
+        assert_eq!((&letters[0]["record"], &letters[0]["signal"]), (&13.into(), &"metrics".into()));
+        let json = letters[0]["request"].to_string();
+        let again = crate::receive::json::metrics_request(json.as_bytes()).unwrap().encode_to_vec();
+        assert_eq!(values(&again), [13, 77]);
     }
 }

@@ -12,6 +12,7 @@ use crate::store::tests::{Line, request};
 
 fn unit(first: usize, lines: &[Line]) -> Unit {
     Unit {
+        signal: crate::queue::Signal::Logs,
         position: Position { segment: 0xabc, offset: 4096 },
         received_unix_nano: 5_000_000,
         bytes: Bytes::from(request(lines)),
