@@ -95,6 +95,11 @@ impl Source for LogPage {
             ("sonde_agent_log_gaps_total", "Rotations that were not seen.", now.gaps),
             ("sonde_agent_log_state_errors_total", "Failed writes of the state file.", now.state_errors),
             ("sonde_agent_log_set_aside_files_total", "Files set aside after an error.", now.set_aside),
+            (
+                "sonde_agent_log_compressed_resumes_total",
+                "Files of which a part was read before they were compressed, and the rest after.",
+                now.compressed_resumes,
+            ),
         ] {
             out.counter(name, help).row([], value);
         }

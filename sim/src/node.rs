@@ -257,6 +257,14 @@ impl SimNode {
         self.shared.deletions_paused.store(paused, Ordering::Release);
     }
 
+    /// Log directories of ended pods whose time has come, while deletions are paused: somebody else deletes them.
+    pub fn ended_pods(&self) -> Vec<PathBuf> {
+        let now = Instant::now();
+        let deletions = self.shared.deletions.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = deletions.iter().filter(|deletion| deletion.restart.is_none() && deletion.at <= now);
+        due.map(|deletion| deletion.dir.clone()).filter(|dir| dir.exists()).collect()
+    }
+
     /// The kubelet's endpoint answers everything with this status, or properly again.
     pub fn fail_kubelet(&self, status: Option<u16>) {
         self.shared.faults.status.store(u64::from(status.unwrap_or(0)), Ordering::Release);

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
+/// Longest silence of a server.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// An answer whose body is still to be read.
 pub struct Answer {
     /// Status code.
@@ -22,12 +25,21 @@ pub fn get(port: u16, path: &str) -> anyhow::Result<Answer> {
     send(port, "GET", path, "")
 }
 
+/// The same, from somebody who may be stuck: nothing takes longer than `limit`.
+///
+/// # Errors
+/// No connection, no answer in time, or another status than 200.
+pub fn text_within(port: u16, path: &str, limit: Duration) -> anyhow::Result<String> {
+    let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+    whole(path, call(port, &request, limit)?)
+}
+
 /// GET with one more header.
 ///
 /// # Errors
 /// No connection, or no HTTP answer.
 pub fn get_as(port: u16, path: &str, header: &str) -> anyhow::Result<Answer> {
-    call(port, &format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n{header}\r\n\r\n"))
+    call(port, &format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n{header}\r\n\r\n"), PATIENCE)
 }
 
 /// Any request to `127.0.0.1:port`, with a JSON body where there is one.
@@ -40,12 +52,12 @@ pub fn send(port: u16, method: &str, path: &str, json: &str) -> anyhow::Result<A
     } else {
         format!("Content-Type: application/json\r\nContent-Length: {}\r\n", json.len())
     };
-    call(port, &format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\n{head}\r\n{json}"))
+    call(port, &format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\n{head}\r\n{json}"), PATIENCE)
 }
 
-fn call(port: u16, request: &str) -> anyhow::Result<Answer> {
+fn call(port: u16, request: &str, limit: Duration) -> anyhow::Result<Answer> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).with_context(|| format!("connect to {port}"))?;
-    stream.set_read_timeout(Some(Duration::from_secs(120)))?;
+    stream.set_read_timeout(Some(limit))?;
     stream.write_all(request.as_bytes())?;
     let mut body = BufReader::new(stream);
     let mut line = String::new();
@@ -67,7 +79,10 @@ fn call(port: u16, request: &str) -> anyhow::Result<Answer> {
 /// # Errors
 /// No answer, or another status.
 pub fn text(port: u16, path: &str) -> anyhow::Result<String> {
-    let mut answer = get(port, path)?;
+    whole(path, get(port, path)?)
+}
+
+fn whole(path: &str, mut answer: Answer) -> anyhow::Result<String> {
     let mut body = String::new();
     answer.body.read_to_string(&mut body)?;
     if answer.status != 200 {
@@ -81,7 +96,11 @@ pub fn text(port: u16, path: &str) -> anyhow::Result<String> {
 /// # Errors
 /// No answer.
 pub fn metric(port: u16, path: &str, name: &str, labels: &str) -> anyhow::Result<f64> {
-    let page = text(port, path)?;
+    Ok(sum(&text(port, path)?, name, labels))
+}
+
+/// The same on a page that was read already.
+pub fn sum(page: &str, name: &str, labels: &str) -> f64 {
     let mut sum = 0.0;
     for line in page.lines() {
         let Some(rest) = line.strip_prefix(name) else { continue };
@@ -90,5 +109,5 @@ pub fn metric(port: u16, path: &str, name: &str, labels: &str) -> anyhow::Result
         }
         sum += rest.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).unwrap_or(0.0);
     }
-    Ok(sum)
+    sum
 }

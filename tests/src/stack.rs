@@ -143,7 +143,7 @@ impl Stack {
     /// Starts both and waits until both say that they are ready.
     ///
     /// # Errors
-    /// One does not come up within 30 s; its log is in the message.
+    /// One does not come up within 120 s; its log is in the message.
     pub fn start(&mut self) -> anyhow::Result<()> {
         self.start_collector()?;
         self.start_agent()?;
@@ -153,11 +153,11 @@ impl Stack {
     /// Waits for `/readyz` of both.
     ///
     /// # Errors
-    /// One is not ready within 30 s.
+    /// One is not ready within 120 s.
     pub fn wait_ready(&self) -> anyhow::Result<()> {
         for (name, port) in [("collector", self.collector_http), ("agent", self.agent_http)] {
             let ready = || http::get(port, "/readyz").is_ok_and(|answer| answer.status == 200);
-            wait_until(&format!("{name} to be ready"), Duration::from_secs(30), ready).with_context(
+            wait_until(&format!("{name} to be ready"), Duration::from_secs(120), ready).with_context(
                 || std::fs::read_to_string(self.dir.join(format!("{name}.log"))).unwrap_or_default(),
             )?;
         }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use sonde_tests::disk::SmallDisk;
 use sonde_tests::stack::{Settings, Stack};
 use sonde_tests::{corpus, http, memory, verify, wait_until};
 
@@ -194,37 +195,16 @@ fn five_mistakes_print_five_lines_and_exit_2() {
     assert!(lines[0].contains("state_dir"), "the nearest key is named: {}", lines[0]);
 }
 
-/// A file system of its own with room for `size`; `None` where this machine does not let us mount one.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(at: &Path, size: &str) -> Option<Self> {
-        fs::create_dir_all(at).unwrap();
-        let done = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
-            .arg(at)
-            .output();
-        done.is_ok_and(|out| out.status.success()).then(|| Self(at.to_owned()))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
-    }
-}
-
 #[test]
 fn a_full_state_disk_is_said_survived_and_recovered_from() {
     let dir = tempfile::tempdir().unwrap();
     let mut stack = Stack::new(dir.path(), &Settings::default()).unwrap();
-    let Some(_disk) = SmallDisk::mount(&dir.path().join("agent-state"), "1m") else {
+    let Some(disk) = SmallDisk::mount(&dir.path().join("agent-state"), "1m").unwrap() else {
         eprintln!("SKIPPED a_full_state_disk_is_said_survived_and_recovered_from: no right to mount here");
         return;
     };
-    let ballast = dir.path().join("agent-state/ballast");
     stack.start().unwrap();
-    let _ = fs::write(&ballast, vec![1; 2 << 20]);
+    disk.fill().unwrap();
     // More files than fit in what is left of the state file's last page.
     corpus::write(&stack.pod_logs, 200, 250, 200).unwrap();
     wait_until("lines to flow past a full state disk", Duration::from_secs(60), || {
@@ -236,7 +216,7 @@ fn a_full_state_disk_is_said_survived_and_recovered_from() {
         log().to_lowercase().contains("no space left")
     })
     .unwrap();
-    fs::remove_file(&ballast).unwrap();
+    disk.free().unwrap();
     std::thread::sleep(Duration::from_secs(3));
     stack.kill_agent().unwrap();
     stack.start_agent().unwrap();
@@ -251,21 +231,18 @@ fn a_full_data_disk_pushes_back_and_loses_nothing() {
     let settings =
         Settings { collector: "queue: {max_bytes: 1GiB, min_free: 0B}".to_owned(), ..Settings::default() };
     let mut stack = Stack::new(dir.path(), &settings).unwrap();
-    let Some(_disk) = SmallDisk::mount(&dir.path().join("collector-data"), "300m") else {
+    let Some(disk) = SmallDisk::mount(&dir.path().join("collector-data"), "300m").unwrap() else {
         eprintln!("SKIPPED a_full_data_disk_pushes_back_and_loses_nothing: no right to mount here");
         return;
     };
-    let ballast = dir.path().join("collector-data/ballast");
     stack.start().unwrap();
-    let mut file = fs::File::create(&ballast).unwrap();
-    while file.write_all(&[1; 4096]).is_ok() {}
-    drop(file);
+    disk.fill().unwrap();
     corpus::write(&stack.pod_logs, 10, 20_000, 200).unwrap();
     std::thread::sleep(Duration::from_secs(5));
     assert!(stack.collector.as_mut().unwrap().alive() && stack.agent.as_mut().unwrap().alive());
     let log = fs::read_to_string(dir.path().join("collector.log")).unwrap();
     assert!(log.to_lowercase().contains("no space left"), "it is not said:\n{log}");
-    fs::remove_file(&ballast).unwrap();
+    disk.free().unwrap();
     stack.wait_drained(Duration::from_secs(120)).unwrap();
     assert_eq!(stack.stored().unwrap(), 200_000);
     verify::verify(&[stack.pod_logs.clone()], stack.collector_http).unwrap();

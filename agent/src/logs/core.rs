@@ -121,6 +121,8 @@ pub struct Core<F: LogFs> {
     pub(super) gaps: u64,
     pub(super) gaps_dirty: bool,
     pub(super) set_aside: u64,
+    /// Files that were read on from within after they had been compressed.
+    pub(super) compressed_resumes: u64,
     pub(super) unreadable: BTreeSet<String>,
     pub(super) odd: OddNames,
     pub(super) next_file: u32,
@@ -203,6 +205,7 @@ impl<F: LogFs> Core<F> {
             gaps: state.gaps,
             gaps_dirty: false,
             set_aside: 0,
+            compressed_resumes: 0,
             unreadable: BTreeSet::new(),
             odd: OddNames::default(),
             next_file: 0,

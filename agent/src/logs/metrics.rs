@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub redacted: Vec<(String, u64)>,
     /// Files that are set aside after an error of our own or a damaged compression.
     pub set_aside: u64,
+    /// Files of which a part was read before they were compressed, and the rest after.
+    pub compressed_resumes: u64,
     /// Files that could not be opened at the last look.
     pub unreadable: u64,
     /// Files that are known.

@@ -37,6 +37,7 @@ impl<F: LogFs> Core<F> {
             records: Records { sent: self.outbox.sent(), ..self.records },
             redacted: self.redactor.times(),
             set_aside: self.set_aside,
+            compressed_resumes: self.compressed_resumes,
             unreadable: self.unreadable.len() as u64,
             files: self.files.len() as u64,
             open_files: self.files.values().filter(|file| file.handle.is_some()).count() as u64,

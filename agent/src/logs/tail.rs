@@ -71,6 +71,8 @@ pub struct TailFile<F> {
     pub superseded: Option<Instant>,
     /// Since when there is something not settled.
     pub behind_since: Option<Instant>,
+    /// Some of it was read out of its compressed form.
+    pub unpacked: bool,
     /// What it is not read for.
     pub aside: Option<Aside>,
     /// A compressed file was read to its end: what it states of its size before that is a hint.
@@ -144,6 +146,7 @@ impl<F> TailFile<F> {
             grown: now,
             superseded: None,
             behind_since: None,
+            unpacked: false,
             aside: None,
             ended: false,
             kept: true,

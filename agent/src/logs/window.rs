@@ -54,6 +54,7 @@ impl<F: LogFs> Core<F> {
         let back = if is_scanning { 0 } else { from.min(CHECK_BYTES as u64) };
         let base = from - back;
         let is_gz = matches!(file.handle, Some(Handle::Gz(_)));
+        let before = file.read;
         let back = usize::try_from(back).unwrap_or(0);
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.resize(QUANTUM + CHECK_BYTES, 0);
@@ -81,12 +82,24 @@ impl<F: LogFs> Core<F> {
             // All of it, so that nobody waits for it.
             let size = self.size_of(id)?;
             self.note_stated(id, size, now);
+        } else if is_gz {
+            self.count_resume(id, before);
         }
         let is_whole = read < QUANTUM + CHECK_BYTES && !self.is_excluded(lineage);
         if progress == Progress::End && is_gz && is_whole {
             self.end_of_gz(id, base + read as u64, now);
         }
         Ok(progress)
+    }
+
+    /// Of a compressed file bytes were read, from `before` on.
+    fn count_resume(&mut self, id: FileId, before: u64) {
+        if let Some(file) = self.files.get_mut(&id)
+            && file.read > before
+            && !std::mem::replace(&mut file.unpacked, true)
+        {
+            self.compressed_resumes += u64::from(before > 0);
+        }
     }
 
     pub(super) fn has_open_group(&self, lineage: LineageId) -> bool {

@@ -29,6 +29,7 @@ fn a_half_read_file_that_was_compressed_while_the_agent_was_down_resumes_at_its_
     assert_eq!(world.bodies("pod", "stdout"), expected);
     assert_eq!(world.order.len() - sent_before, 51 - acked);
     assert_eq!(world.lost(), 0);
+    assert_eq!(world.core.snapshot().compressed_resumes, 1);
 }
 
 #[test]
@@ -69,6 +70,7 @@ fn a_last_line_without_a_newline_in_a_compressed_file_is_shipped_once() {
     bodies.sort();
     assert_eq!(bodies, ["one", "three", "torn"]);
     assert_eq!((world.lost(), pending(&world)), (0, 0));
+    assert_eq!(world.core.snapshot().compressed_resumes, 0, "it was read from its start");
     world.core.finish(world.now.mono);
     world.restart();
     world.drain();
