@@ -238,10 +238,13 @@ fn a_full_data_disk_pushes_back_and_loses_nothing() {
     stack.start().unwrap();
     disk.fill().unwrap();
     corpus::write(&stack.pod_logs, 10, 20_000, 200).unwrap();
+    let log = || fs::read_to_string(dir.path().join("collector.log")).unwrap();
+    wait_until("the collector to say so", Duration::from_secs(60), || {
+        log().to_lowercase().contains("no space left")
+    })
+    .unwrap();
     std::thread::sleep(Duration::from_secs(5));
     assert!(stack.collector.as_mut().unwrap().alive() && stack.agent.as_mut().unwrap().alive());
-    let log = fs::read_to_string(dir.path().join("collector.log")).unwrap();
-    assert!(log.to_lowercase().contains("no space left"), "it is not said:\n{log}");
     disk.free().unwrap();
     stack.wait_drained(Duration::from_secs(120)).unwrap();
     assert_eq!(stack.stored().unwrap(), 200_000);
