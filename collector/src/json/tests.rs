@@ -11,8 +11,10 @@ proptest! {
         out.clear();
         write_f64(number, &mut out);
         if number.is_finite() {
-            let read: f64 = serde_json::from_slice(&out).unwrap();
-            prop_assert!((read - number).abs() <= number.abs() * 1e-15, "{number} {read}");
+            // serde_json's own reading of numbers is not exact.
+            let read: f64 = std::str::from_utf8(&out).unwrap().parse().unwrap();
+            prop_assert_eq!(read, number);
+            prop_assert!(serde_json::from_slice::<f64>(&out).is_ok());
         }
     }
 }
