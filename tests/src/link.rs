@@ -196,7 +196,7 @@ impl Way {
         let number = self.answers.fetch_add(1, Ordering::SeqCst);
         let lies = *self.fault.borrow() == Fault::Lying && is_logs;
         // Some are refused before they have said what they want.
-        if lies || number % 3 != 0 {
+        if lies || !number.is_multiple_of(3) {
             let _ = request.into_body().collect().await;
         }
         if lies && self.lies.fetch_add(1, Ordering::SeqCst) == 0 {
