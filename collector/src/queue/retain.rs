@@ -55,8 +55,10 @@ fn delete_passed(shared: &Shared) {
         let state = shared.state();
         // Without a cursor only what holds no frame goes.
         let lowest = state.cursors.lowest().unwrap_or_default();
-        // Something durable must know the highest number: the cursors, or the segment itself.
-        let kept = state.segments.keys().last().copied().filter(|_| state.cursors.changed());
+        // Something durable must know the highest number that was given out: the cursors, or the segment itself. In one without
+        // a frame nothing was given out, and it may go.
+        let used = state.segments.iter().filter(|(_, segment)| segment.end > SEGMENT_HEADER);
+        let kept = used.map(|(number, _)| *number).next_back().filter(|_| state.cursors.changed());
         let passed = state.segments.iter().filter(|(number, segment)| {
             let end = Position { segment: **number, offset: segment.end };
             !segment.active && (segment.end <= SEGMENT_HEADER || end <= lowest && kept != Some(**number))

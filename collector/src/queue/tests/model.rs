@@ -293,3 +293,18 @@ fn space_that_a_failed_fsync_did_not_free_is_not_given_away() {
         model.run(&op);
     }
 }
+
+/// The cursors cannot be written at the stop, and the newest segment holds no frame: the one before it stays, so that its number
+/// is not given out again.
+#[test]
+fn the_highest_number_that_was_given_out_is_on_disk_when_cursors_cannot_be_written() {
+    let more =
+        vec![Op::Append(vec![1191]), Op::Fault(7, Fault::Io), Op::Append(vec![7014, 3868]), Op::Deliver(2)];
+    let less = vec![Op::Append(vec![5131]), Op::Deliver(1), Op::Fault(5, Fault::Io), Op::Append(vec![6998])];
+    for ops in [more, less] {
+        let mut model = Model::new(0);
+        for op in ops.iter().chain(&[Op::Fault(0, Fault::Io), Op::Restart, Op::Append(vec![0])]) {
+            model.run(op);
+        }
+    }
+}
