@@ -52,7 +52,7 @@ export function bytes(value) {
 }
 
 /** Bytes a second in a few letters, where the heading says what they are. */
-export const brief = (value) => (value === null || value === undefined ? '–' : bytes(value).replace(/ (.)?i?B$/, (_, unit) => unit ?? '').replace(/^(\d+)\.\d+/, '$1'));
+export const brief = (value) => (value === null || value === undefined ? '–' : bytes(value).replace(/ (.)?i?B$/, (_, unit) => unit ?? '').replace(/^(\d\d+)\.\d+/, '$1'));
 
 /** Cores: a thousandth is `1m`, as in Kubernetes. */
 export function cores(value) {
