@@ -1,7 +1,7 @@
 //! A seeded torture run: a simulated node of 63 writers that rotates and compresses without a pause, the real binaries, and
 //! everything that can happen to them at drawn instants; at the end the verifier compares the files with the store.
 //!
-//! What happens, when, and for how long is a function of the seed ([`schedule`]), and so are the writers' lines. What the
+//! What happens, when, and for how long is a function of the seed ([`mod@schedule`]), and so are the writers' lines. What the
 //! processes had done by each instant is not: that is the scheduler's and the disk's; on a machine that is busy an event may
 //! come late. The log of a run (`events.log`) has both instants, the planned and the real one.
 //!
