@@ -204,15 +204,16 @@ fn run(
     let wall = start.elapsed().as_secs_f64();
     let (syncs, cpu, peak) = (collector.syncs()? - syncs, collector.cpu()? - cpu, collector.peak()?);
     drop(collector);
+    ensure!(syncs > 0, "no fdatasync was counted: is the collector linked to another libc?");
     let payload = bodies[0].len() as u64 * sent;
-    let floor = floor(dir.path(), payload, syncs.max(1), way.sync_ms)?;
+    let floor = floor(dir.path(), payload, syncs, way.sync_ms)?;
     let records = (sent * RECORDS) as f64;
     Ok(Figures {
         records_per_second: records / wall,
         megabytes_per_second: (uncompressed as u64 * sent) as f64 / 1e6 / wall,
         cpu_micros: cpu.as_secs_f64() * 1e6 / records,
         to_floor: floor.as_secs_f64() / wall,
-        records_per_sync: records / syncs.max(1) as f64,
+        records_per_sync: records / syncs as f64,
         peak_mib: peak,
     })
 }
@@ -281,7 +282,6 @@ impl Collector {
             }
             thread::sleep(Duration::from_millis(50));
         }
-        ensure!(collector.syncs()? > 0, "fdatasync is not counted: is the collector linked to another libc?");
         Ok(collector)
     }
 
