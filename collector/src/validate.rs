@@ -56,7 +56,18 @@ impl Validate for Config {
         let keeps_logs = self.has_sink_for(Signal::Logs);
         fill_store(keeps_logs, &mut self.sinks);
         for sink in &mut self.sinks {
-            sink.max_lag_bytes.get_or_insert(Size(self.queue.max_bytes.0 / 2));
+            let half = |signal: Signal| self.queue.max_bytes_of(signal) / 2;
+            let halves: Vec<u64> =
+                Signal::ALL.into_iter().filter(|signal| sink.takes(*signal)).map(half).collect();
+            // One key for queues of several sizes: it bounds that of logs, and of the others what they have less.
+            let most = if sink.takes(Signal::Logs) {
+                Some(half(Signal::Logs))
+            } else {
+                halves.iter().max().copied()
+            };
+            if let Some(most) = most.filter(|most| halves.iter().all(|half| half <= most)) {
+                sink.max_lag_bytes.get_or_insert(Size(most));
+            }
         }
     }
 }

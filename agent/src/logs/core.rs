@@ -233,6 +233,9 @@ impl<F: LogFs> Core<F> {
         }
         self.outbox.seal_due(now.mono);
         if now.mono >= self.next_flush {
+            if self.is_blocked() {
+                self.note_sizes_of_waiting(now);
+            }
             self.limit_pinned(now);
             self.limits.say(now.mono);
             self.close_drained();
@@ -242,9 +245,14 @@ impl<F: LogFs> Core<F> {
         }
     }
 
+    /// Whether nothing can be read until a slot is free.
+    fn is_blocked(&self) -> bool {
+        !self.outbox.has_slot() && (self.outbox.is_full() || !self.redo.is_empty())
+    }
+
     /// When the next turn has something to do; none = now.
     pub fn next_turn(&self) -> Option<Instant> {
-        let blocked = !self.outbox.has_slot() && (self.outbox.is_full() || !self.redo.is_empty());
+        let blocked = self.is_blocked();
         let has_work = !self.ready.is_empty() || !self.dirty_places.is_empty() || !self.cuts_due.is_empty();
         if !self.stopping && !blocked && has_work {
             return None;
@@ -256,7 +264,7 @@ impl<F: LogFs> Core<F> {
             timer,
             self.outbox.due(),
             self.next_rescan,
-            self.needs_flush().then_some(self.next_flush),
+            (blocked || self.needs_flush()).then_some(self.next_flush),
             (!watched || self.docker.has_unnamed()).then_some(self.next_dir_check),
         ];
         times.into_iter().flatten().min().or(Some(self.next_flush + FLUSH))

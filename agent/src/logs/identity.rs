@@ -317,6 +317,27 @@ impl<F: LogFs> Core<F> {
         }
     }
 
+    /// Looks at the sizes of the open files that wait to be read: while the receiver is away they grow all the same, and nobody else
+    /// would say by how much. One `fstat` of each.
+    pub(super) fn note_sizes_of_waiting(&mut self, now: Now) {
+        let waiting = self.ready.iter().filter_map(|id| self.lineages.get(id));
+        let files: Vec<FileId> = waiting
+            .filter(|lineage| !lineage.excluded)
+            .flat_map(|lineage| lineage.files.iter().copied())
+            .filter(|id| {
+                let is_plain = |file: &super::tail::TailFile<F::File>| {
+                    file.aside.is_none() && matches!(file.handle, Some(Handle::Plain(_)))
+                };
+                self.files.get(id).is_some_and(is_plain)
+            })
+            .collect();
+        for id in files {
+            if let Ok(size) = self.size_of(id) {
+                self.note_stated(id, size, now);
+            }
+        }
+    }
+
     /// Looks at every file's size and reads nothing.
     #[cfg(test)]
     pub(super) fn note_sizes_for_test(&mut self, now: Now) {

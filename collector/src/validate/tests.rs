@@ -39,6 +39,34 @@ sinks:
 }
 
 #[test]
+fn what_stands_for_empty_keys_reads_back_and_means_the_same() {
+    for text in [
+        "",
+        "{queue: {max_bytes: 6GiB}, sinks: [{name: f, type: file, path: /x, when_behind: skip}]}",
+        "sinks: [{name: m, type: otlp, endpoint: \"http://a\", signals: [metrics], when_behind: skip}]",
+        "sinks: [{name: b, type: otlp, endpoint: \"http://a\", signals: [logs, metrics, traces], when_behind: skip}]",
+        "{queue: {max_bytes: 1GiB, metrics: {max_bytes: 4GiB}}, sinks: [{name: b, type: otlp, endpoint: \"http://a\", signals: [logs, metrics], when_behind: skip}]}",
+        "{queue: {traces: {max_bytes: 4GiB}}, sinks: [{name: b, type: otlp, endpoint: \"http://a\", signals: [metrics, traces], when_behind: skip}]}",
+    ] {
+        let config: Config = load(text, "c.yaml", |_| None).unwrap();
+        let mut filled: Config = load(text, "c.yaml", |_| None).unwrap();
+        filled.fill();
+        assert!(filled.has_sink_for(Signal::Logs), "{text}");
+        let printed = sonde_daemon::config::print(&filled).unwrap();
+        let again: Config =
+            load(&printed, "c.yaml", |_| None).unwrap_or_else(|found| panic!("{text}: {found:?}"));
+        assert_eq!(sonde_daemon::config::print(&again).unwrap(), printed);
+        for (sink, then) in config.sinks.iter().zip(&again.sinks) {
+            for signal in Signal::ALL.into_iter().filter(|signal| sink.takes(*signal)) {
+                let limits =
+                    (sink.skip_beyond(&config.queue, signal), then.skip_beyond(&again.queue, signal));
+                assert_eq!(limits.0, limits.1, "{text}: {signal:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn each_mistake_is_said() {
     for (text, path, what) in [
         ("listen: {http: nonsense}", "listen.http", "nonsense"),

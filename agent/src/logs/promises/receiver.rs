@@ -47,6 +47,39 @@ fn reading_stops_while_every_slot_is_taken_and_goes_on_by_itself() {
 }
 
 #[test]
+fn what_files_grow_by_while_every_slot_is_taken_is_seen_and_pending() {
+    let mut world = world();
+    let line = |line: u32| full(line % 60, &format!("{line:0>100}"));
+    let mut written = 0;
+    let mut write = |world: &mut World, lines: std::ops::Range<u32>| {
+        for number in lines {
+            for file in [LIVE, "ns_other_uid2/app/0.log"] {
+                world.disk.append(file, line(number).as_bytes());
+                written += line(number).len() as u64;
+            }
+        }
+        written
+    };
+    write(&mut world, 0..1);
+    world.drain();
+    write(&mut world, 1..400);
+    for _ in 0..100 {
+        world.turn(50);
+    }
+    assert_eq!(world.unsettled.len(), 4, "every slot is taken");
+    let read = |world: &World| world.core.files.values().map(|file| file.read).sum::<u64>();
+    let (before, settled) = (read(&world), 2 * line(0).len() as u64);
+    let written = write(&mut world, 400..500);
+    for _ in 0..30 {
+        world.turn(50);
+    }
+    assert_eq!(pending(&world), written - settled);
+    assert_eq!(read(&world), before, "nothing is read");
+    world.drain();
+    assert_eq!((world.got.len(), pending(&world)), (1000, 0));
+}
+
+#[test]
 fn a_large_record_among_small_ones_that_the_receiver_refuses_is_found_too() {
     let mut world = world();
     let huge = full(5, &"h".repeat(3000));
