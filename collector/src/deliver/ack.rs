@@ -20,18 +20,17 @@
 //! a few KiB for its task and headers; that part is bounded by `limits.connections` and the 32 streams of each, not
 //! by `limits.in_flight`.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use sonde_daemon::page::{self, Source};
+use sonde_daemon::receive::admission::Grant;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::queue::{Damaged, Frame, Position, Queue, Signal};
-use crate::receive::{Intake, IntakeError};
+use crate::receive::{Appending, Intake, IntakeError};
 
 /// How long a sender waits for the required sinks. Senders that wait less go away by themselves.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -156,12 +155,12 @@ impl Shared {
         self.required().iter().map(|sink| *sink.settled.borrow()).min()
     }
 
-    async fn append(&self, frame: Frame) -> Result<(), IntakeError> {
+    async fn append(&self, frame: Frame, grant: Arc<Grant>) -> Result<(), IntakeError> {
         if !self.keeps_up() && !self.lets_in() {
             return Err(IntakeError::Undelivered);
         }
         let damaged = self.queue.damaged();
-        let position = self.queue.append(frame).await?;
+        let position = self.queue.append_held(frame, Some(Arc::clone(&grant))).await?;
         let mut waiting = Waiting::begin(self, GivenUp { position, damaged });
         let mut end = self.end.subscribe();
         let stopped = async {
@@ -229,8 +228,8 @@ impl Drop for Waiting<'_> {
 }
 
 impl Intake for Acks {
-    fn append(&self, frame: Frame) -> Pin<Box<dyn Future<Output = Result<(), IntakeError>> + Send + '_>> {
-        Box::pin(self.0.append(frame))
+    fn append(&self, frame: Frame, grant: Grant) -> Appending<'_> {
+        Box::pin(self.0.append(frame, Arc::new(grant)))
     }
 }
 

@@ -22,7 +22,8 @@
 //! 6. Segments and `damaged/` stay within `max_bytes`; the space of a segment is reserved before it is used. A new
 //!    segment is begun only if `min_free` stays free behind it.
 //! 7. A segment is deleted only when all cursors are past it, also those of readers that have not come back yet.
-//! 8. Memory: the frames that wait are their requests' (at most 1024); a reader holds at most 256 KiB, or one frame.
+//! 8. Memory: the frames that wait (at most 1024, and 512 that are being written) keep what their requests reserved
+//!    for them, also where the sender has gone away; a reader holds at most 256 KiB, or one frame.
 //!
 //! # Files
 //!
@@ -77,7 +78,7 @@ mod retain;
 mod segment;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod writer;
 
 use std::fmt;
@@ -88,6 +89,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
+use sonde_daemon::receive::admission::Grant;
 use sonde_daemon::units::{Size, UnitError};
 use tokio::sync::{mpsc, oneshot};
 
@@ -101,7 +103,7 @@ use segment::{FRAME_HEADER, FrameHeader, SEGMENT_HEADER};
 use state::{Shared, Wake};
 use writer::{Message, Request, Writer};
 
-/// Frames that wait for the writer; their memory is the requests' own.
+/// Frames that wait for the writer; each holds the memory that its request has reserved.
 const WAITING_FRAMES: usize = 1024;
 
 /// Bounds of a queue.
@@ -241,13 +243,23 @@ impl Queue {
     /// Appends a frame; once this returns its position, the frame is durable. Waits for a place among those that
     /// wait to be written. When the future is dropped, the frame may be in the queue or not.
     pub async fn append(&self, frame: Frame) -> Result<Position, AppendError> {
+        self.append_held(frame, None).await
+    }
+
+    /// As [`Self::append`]; `grant`, the memory that covers the frame, is let go with it: not before it is written or
+    /// refused, also when the future is dropped.
+    pub async fn append_held(
+        &self,
+        frame: Frame,
+        grant: Option<Arc<Grant>>,
+    ) -> Result<Position, AppendError> {
         let bytes = frame.payload.len();
         let most = self.shared.options.max_bytes.saturating_sub(SEGMENT_HEADER + 2 * FRAME_HEADER);
         let len = u32::try_from(bytes).ok().filter(|len| u64::from(*len) <= most);
         let len = len.ok_or(AppendError::TooLarge { bytes })?;
         let header = FrameHeader::new(&frame, len, crc32fast::hash(&frame.payload));
         let (answer, answered) = oneshot::channel();
-        let request = Message::Append(Request { header, frame, answer });
+        let request = Message::Append(Request { header, frame, grant, answer });
         self.messages.send(request).await.map_err(|_| AppendError::Closed)?;
         answered.await.map_err(|_| AppendError::Closed)?
     }

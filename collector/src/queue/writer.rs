@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sonde_daemon::receive::admission::Grant;
 use tokio::sync::{mpsc, oneshot};
 
 use super::fs::File;
@@ -32,6 +33,8 @@ pub(super) enum Message {
 pub(super) struct Request {
     pub header: FrameHeader,
     pub frame: Frame,
+    /// The memory that covers the frame.
+    pub grant: Option<Arc<Grant>>,
     pub answer: oneshot::Sender<Result<Position, AppendError>>,
 }
 
@@ -247,8 +250,7 @@ impl Writer {
         drop(state);
         self.shared.end.send_replace(Position { segment: number, offset: end });
         for (request, position) in requests.into_iter().zip(positions) {
-            // A sender that went away no longer wants to know.
-            let _ = request.answer.send(Ok(position));
+            request.answer(Ok(position));
         }
         Ok(())
     }
@@ -324,7 +326,14 @@ fn named(file: &dyn File, path: &Path) -> io::Result<()> {
 
 impl Request {
     fn refuse(self, error: &AppendError) {
-        // As above: nobody may be waiting.
-        let _ = self.answer.send(Err(error.clone()));
+        self.answer(Err(error.clone()));
+    }
+
+    fn answer(self, result: Result<Position, AppendError>) {
+        let Self { frame, grant, answer, .. } = self;
+        drop(frame);
+        drop(grant);
+        // A sender that went away no longer wants to know.
+        let _ = answer.send(result);
     }
 }

@@ -13,7 +13,8 @@
 //! threads ([`Decoders::aside`]).
 //!
 //! # Memory
-//! The sum of all requests under way is at most `limits.in_flight`. Beside it: `DECODERS` × (8 MiB
+//! The sum of all requests under way is at most `limits.in_flight`; what a request has reserved goes with it into the
+//! queue and is held until it is written, also where its sender has given up. Beside it: `DECODERS` × (8 MiB
 //! window of zstd + 0.5 MiB), and for each connection what [`options`] allows: over HTTP/2 at most 64 KiB sent
 //! ahead and 16 KiB of headers a request, over HTTP/1 a buffer of 16 KiB.
 
@@ -40,7 +41,7 @@ use sonde_daemon::client::otlp::packer::Encoding;
 use sonde_daemon::http::{Http2, Limits, Options};
 use sonde_daemon::page::{self, Source};
 use sonde_daemon::receive::Bounds;
-use sonde_daemon::receive::admission::Admission;
+use sonde_daemon::receive::admission::{Admission, Grant};
 use sonde_daemon::receive::decoders::Decoders;
 use sonde_daemon::receive::gather::Gathered;
 use sonde_daemon::receive::refusal::{Reason, Refusal};
@@ -75,9 +76,12 @@ const DECODERS: usize = 2;
 /// Where accepted requests go; the queue, or a stand-in in tests.
 pub trait Intake: Send + Sync + 'static {
     /// Resolves when `frame` is as safe as the configuration asks for. Dropping the future does not take the frame
-    /// back.
-    fn append(&self, frame: Frame) -> Pin<Box<dyn Future<Output = Result<(), IntakeError>> + Send + '_>>;
+    /// back, nor `grant`, the memory that covers it, before it is out of memory.
+    fn append(&self, frame: Frame, grant: Grant) -> Appending<'_>;
 }
+
+/// An append under way.
+pub type Appending<'a> = Pin<Box<dyn Future<Output = Result<(), IntakeError>> + Send + 'a>>;
 
 /// Where the requests of each signal go.
 #[derive(Clone)]
@@ -128,9 +132,9 @@ pub enum IntakeError {
 }
 
 impl Intake for Queue {
-    fn append(&self, frame: Frame) -> Pin<Box<dyn Future<Output = Result<(), IntakeError>> + Send + '_>> {
+    fn append(&self, frame: Frame, grant: Grant) -> Appending<'_> {
         Box::pin(async move {
-            Self::append(self, frame).await?;
+            self.append_held(frame, Some(Arc::new(grant))).await?;
             Ok(())
         })
     }
@@ -310,9 +314,7 @@ impl Receiver {
             uncompressed_len,
             payload: Bytes::from(bytes),
         };
-        let result = intake.append(frame).await;
-        drop(grant);
-        result?;
+        intake.append(frame, grant).await?;
         self.0.metrics.taken(signal, records, received, uncompressed_len);
         Ok(())
     }

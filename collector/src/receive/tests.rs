@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io::Write;
+use std::path::Path;
 use std::sync::Mutex;
 
 use flate2::Compression;
@@ -15,6 +16,8 @@ use sonde_wire::grpc::{LOGS_EXPORT_PATH, STATUS_DETAILS_TRAILER, StatusDetails};
 use tokio::sync::Notify;
 
 use super::*;
+use crate::queue::QueueOptions;
+use crate::queue::tests::disk::Disk;
 
 const LIMIT: usize = 256 << 10;
 
@@ -27,8 +30,9 @@ struct Stub {
 }
 
 impl Intake for Stub {
-    fn append(&self, frame: Frame) -> Pin<Box<dyn Future<Output = Result<(), IntakeError>> + Send + '_>> {
+    fn append(&self, frame: Frame, grant: Grant) -> Appending<'_> {
         Box::pin(async move {
+            let _grant = grant;
             if let Some(gate) = &self.gate {
                 gate.notified().await;
             }
@@ -197,6 +201,33 @@ async fn the_acknowledgement_waits_for_the_queue() {
     assert!(receiver.0.bounds.admission.used_bytes() > 0, "its memory is held until then");
     stub.gate.as_ref().unwrap().notify_one();
     assert_eq!(call.await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn what_waits_for_a_disk_that_stalls_keeps_its_memory_reserved_when_the_sender_gives_up() {
+    let disk = Disk::new(64 << 20, 1);
+    let queue =
+        Queue::open(Path::new("/queue"), QueueOptions::on_any_disk(), Arc::new(disk.clone())).unwrap();
+    let intakes = Intakes::logs(Arc::new(queue.clone()));
+    let receiver = Receiver::new(settings(), Senders::default(), intakes, Pushed::default());
+    let body = valid(100 << 10);
+    assert_eq!(http(&receiver, &[PROTOBUF], body.clone()).await.0, StatusCode::OK);
+    disk.set_slow(true);
+    let mut waiting = 0;
+    for _ in 0..100 {
+        let sent =
+            tokio::time::timeout(Duration::from_millis(20), http(&receiver, &[PROTOBUF], body.clone()));
+        match sent.await {
+            Ok((status, _)) => assert_eq!(status, StatusCode::TOO_MANY_REQUESTS),
+            Err(_) => waiting += body.len() as u64,
+        }
+    }
+    assert!(waiting > 2 << 20, "{waiting}");
+    let used = receiver.0.bounds.admission.used_bytes();
+    assert!((waiting..=4 << 20).contains(&used), "{waiting} bytes wait for the disk, {used} are reserved");
+    disk.set_slow(false);
+    queue.close().await;
+    assert_eq!(receiver.0.bounds.admission.used_bytes(), 0, "all memory is given back");
 }
 
 #[tokio::test]

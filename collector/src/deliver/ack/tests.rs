@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use sonde_daemon::receive::admission::Admission;
 
 use super::*;
 use crate::queue::{Codec, QueueOptions, RealFilesystem, Signal};
@@ -24,6 +25,11 @@ fn frame() -> Frame {
         uncompressed_len: 5,
         payload: Bytes::from_static(b"frame"),
     }
+}
+
+/// What a request of such a frame has reserved.
+fn grant() -> Grant {
+    Admission::new(100).reserve(5).unwrap()
 }
 
 struct World {
@@ -73,7 +79,7 @@ impl World {
     /// One that sends, waits for so long and goes away.
     async fn goes_away_after(&self, wait: Duration, meanwhile: impl FnOnce()) {
         let acks = self.acks.clone();
-        let sender = tokio::spawn(async move { acks.append(frame()).await });
+        let sender = tokio::spawn(async move { acks.append(frame(), grant()).await });
         self.one_waits().await;
         meanwhile();
         tokio::time::sleep(wait).await;
@@ -87,7 +93,7 @@ async fn the_answer_is_yes_when_the_last_required_sink_is_past_the_frame_and_not
     let world = World::new(LONG);
     for round in 0..4 {
         let (before, acks) = (world.end(), world.acks.clone());
-        let asked = tokio::spawn(async move { acks.append(frame()).await });
+        let asked = tokio::spawn(async move { acks.append(frame(), grant()).await });
         world.one_waits().await;
         // One of them is enough for nobody; nor is the other with all but this frame.
         world.sinks[round % 2].send_replace(world.end());
@@ -102,18 +108,18 @@ async fn the_answer_is_yes_when_the_last_required_sink_is_past_the_frame_and_not
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_wait_that_was_too_long_nothing_takes_space_until_that_frame_is_delivered() {
     let world = World::new(Duration::from_millis(50));
-    assert_eq!(world.acks.append(frame()).await, Err(IntakeError::Undelivered));
+    assert_eq!(world.acks.append(frame(), grant()).await, Err(IntakeError::Undelivered));
     let end = world.end();
     assert!(end > Position::default(), "it stays in the queue");
     for _ in 0..3 {
-        assert_eq!(world.acks.append(frame()).await, Err(IntakeError::Undelivered));
+        assert_eq!(world.acks.append(frame(), grant()).await, Err(IntakeError::Undelivered));
     }
     assert_eq!(world.end(), end, "what was sent again took no space");
     world.sinks[0].send_replace(end);
-    assert_eq!(world.acks.append(frame()).await, Err(IntakeError::Undelivered));
+    assert_eq!(world.acks.append(frame(), grant()).await, Err(IntakeError::Undelivered));
     assert_eq!(world.end(), end, "one of two sinks is not enough");
     world.sinks[1].send_replace(end);
-    assert_eq!(world.acks.append(frame()).await, Err(IntakeError::Undelivered));
+    assert_eq!(world.acks.append(frame(), grant()).await, Err(IntakeError::Undelivered));
     assert!(world.end() > end, "it was let in, and waited in vain for sinks that stand still");
 }
 
@@ -148,17 +154,17 @@ async fn senders_that_wait_for_little_close_it_where_nothing_is_settled() {
 #[tokio::test(flavor = "multi_thread")]
 async fn where_all_that_is_left_are_records_that_a_sink_cannot_cope_with_others_are_let_in_one_by_one() {
     let world = World::new(Duration::from_millis(50));
-    assert_eq!(world.acks.append(frame()).await, Err(IntakeError::Undelivered));
+    assert_eq!(world.acks.append(frame(), grant()).await, Err(IntakeError::Undelivered));
     let closed = world.end();
-    assert_eq!(world.acks.append(frame()).await, Err(IntakeError::Undelivered));
+    assert_eq!(world.acks.append(frame(), grant()).await, Err(IntakeError::Undelivered));
     assert_eq!(world.end(), closed);
     world.starved.store(true, Ordering::Relaxed);
-    assert_eq!(world.acks.append(frame()).await, Err(IntakeError::Undelivered));
+    assert_eq!(world.acks.append(frame(), grant()).await, Err(IntakeError::Undelivered));
     assert!(world.end() > closed, "it is in the queue");
     let one = world.end();
     let began = Instant::now();
     while world.end() == one {
-        assert_eq!(world.acks.append(frame()).await, Err(IntakeError::Undelivered));
+        assert_eq!(world.acks.append(frame(), grant()).await, Err(IntakeError::Undelivered));
         assert!(began.elapsed() < LONG);
     }
     world.settle(world.end());
@@ -180,7 +186,7 @@ async fn a_frame_that_the_queue_lost_is_never_acknowledged_and_closes_nothing_fo
     for gone_before in [false, true] {
         let world = World::new(if gone_before { Duration::from_millis(300) } else { LONG });
         let acks = world.acks.clone();
-        let asked = tokio::spawn(async move { acks.append(frame()).await });
+        let asked = tokio::spawn(async move { acks.append(frame(), grant()).await });
         world.one_waits().await;
         destroy(&world);
         let mut reader = world.queue.reader(Position::default());
@@ -206,7 +212,7 @@ async fn a_frame_that_the_queue_lost_is_never_acknowledged_and_closes_nothing_fo
 async fn at_a_stop_nobody_waits_beyond_its_end_and_who_is_told_in_time_is_told_yes() {
     let world = World::new(LONG);
     let acks = world.acks.clone();
-    let first = tokio::spawn(async move { acks.append(frame()).await });
+    let first = tokio::spawn(async move { acks.append(frame(), grant()).await });
     world.one_waits().await;
     let end = world.end();
     world.acks.end_by(Instant::now() + Duration::from_millis(300));
@@ -215,7 +221,7 @@ async fn at_a_stop_nobody_waits_beyond_its_end_and_who_is_told_in_time_is_told_y
     }
     assert_eq!(first.await.unwrap(), Ok(()));
     let began = Instant::now();
-    assert_eq!(world.acks.append(frame()).await, Err(IntakeError::Closed));
+    assert_eq!(world.acks.append(frame(), grant()).await, Err(IntakeError::Closed));
     assert!(began.elapsed() < LONG);
 }
 
@@ -223,5 +229,5 @@ async fn at_a_stop_nobody_waits_beyond_its_end_and_who_is_told_in_time_is_told_y
 async fn a_sink_that_has_ended_never_says_yes() {
     let World { dir: _dir, acks, sinks, .. } = World::new(LONG);
     drop(sinks);
-    assert_eq!(acks.append(frame()).await, Err(IntakeError::Closed));
+    assert_eq!(acks.append(frame(), grant()).await, Err(IntakeError::Closed));
 }

@@ -1,7 +1,7 @@
 //! The queue's promises, on the real file system and on one that fails.
 
 mod damage;
-mod disk;
+pub(crate) mod disk;
 mod kill;
 mod model;
 

@@ -92,7 +92,7 @@ impl Life {
             let (answer, answered) = oneshot::channel();
             let len = u32::try_from(frame.payload.len()).unwrap();
             let header = FrameHeader::new(frame, len, crc32fast::hash(&frame.payload));
-            batch.push_back(Request { header, frame: frame.clone(), answer });
+            batch.push_back(Request { header, frame: frame.clone(), grant: None, answer });
             answers.push(answered);
         }
         self.writer.commit(&mut batch);
