@@ -48,7 +48,7 @@ macro_rules! throttled {
         // Without a quota there is nothing to be throttled by, and cAdvisor shows no row.
         |cgroup| {
             let cpu = cgroup.cpu?;
-            cpu.quota_microseconds.map(|_| cpu.$field.into())
+            cpu.quota_microseconds.filter(|_| !cpu.no_periods).map(|_| cpu.$field.into())
         }
     };
 }
@@ -78,7 +78,7 @@ const COLUMNS: &[Column] = &[
     gauge("container_memory_max_usage_bytes", memory!(peak)),
     gauge("container_memory_kernel_usage", memory!(kernel)),
     counter("container_memory_failcnt", memory!(failures)),
-    counter("container_oom_events_total", memory!(oom_kills)),
+    counter("container_oom_events_total", |c| Some(c.memory?.oom_kills?.into())),
     counter("container_pressure_cpu_waiting_seconds_total", pressure!(cpu, some_seconds)),
     counter("container_pressure_cpu_stalled_seconds_total", pressure!(cpu, full_seconds)),
     counter("container_pressure_memory_waiting_seconds_total", pressure!(memory, some_seconds)),

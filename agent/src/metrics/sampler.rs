@@ -49,7 +49,7 @@ pub struct Row {
     pub cgroup: Cgroup,
     /// Its names.
     pub names: Names,
-    /// It is to be shown; a row that is held back has numbers, but no names yet.
+    /// It is to be shown; a row that is held back has numbers, but no names yet, or a name, but no numbers just now.
     pub shown: bool,
 }
 
@@ -305,11 +305,12 @@ impl<'a> Naming<'a> {
                     }
                 }
             }
-            let mut shown = known;
+            let readable = !cgroup.is_blank();
+            let mut shown = known && readable;
             if !known {
                 wanted = true;
                 let since = *nameless.get(&cgroup.id).unwrap_or(&now);
-                shown = now.duration_since(since) >= HELD_BACK;
+                shown = readable && now.duration_since(since) >= HELD_BACK;
                 still.insert(cgroup.id.clone(), since);
             }
             rows.push(Row { cgroup, names, shown });

@@ -23,6 +23,8 @@ pub struct Cpu {
     pub burst_periods: u64,
     /// Seconds of bursts.
     pub burst_seconds: f64,
+    /// v1: what tells of periods and throttling could not be read.
+    pub no_periods: bool,
     /// Quota a period in microseconds, if it has one.
     pub quota_microseconds: Option<u64>,
     /// The period in microseconds; 0 where there is none (the root).
@@ -46,7 +48,10 @@ pub(super) fn read_v2(files: &mut Files<'_>) -> Option<Cpu> {
 /// Reads a v1 cgroup from `cpuacct` and `cpu`; `ticks`: clock ticks a second.
 pub(super) fn read_v1(files: &mut Files<'_>, ticks: u64) -> Option<Cpu> {
     let usage: u64 = files.read("cpuacct.usage")?.trim().parse().ok()?;
-    let mut out = files.read("cpu.stat").and_then(|text| parse_stat(text, 1e9)).unwrap_or_default();
+    let mut out = files
+        .read("cpu.stat")
+        .and_then(|text| parse_stat(text, 1e9))
+        .unwrap_or(Cpu { no_periods: true, ..Cpu::default() });
     out.usage_seconds = float(usage) / 1e9;
     if let Some(text) = files.read("cpuacct.stat") {
         for (key, value) in pairs(text) {

@@ -61,7 +61,7 @@ impl Files<'_> {
             Err(error) => {
                 // ENODEV: the kernel's answer for a file of a cgroup that was removed.
                 self.gone = error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error());
-                self.forget(name);
+                self.forget(name, if is_passing(&error) { 0 } else { LOOK_AGAIN });
                 None
             }
         }
@@ -82,7 +82,7 @@ impl Files<'_> {
         Ok(())
     }
 
-    fn forget(&mut self, name: &'static str) {
+    fn forget(&mut self, name: &'static str, look_again: u8) {
         if !self.budget.keep {
             return;
         }
@@ -99,8 +99,15 @@ impl Files<'_> {
         if matches!(slot, Slot::Open(_)) {
             self.budget.left += 1;
         }
-        *slot = Slot::Absent(LOOK_AGAIN);
+        *slot = Slot::Absent(look_again);
     }
+}
+
+/// Whether an error says nothing of the file: too many are open, there is no memory, a signal came.
+fn is_passing(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let passing = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::INTR, Errno::IO, Errno::AGAIN];
+    Errno::from_io_error(error).is_some_and(|error| passing.contains(&error))
 }
 
 impl Handles {
@@ -120,4 +127,20 @@ pub(super) fn is_cgroupfs(path: &Path) -> bool {
     // CGROUP_SUPER_MAGIC and CGROUP2_SUPER_MAGIC of linux/magic.h.
     rustix::fs::statfs(path)
         .is_ok_and(|info| [0x27_e0eb, 0x6367_7270].contains(&(info.f_type as u64 & 0xffff_ffff)))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn only_a_lasting_error_keeps_a_file_unread_for_a_while() {
+        for (error, passing) in
+            [(Errno::MFILE, true), (Errno::NOMEM, true), (Errno::NOENT, false), (Errno::OPNOTSUPP, false)]
+        {
+            assert_eq!(is_passing(&error.into()), passing, "{error}");
+        }
+    }
 }

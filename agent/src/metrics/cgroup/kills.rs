@@ -2,7 +2,7 @@
 //! `memcg_memory_event`), so that it is gone with the container. Here they are added up for the pod, its class and all pods, as
 //! v2's `memory.events` has them. What was counted before this process began, of containers that are gone, is not known.
 //!
-//! Memory: a path and a number for each cgroup that is there now (at most `walk`'s).
+//! Memory: a path and a number for each cgroup that is there now, whether it can be read or not (at most `walk`'s).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,10 +20,10 @@ pub(super) struct Kills {
 impl Kills {
     /// Adds to each cgroup of pods what happened below it.
     pub(super) fn add(&mut self, cgroups: &mut [Cgroup]) {
-        let mut seen = BTreeMap::new();
         for cgroup in cgroups.iter().filter(|cgroup| matches!(cgroup.kind, Kind::Container { .. })) {
-            let Some(memory) = cgroup.memory.filter(|memory| memory.oom_kills_here_only) else { continue };
-            let new = memory.oom_kills.saturating_sub(self.seen.get(&cgroup.id).copied().unwrap_or(0));
+            let memory = cgroup.memory.filter(|memory| memory.oom_kills_here_only);
+            let Some(kills) = memory.and_then(|memory| memory.oom_kills) else { continue };
+            let new = kills.saturating_sub(self.seen.insert(cgroup.id.clone(), kills).unwrap_or(0));
             let mut above = cgroup.id.as_str();
             while new > 0
                 && let Some((parent, _)) = above.rsplit_once('/')
@@ -32,14 +32,14 @@ impl Kills {
                 *self.below.entry(parent.to_owned()).or_default() += new;
                 above = parent;
             }
-            seen.insert(cgroup.id.clone(), memory.oom_kills);
         }
-        self.seen = seen;
         let there: BTreeSet<&str> = cgroups.iter().map(|cgroup| cgroup.id.as_str()).collect();
+        self.seen.retain(|id, _| there.contains(id.as_str()));
         self.below.retain(|id, _| there.contains(id.as_str()));
         for cgroup in cgroups.iter_mut().filter(|cgroup| !matches!(cgroup.kind, Kind::Container { .. })) {
-            if let (Some(memory), Some(kills)) = (&mut cgroup.memory, self.below.get(&cgroup.id)) {
-                memory.oom_kills = memory.oom_kills.saturating_add(*kills);
+            let own = cgroup.memory.as_mut().and_then(|memory| memory.oom_kills.as_mut());
+            if let (Some(own), Some(kills)) = (own, self.below.get(&cgroup.id)) {
+                *own = own.saturating_add(*kills);
             }
         }
     }
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     fn cgroup(id: &str, kind: Kind, kills: u64) -> Cgroup {
-        let memory = Memory { oom_kills: kills, oom_kills_here_only: true, ..Memory::default() };
+        let memory = Memory { oom_kills: Some(kills), oom_kills_here_only: true, ..Memory::default() };
         Cgroup {
             id: id.to_owned(),
             kind,
@@ -79,11 +79,14 @@ mod tests {
             ];
             all.extend_from_slice(containers);
             kills.add(&mut all);
-            all.iter().map(|cgroup| cgroup.memory.unwrap().oom_kills).collect()
+            all.iter().map(|cgroup| cgroup.memory.map_or(9, |memory| memory.oom_kills.unwrap())).collect()
         };
         assert_eq!(shown(&[container("a", 2)]), [2, 3, 2]);
         assert_eq!(shown(&[container("a", 2)]), [2, 3, 2]);
         assert_eq!(shown(&[container("a", 3), container("b", 1)]), [4, 5, 3, 1]);
+        let unread = Cgroup { memory: None, ..container("b", 1) };
+        assert_eq!(shown(&[container("a", 3), unread]), [4, 5, 3, 9]);
+        assert_eq!(shown(&[container("a", 3), container("b", 1)]), [4, 5, 3, 1], "it was counted before");
         assert_eq!(shown(&[container("b", 1)]), [4, 5, 1]);
         kills.add(&mut []);
         assert!(kills.below.is_empty() && kills.seen.is_empty(), "what is gone is forgotten");

@@ -31,8 +31,8 @@ pub struct Memory {
     pub pgfault: u64,
     /// Page faults that needed a disk.
     pub pgmajfault: u64,
-    /// Processes that the kernel killed here or below.
-    pub oom_kills: u64,
+    /// Processes that the kernel killed here or below; not known of the v2 root, nor where the file cannot be read.
+    pub oom_kills: Option<u64>,
     /// v1: the kernel counts a kill where it happened, and not above; `kills` does.
     pub oom_kills_here_only: bool,
     /// The limit, if it has one.
@@ -56,7 +56,7 @@ pub(super) fn read_v2(files: &mut Files<'_>) -> Option<Memory> {
     if current.is_some() {
         memory.swap = files.read("memory.swap.current").and_then(number).unwrap_or(0);
         memory.peak = files.read("memory.peak").and_then(number).unwrap_or(0);
-        memory.oom_kills = files.read("memory.events").map_or(0, oom_kills);
+        memory.oom_kills = files.read("memory.events").map(oom_kills);
         memory.limit = files.read("memory.max").and_then(number);
         memory.swap_limit = files.read("memory.swap.max").and_then(number);
         memory.reservation = files.read("memory.min").and_then(number).unwrap_or(0);
@@ -77,7 +77,7 @@ pub(super) fn read_v1(files: &mut Files<'_>, root: bool) -> Option<Memory> {
     memory.peak = files.read("memory.max_usage_in_bytes").and_then(number).unwrap_or(0);
     memory.failures = files.read("memory.failcnt").and_then(number).unwrap_or(0);
     memory.kernel = files.read("memory.kmem.usage_in_bytes").and_then(number).unwrap_or(0);
-    memory.oom_kills = files.read("memory.oom_control").map_or(0, oom_kills);
+    memory.oom_kills = files.read("memory.oom_control").map(oom_kills);
     memory.oom_kills_here_only = true;
     let limit = |value: Option<u64>| value.filter(|limit| *limit < NO_LIMIT);
     memory.limit = limit(files.read("memory.limit_in_bytes").and_then(number));

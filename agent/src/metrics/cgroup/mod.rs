@@ -68,7 +68,7 @@ impl Reader {
         }
     }
 
-    /// Every cgroup that is shown, by id.
+    /// Every cgroup that is there, by id, also one of which nothing can be read just now.
     ///
     /// # Errors
     /// When there is no hierarchy.
@@ -115,7 +115,14 @@ impl Reader {
     }
 }
 
-/// Fills a cgroup; `None`: it vanished meanwhile, or has nothing to show.
+impl Cgroup {
+    /// Nothing of it could be read.
+    pub fn is_blank(&self) -> bool {
+        self.cpu.is_none() && self.memory.is_none()
+    }
+}
+
+/// Fills a cgroup; `None`: it vanished meanwhile.
 fn sample(mut files: Files<'_>, ticks: u64, mut cgroup: Cgroup) -> Option<Cgroup> {
     let root = cgroup.kind == Kind::Root;
     let version = |controller| files.layout.version(controller);
@@ -138,7 +145,7 @@ fn sample(mut files: Files<'_>, ticks: u64, mut cgroup: Cgroup) -> Option<Cgroup
     };
     cgroup.pids = pids::read(&mut files);
     cgroup.pressure = pressure::read(&mut files);
-    (!files.gone && (cgroup.cpu.is_some() || cgroup.memory.is_some())).then_some(cgroup)
+    (!files.gone).then_some(cgroup)
 }
 
 /// Lines of a flat-keyed file, `key value`; others are passed over.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
@@ -39,14 +40,24 @@ impl Tree {
     /// Brings the tree up to date. `lazy`: a directory whose links did not move need not be listed again, unless it
     /// is in `stale`.
     pub(super) fn walk(&mut self, root: &Path, lazy: bool, stale: &[String]) {
+        self.walk_by(root, lazy, stale, &directories);
+    }
+
+    fn walk_by(&mut self, root: &Path, lazy: bool, stale: &[String], list: &List) {
         self.walks += 1;
         if self.pods.is_empty() || self.walks % 30 == 1 || !stale.is_empty() {
-            self.pods.clear();
-            find_pods(root, "", DEPTH, &mut self.pods);
+            let mut found = Vec::new();
+            if find_pods(root, "", DEPTH, list, &mut found).is_err() {
+                // What was found before is still there, or `add` does not take it.
+                found.append(&mut self.pods);
+                found.sort();
+                found.dedup();
+            }
+            self.pods = found;
         }
         let mut seen = BTreeMap::new();
         let mut old = std::mem::take(&mut self.nodes);
-        let mut visit = Visit { root, lazy, stale, old: &mut old, seen: &mut seen };
+        let mut visit = Visit { root, lazy, stale, list, old: &mut old, seen: &mut seen };
         visit.add("/", Kind::Root);
         visit.add("/system.slice/kubelet.service", Kind::Slice);
         for pods in &self.pods {
@@ -56,10 +67,14 @@ impl Tree {
     }
 }
 
+/// Lists the directories in one.
+type List = dyn Fn(&Path) -> io::Result<Vec<String>>;
+
 struct Visit<'a> {
     root: &'a Path,
     lazy: bool,
     stale: &'a [String],
+    list: &'a List,
     old: &'a mut BTreeMap<String, Node>,
     seen: &'a mut BTreeMap<String, Node>,
 }
@@ -117,10 +132,11 @@ impl Visit<'_> {
         }
     }
 
-    /// Names of the children: listed where they may have moved, else those known before.
+    /// Names of the children: listed where they may have moved, else, and where they cannot be listed, those known
+    /// before.
     fn children(&self, id: &str, moved: bool) -> Vec<String> {
-        if moved {
-            return directories(&self.root.join(relative(id)));
+        if moved && let Ok(names) = (self.list)(&self.root.join(relative(id))) {
+            return names;
         }
         let prefix = format!("{id}/");
         self.old
@@ -132,28 +148,29 @@ impl Visit<'_> {
     }
 }
 
-fn directories(path: &Path) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
-    let mut names: Vec<String> = entries
+fn directories(path: &Path) -> io::Result<Vec<String>> {
+    let mut names: Vec<String> = fs::read_dir(path)?
         .flatten()
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .filter_map(|entry| entry.file_name().into_string().ok())
         .take(MOST)
         .collect();
     names.sort();
-    names
+    Ok(names)
 }
 
 /// The directories of all pods, wherever the kubelet's root is (`--cgroup-root`, kind, k3s).
-fn find_pods(root: &Path, id: &str, depth: usize, found: &mut Vec<String>) {
-    for child in directories(&root.join(relative(id))) {
+fn find_pods(root: &Path, id: &str, depth: usize, list: &List, found: &mut Vec<String>) -> io::Result<()> {
+    let mut whole = Ok(());
+    for child in list(&root.join(relative(id)))? {
         let path = format!("{id}/{child}");
         if name::is_kubepods(&child) {
             found.push(path);
         } else if depth > 1 && may_hold_pods(&child) {
-            find_pods(root, &path, depth - 1, found);
+            whole = whole.and(find_pods(root, &path, depth - 1, list, found));
         }
     }
+    whole
 }
 
 /// Services, mounts and users hold no pods, and may be many.
@@ -192,6 +209,25 @@ mod tests {
             tree.walk(root.path(), lazy, &[]);
             assert_eq!(tree.nodes.len(), 5);
         }
+    }
+
+    #[test]
+    fn what_cannot_be_listed_for_once_is_taken_for_unchanged() {
+        let root = tempfile::tempdir().unwrap();
+        let pod = format!("kubepods.slice/kubepods-pod{UID}.slice");
+        let scope = format!("{pod}/cri-containerd-{}.scope", "a".repeat(64));
+        fs::create_dir_all(root.path().join(&scope)).unwrap();
+        let mut tree = Tree::default();
+        tree.walk(root.path(), false, &[]);
+        let before: Vec<String> = tree.nodes.keys().cloned().collect();
+        assert_eq!(before.len(), 4, "{before:?}");
+        // Stale, so that the pods are looked for anew as well.
+        let too_many = |_: &Path| Err(rustix::io::Errno::MFILE.into());
+        tree.walk_by(root.path(), false, &["/kubepods.slice".to_owned()], &too_many);
+        assert_eq!(tree.nodes.keys().cloned().collect::<Vec<_>>(), before);
+        fs::remove_dir(root.path().join(&scope)).unwrap();
+        tree.walk_by(root.path(), false, &[], &too_many);
+        assert_eq!(tree.nodes.len(), 3, "what is gone is gone all the same");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::*;
 use crate::logs::ledger::Intake;
 use crate::logs::metrics::Snapshot;
 use crate::metrics::cgroup::{Cgroup, cpu::Cpu, memory::Memory, pids::Pids};
-use crate::metrics::pod_network::Interface;
+use crate::metrics::pod_network::{Interface, Traffic};
 use crate::metrics::sampler::{Names, PodNetwork};
 use crate::metrics::tests::{families, recorded, recorded_pods};
 
@@ -20,7 +20,7 @@ fn sample(second: u64, named: bool, pods: &[Pod]) -> Sample {
             kind: Kind::Pod { uid: (*uid).to_owned() },
             started: 0.0,
             cpu: Some(Cpu { usage_seconds: f64::from(*cpu), ..Cpu::default() }),
-            memory: Some(Memory { working_set: 10, rss: 5, oom_kills: *kills, ..Memory::default() }),
+            memory: Some(Memory { working_set: 10, rss: 5, oom_kills: Some(*kills), ..Memory::default() }),
             io: Vec::new(),
             pids: Pids::default(),
             pressure: None,
@@ -156,50 +156,205 @@ enum Step {
     Ends,
     /// It ends, and is there again under the same uid having used so much.
     Again(u32),
+    /// Its container is another one, and it uses so much.
+    Restarts(u32),
 }
 
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![6 => (0u32..50).prop_map(Step::Uses), 1 => Just(Step::Ends), 1 => (0u32..50).prop_map(Step::Again)]
+/// What a sample sees of a pod.
+#[derive(Clone, Copy, Debug)]
+struct Sight {
+    /// The kubelet has told of it.
+    named: bool,
+    /// Its own cgroup can be read.
+    own: bool,
+    /// Its container's cgroup can be read.
+    container: bool,
+    /// Its network can be read.
+    network: bool,
+}
+
+fn step() -> impl Strategy<Value = (Step, Sight)> {
+    let step = prop_oneof![
+        6 => (0u32..50).prop_map(Step::Uses),
+        1 => Just(Step::Ends),
+        1 => (0u32..50).prop_map(Step::Again),
+        1 => (0u32..50).prop_map(Step::Restarts),
+    ];
+    let seen = || prop::bool::weighted(0.8);
+    let sight = (seen(), seen(), seen(), seen()).prop_map(|(named, own, container, network)| Sight {
+        named,
+        own,
+        container,
+        network,
+    });
+    (step, sight)
+}
+
+/// A pod and what has been seen of it. All its counters stand at `amount`, its container's at `throttled`.
+#[derive(Clone, Copy, Debug)]
+struct Life {
+    amount: u32,
+    container: u32,
+    throttled: u32,
+    /// The last readings of the pod's own counters, the network's and the container's; `None`: none yet, and it is older
+    /// than the agent.
+    last: [Option<u32>; 3],
+    /// What is known to be used, and waits for the pod's name.
+    unnamed: [u32; 3],
+}
+
+impl Life {
+    fn new(amount: u32) -> Self {
+        Self { amount, container: 0, throttled: amount, last: [Some(0); 3], unnamed: [0; 3] }
+    }
+
+    fn after(then: Option<Self>, step: Step, began: bool) -> Option<Self> {
+        let Some(mut life) = then else {
+            let (Step::Uses(amount) | Step::Again(amount) | Step::Restarts(amount)) = step else {
+                return None;
+            };
+            return Some(Self::new(amount));
+        };
+        match step {
+            Step::Uses(more) => {
+                life.amount += more;
+                life.throttled += more;
+            }
+            Step::Restarts(more) => {
+                life.amount += more;
+                (life.container, life.throttled) = (life.container + 1, more);
+                life.last[2] = (!began).then_some(0);
+            }
+            Step::Again(amount) => (life.amount, life.throttled) = (amount, amount),
+            Step::Ends => return None,
+        }
+        Some(life)
+    }
+
+    /// What is added to the namespace when it is seen so.
+    fn seen(&mut self, sight: Sight) -> [u32; 3] {
+        let now = [self.amount, self.amount, self.throttled];
+        // A network counts once the pod is known, but what it had before the agent is known at once.
+        let network = sight.network && (sight.named || self.last[1].is_none());
+        for (at, seen) in [sight.own, network, sight.container].into_iter().enumerate() {
+            if seen {
+                let before = self.last[at].replace(now[at]).unwrap_or(now[at]);
+                self.unnamed[at] += if now[at] >= before { now[at] - before } else { now[at] };
+            }
+        }
+        if sight.named { std::mem::take(&mut self.unnamed) } else { [0; 3] }
+    }
+}
+
+fn seen(second: usize, pods: &[(&'static str, &'static str, Life, Sight)]) -> Sample {
+    let all: Vec<Pod> = pods
+        .iter()
+        .map(|(namespace, uid, life, _)| {
+            (*namespace, *uid, life.amount, u64::from(life.amount), u64::from(life.amount))
+        })
+        .collect();
+    let mut sample = sample(second as u64, true, &all);
+    let mut containers = Vec::new();
+    for ((_, uid, life, sight), row) in pods.iter().zip(&mut sample.rows) {
+        let mut container = row.clone();
+        container.cgroup.id = format!("/kubepods/pod{uid}/c{}", life.container);
+        container.cgroup.kind = Kind::Container { uid: (*uid).to_owned(), id: life.container.to_string() };
+        let throttled_seconds = f64::from(life.throttled);
+        container.cgroup.cpu =
+            sight.container.then(|| Cpu { usage_seconds: 9.0, throttled_seconds, ..Cpu::default() });
+        containers.push(container);
+        if !sight.own {
+            (row.cgroup.cpu, row.cgroup.memory) = (None, None);
+        }
+    }
+    sample.rows.extend(containers);
+    let sight = |uid: &str| pods.iter().find(|pod| pod.1 == uid).unwrap().3;
+    sample.pod_networks.retain(|network| sight(&network.uid).network);
+    sample.pods = sample.pods.iter().filter(|pod| sight(&pod.metadata.uid).named).cloned().collect();
+    sample
 }
 
 proptest! {
     /// Beside a plain sum of what each pod did while an agent looked.
     #[test]
-    fn sums_over_namespaces_equal_the_pods_through_starts_ends_and_agent_restarts(
+    fn sums_over_namespaces_equal_the_pods_through_starts_ends_restarts_and_what_is_not_seen_for_once(
         steps in prop::collection::vec((prop::array::uniform4(step()), prop::bool::weighted(0.1)), 1..40)
     ) {
         const PODS: [(&str, &str); 4] = [("x", "a"), ("x", "b"), ("y", "c"), ("z", "d")];
-        let mut pods = [Some(1000), None, Some(7), None];
-        let (mut totals, mut expected) = (Totals::default(), BTreeMap::new());
+        let mut lives = [Some(Life::new(1000)), None, Some(Life::new(7)), None];
+        let (mut totals, mut expected, mut used_at_all) =
+            (Totals::default(), BTreeMap::new(), BTreeMap::new());
         for (second, (steps, agent_restarts)) in steps.iter().enumerate() {
             if *agent_restarts {
-                (totals, expected) = (Totals::default(), BTreeMap::new());
+                (totals, expected, used_at_all) = (Totals::default(), BTreeMap::new(), BTreeMap::new());
             }
             let before: Vec<_> = PODS.iter().map(|(namespace, _)| used(&totals, namespace)).collect();
-            for ((pod, step), (namespace, _)) in pods.iter_mut().zip(steps).zip(PODS) {
-                let (now, more) = match (*pod, *step) {
-                    (_, Step::Ends) => (None, 0),
-                    // A counter that has grown all the same cannot be told from one that went on.
-                    (Some(then), Step::Again(amount)) if amount >= then => (Some(amount), amount - then),
-                    (_, Step::Again(amount)) => (Some(amount), amount),
-                    (then, Step::Uses(amount)) => (Some(then.unwrap_or(0) + amount), amount),
-                };
-                *pod = now;
-                if totals.begun {
-                    *expected.entry(namespace).or_insert(0) += more;
+            let mut there = Vec::new();
+            for ((life, (step, sight)), (namespace, uid)) in lives.iter_mut().zip(steps).zip(PODS) {
+                *life = Life::after(*life, *step, !totals.begun);
+                if let (Step::Uses(amount) | Step::Again(amount) | Step::Restarts(amount), true) =
+                    (*step, totals.begun)
+                {
+                    *used_at_all.entry(namespace).or_insert(0) += amount;
+                }
+                let Some(life) = life else { continue };
+                if !totals.begun {
+                    (life.last, life.unnamed) = ([None; 3], [0; 3]);
+                }
+                there.push((namespace, uid, *life, *sight));
+                let sums: &mut [u32; 3] = expected.entry(namespace).or_default();
+                for (sum, more) in sums.iter_mut().zip(life.seen(*sight)) {
+                    *sum += more;
                 }
             }
-            let there = pods.iter().zip(PODS).filter_map(|(pod, (namespace, uid))| {
-                pod.map(|amount| (namespace, uid, amount, u64::from(amount), u64::from(amount)))
-            });
-            totals.advance(&sample(second as u64, true, &there.collect::<Vec<Pod>>()));
+            totals.advance(&seen(second, &there));
             for ((namespace, _), before) in PODS.iter().zip(before) {
-                let (now, want) = (used(&totals, namespace), expected.get(namespace).copied().unwrap_or(0));
-                prop_assert_eq!(now, (f64::from(want), u64::from(want), u64::from(want)), "{}", namespace);
+                let now = used(&totals, namespace);
+                let [own, network, throttled] = expected.get(namespace).copied().unwrap_or_default();
+                prop_assert_eq!(now, (f64::from(own), u64::from(network), u64::from(own)), "{}", namespace);
+                let all = totals.namespaces.get(*namespace).copied().unwrap_or_default();
+                prop_assert_eq!(all.counters.throttled_seconds, f64::from(throttled), "{}", namespace);
                 prop_assert!(now >= before, "{} falls", namespace);
+                let most = used_at_all.get(namespace).copied().unwrap_or(0);
+                prop_assert!(own.max(network).max(throttled) <= most, "{} jumps", namespace);
             }
         }
     }
+}
+
+#[test]
+fn pods_that_are_older_than_the_agent_and_known_late_do_not_add_their_lifetimes_traffic() {
+    let mut totals = Totals::default();
+    let mut first = sample(1, false, &[("shop", "old", 1000, 0, 3)]);
+    first.pod_networks.clear();
+    totals.advance(&first);
+    totals.advance(&sample(2, true, &[("shop", "old", 1001, 5000, 3), ("shop", "new", 1, 70, 0)]));
+    assert_eq!(used(&totals, "shop"), (2.0, 70, 0), "a new pod's traffic counts from its first byte");
+    totals.advance(&sample(3, true, &[("shop", "old", 1001, 5010, 3), ("shop", "new", 1, 70, 0)]));
+    assert_eq!(used(&totals, "shop"), (2.0, 80, 0));
+}
+
+#[test]
+fn the_hosts_traffic_is_not_a_pods_that_turns_out_to_be_of_the_hosts_network() {
+    let mut totals = Totals::default();
+    totals.advance(&sample(1, true, &[]));
+    // Whose network it is cannot be seen from outside before the kubelet tells.
+    totals.advance(&sample(2, false, &[("shop", "proxy", 1, 1_000_000, 0)]));
+    let mut known = sample(3, true, &[("shop", "proxy", 2, 0, 0)]);
+    known.pod_networks.clear();
+    totals.advance(&known);
+    assert_eq!(used(&totals, "shop"), (2.0, 0, 0));
+}
+
+#[test]
+fn what_cannot_be_read_for_once_goes_on_from_where_it_was() {
+    let mut totals = Totals::default();
+    totals.advance(&sample(1, true, &[("shop", "one", 1000, 0, 7)]));
+    let mut unread = sample(2, true, &[("shop", "one", 0, 0, 0)]);
+    (unread.rows[0].cgroup.cpu, unread.rows[0].cgroup.memory) = (None, None);
+    totals.advance(&unread);
+    totals.advance(&sample(3, true, &[("shop", "one", 1003, 0, 8)]));
+    assert_eq!(used(&totals, "shop"), (3.0, 0, 1));
 }
 
 #[test]
@@ -209,7 +364,7 @@ fn a_kill_of_a_container_is_counted_once_by_its_pods_row() {
         let mut container = sample.rows[0].clone();
         container.cgroup.id = "/kubepods/podone/container".to_owned();
         container.cgroup.kind = Kind::Container { uid: "one".to_owned(), id: "c".to_owned() };
-        container.cgroup.memory = Some(Memory { oom_kills: kills, ..Memory::default() });
+        container.cgroup.memory = Some(Memory { oom_kills: Some(kills), ..Memory::default() });
         sample.rows.push(container);
         sample
     };
@@ -232,5 +387,5 @@ fn a_network_that_is_read_through_another_container_or_not_at_all_for_once_is_no
     totals.advance(&sample(4, true, &[("shop", "one", 0, 5300, 0)]));
     assert_eq!(used(&totals, "shop").1, 300);
     totals.advance(&sample(5, true, &[]));
-    assert!(totals.interfaces.is_empty(), "a pod that is gone is forgotten");
+    assert!(totals.pods.is_empty(), "a pod that is gone is forgotten");
 }
