@@ -247,7 +247,7 @@ impl Container<'_> {
             for (what, of) in [("limit", &spec.resources.limits), ("request", &spec.resources.requests)] {
                 for (resource, unit) in [("cpu", "{cpu}"), ("memory", "By")] {
                     let value = of.get(resource).map(|quantity| Number::Double(quantity.0));
-                    let name = format!("k8s.container.{resource}.{what}");
+                    let name = format!("k8s.container.{resource}.{what}.desired");
                     out.one((&name, unit, Shape::UpDown), 0, value);
                 }
             }

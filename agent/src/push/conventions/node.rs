@@ -210,7 +210,7 @@ impl NodePage {
         out.put(("system.memory.usage", "By", Shape::UpDown), 0, points);
         out.one(("system.memory.limit", "By", Shape::UpDown), 0, Some(whole(total)));
         let available = of("MemAvailable_bytes").map(whole);
-        out.one(("system.linux.memory.available", "By", Shape::UpDown), 0, available);
+        out.one(("system.memory.linux.available", "By", Shape::UpDown), 0, available);
     }
 
     fn put_filesystems(&self, out: &mut Out<'_>) {

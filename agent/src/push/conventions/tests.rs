@@ -81,6 +81,34 @@ fn of<'s>(said: &'s Said, resource: &str, metric: &str) -> Vec<(&'s str, &'s str
     rows.map(|row| (row.1.as_str(), row.2, row.3.as_str(), row.4)).collect()
 }
 
+/// Name, instrument and unit of every metric of the conventions that is not deprecated; its head says whence.
+const REGISTRY: &str = include_str!("registry.csv");
+
+#[test]
+fn every_metric_is_in_the_conventions_registry_with_its_instrument_and_unit_and_not_deprecated() {
+    let registry: BTreeMap<&str, (&str, &str)> = REGISTRY
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| {
+            let [name, instrument, unit] = line.split(',').collect::<Vec<_>>()[..] else { panic!("{line}") };
+            (name, (instrument, unit))
+        })
+        .collect();
+    assert!(registry.len() > 150);
+    let [_, second] = pushed(&Config::default());
+    let metrics: BTreeMap<&str, (&str, &str)> = second
+        .values()
+        .flatten()
+        .map(|(name, unit, shape, ..)| {
+            (name.as_str(), (if *shape == "updown" { "updowncounter" } else { shape }, unit.as_str()))
+        })
+        .collect();
+    assert!(metrics.len() > 40, "{metrics:?}");
+    for (name, known) in metrics {
+        assert_eq!(registry.get(name), Some(&known), "{name}");
+    }
+}
+
 const NODE: &str = "k8s.cluster.name=lab k8s.node.name=lab-node-1";
 
 #[test]
@@ -123,8 +151,11 @@ fn node_pods_and_containers_have_the_conventions_names_units_and_resources() {
     let running = containers.iter().find(|name| name.contains("db-0")).unwrap();
     assert!(running.contains("container.id="), "{running}");
     assert_eq!(of(&second, running, "container.cpu.usage"), [("{cpu}", "gauge", "", 0.5)]);
-    assert_eq!(of(&first, running, "k8s.container.memory.limit"), [("By", "updown", "", 67_108_864.0)]);
-    assert_eq!(of(&first, running, "k8s.container.cpu.request"), [("{cpu}", "updown", "", 0.05)]);
+    assert_eq!(
+        of(&first, running, "k8s.container.memory.limit.desired"),
+        [("By", "updown", "", 67_108_864.0)]
+    );
+    assert_eq!(of(&first, running, "k8s.container.cpu.request.desired"), [("{cpu}", "updown", "", 0.05)]);
     assert_eq!(of(&first, running, "k8s.container.ready"), [("{container}", "updown", "", 1.0)]);
     let states: f64 = of(&first, running, "k8s.container.status.state").iter().map(|point| point.3).sum();
     assert_eq!(states, 1.0);
