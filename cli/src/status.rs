@@ -12,7 +12,7 @@ use crate::setup::Ports;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
     /// Records that the agent has sent, each sending counted.
-    pub(crate) read: u64,
+    pub(crate) sent: u64,
     pub(crate) acknowledged: u64,
     /// Records in the store.
     pub(crate) stored: u64,
@@ -43,7 +43,7 @@ impl Counts {
                     &format!("outcome=\"{outcome}\""),
                 ))
             };
-            self.read = records("sent");
+            self.sent = records("sent");
             self.acknowledged = records("acked");
             self.pending_bytes = whole(fetch::metric(&page, "sonde_agent_log_pending_bytes", ""));
         }
@@ -87,9 +87,9 @@ impl Memory {
 pub(crate) fn line(elapsed: Duration, written: Option<u64>, counts: &Counts, memory: [u64; 2]) -> String {
     let written = written.map_or(String::new(), |lines| format!("written {:>9}  ", grouped(lines)));
     format!(
-        "{:>4}s  {written}read {:>9}  acknowledged {:>9}  stored {:>9}  lag {:>4.1} s  agent {:>3} MiB  collector {:>3} MiB",
+        "{:>4}s  {written}sent {:>9}  acknowledged {:>9}  stored {:>9}  lag {:>4.1} s  agent {:>3} MiB  collector {:>3} MiB",
         elapsed.as_secs(),
-        grouped(counts.read),
+        grouped(counts.sent),
         grouped(counts.acknowledged),
         grouped(counts.stored),
         counts.lag_seconds,

@@ -161,6 +161,20 @@ fn the_queue_can_be_looked_into_while_it_is_used_and_afterwards() {
 }
 
 #[test]
+fn a_directory_that_holds_no_queue_is_said_with_the_key_that_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("elsewhere");
+    std::fs::write(dir.path().join("collector.yaml"), format!("data_dir: {}\n", data.display())).unwrap();
+    for words in [["queue", "ls"], ["queue", "verify"], ["queue", "dump"]] {
+        let output = tool(dir.path(), &words);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{words:?}");
+        assert!(said.starts_with(&format!("no queue in {}/queue", data.display())), "{said}");
+        assert!(said.contains("data_dir"), "{said}");
+    }
+}
+
+#[test]
 fn a_drain_delivers_what_a_killed_collector_left_and_takes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();

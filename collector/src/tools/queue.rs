@@ -34,7 +34,13 @@ impl Dirs {
 }
 
 fn inspect(dir: &Path) -> Result<Inspection, ToolError> {
-    Inspection::of(dir).map_err(ToolError::read(dir.display()))
+    let what = |error: &io::Error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            format!("no queue in {} (is `data_dir` of --config the collector's?)", dir.display())
+        }
+        _ => dir.display().to_string(),
+    };
+    Inspection::of(dir).map_err(|error| ToolError::Read { what: what(&error), source: error })
 }
 
 /// Lists segments and cursors.
