@@ -6,11 +6,11 @@ mod logs;
 mod receive;
 mod validate;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 pub use sonde_daemon::client::otlp::{Compression, Protocol};
+use sonde_daemon::config::Headers;
 use sonde_daemon::units::{Interval, Size};
 
 pub use logs::{Journald, Limits, LogRule, Logs, MultilineRule, Parse, Priority, ReadExisting, RedactRule};
@@ -215,7 +215,7 @@ pub struct Export {
     /// Unacknowledged requests.
     pub in_flight: usize,
     /// Extra headers of every request.
-    pub headers: BTreeMap<String, String>,
+    pub headers: Headers,
     /// Bearer token, read again when it changes; empty = none.
     pub token_file: String,
     /// TLS.
@@ -373,7 +373,7 @@ impl Default for Export {
             compression: Compression::Auto,
             batch: Batch::default(),
             in_flight: 4,
-            headers: BTreeMap::new(),
+            headers: Headers::default(),
             token_file: String::new(),
             tls: Tls::default(),
         }

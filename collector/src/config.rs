@@ -2,11 +2,11 @@
 //!
 //! The file format, `${NAME}` expansion and the reporting of problems are `sonde_daemon::config`'s.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 pub use sonde_daemon::client::otlp::{Compression, Protocol};
+use sonde_daemon::config::Headers;
 use sonde_daemon::units::{Interval, Size};
 
 pub use crate::queue::Signal;
@@ -203,7 +203,7 @@ pub struct Sink {
     pub signals: Option<Vec<Signal>>,
     /// otlp, loki: extra headers of every request.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub headers: Option<BTreeMap<String, String>>,
+    pub headers: Option<Headers>,
     /// loki: the tenant, as `X-Scope-OrgID`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,

@@ -11,6 +11,7 @@ use sonde_collector::config::{
 };
 use sonde_collector::sinks::file::{DEFAULT_AGE, DEFAULT_FILES};
 use sonde_collector::store::StoreOptions;
+use sonde_daemon::config::Headers;
 use sonde_daemon::units::{Interval, Size};
 
 fn flatten(path: &str, value: &Value, out: &mut BTreeMap<String, String>) {
@@ -40,7 +41,7 @@ fn the_table_of_keys_and_defaults_is_the_programs() {
         protocol: Some(Protocol::default()),
         compression: Some(Compression::default()),
         signals: Some(vec![Signal::Logs]),
-        headers: Some(BTreeMap::new()),
+        headers: Some(Headers::default()),
         tenant: Some(String::new()),
         label_names: Some(LabelNames::default()),
         path: Some(PathBuf::new()),

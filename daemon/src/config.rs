@@ -6,6 +6,7 @@
 //! tagged and flattened ones would lose the place of a mistake.
 
 mod expand;
+mod headers;
 mod parse;
 mod read;
 mod source;
@@ -18,6 +19,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use headers::{HIDDEN, Headers};
 use tree::Node;
 
 /// The longest configuration, in bytes.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use http::{HeaderName, HeaderValue};
 use rustls::pki_types::ServerName;
-use sonde_daemon::config::{Problems, Validate};
+use sonde_daemon::config::{HIDDEN, Problems, Validate};
 use sonde_daemon::units::{Interval, Size};
 use sonde_wire::canary::NODE_BYTES;
 
@@ -185,7 +185,7 @@ impl Export {
         if !(1..=64).contains(&self.in_flight) {
             problems.add("export.in_flight", format!("{} is not possible", self.in_flight), "1 to 64");
         }
-        for (name, value) in &self.headers {
+        for (name, value) in self.headers.iter() {
             let path = format!("export.headers.{name}");
             let Ok(parsed) = name.to_ascii_lowercase().parse::<HeaderName>() else {
                 problems.add(path, "is not a header's name", "letters, digits and `-`");
@@ -196,6 +196,8 @@ impl Export {
             } else if parsed == http::header::AUTHORIZATION && !self.token_file.is_empty() {
                 let others = ["export.token_file"];
                 problems.add_between(path, &others, "is set by export.token_file", "one of the two");
+            } else if value == HIDDEN {
+                problems.add(path, "has no value, but what `check` prints for one", "the header's value");
             } else if HeaderValue::from_str(value).is_err() {
                 problems.add(path, "has a value that cannot be a header's", "printable ASCII");
             }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use http::{HeaderName, HeaderValue, header};
 use sonde_daemon::client::endpoint::Endpoint;
 use sonde_daemon::client::otlp;
-use sonde_daemon::config::Problems;
+use sonde_daemon::config::{HIDDEN, Problems};
 use sonde_daemon::units::Size;
 
 use crate::config::{Compression, Config, Signal, Sink, SinkKind, WhenBehind};
@@ -162,7 +162,7 @@ fn validate_headers(sink: &Sink, key: &impl Fn(&str) -> String, problems: &mut P
         (header::AUTHORIZATION.as_str(), "username", given(&sink.username)),
         ("x-scope-orgid", "tenant", given(&sink.tenant)),
     ];
-    for (name, value) in sink.headers.iter().flatten() {
+    for (name, value) in sink.headers.iter().flat_map(|headers| headers.iter()) {
         let path = key(&format!("headers.{name}"));
         let Ok(parsed) = name.to_ascii_lowercase().parse::<HeaderName>() else {
             problems.add(path, "is not a header's name", "letters, digits and `-`");
@@ -173,6 +173,8 @@ fn validate_headers(sink: &Sink, key: &impl Fn(&str) -> String, problems: &mut P
         } else if let Some((_, other, _)) = set.iter().find(|(name, _, given)| parsed == *name && *given) {
             let others = key(other);
             problems.add_between(path, &[others.as_str()], format!("is set by {other}"), "one of the two");
+        } else if value == HIDDEN {
+            problems.add(path, "has no value, but what `check` prints for one", "the header's value");
         } else if HeaderValue::from_str(value).is_err() {
             problems.add(path, "has a value that cannot be a header's", "printable ASCII");
         }

@@ -152,6 +152,11 @@ fn each_mistake_is_said() {
             "by the collector",
         ),
         (
+            "sinks: [{name: a, type: otlp, endpoint: \"http://x\", headers: {a: (not shown)}}]",
+            "sinks[0].headers.a",
+            "what `check` prints",
+        ),
+        (
             "sinks: [{name: a, type: otlp, endpoint: \"http://x\", headers: {a b: x}}]",
             "sinks[0].headers.a b",
             "name",

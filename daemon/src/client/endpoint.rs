@@ -39,7 +39,7 @@ impl Endpoint {
     pub fn parse(text: &str, ports: (u16, u16)) -> Result<Self, EndpointError> {
         let form = || EndpointError::Form(text.to_owned());
         if text.contains(['#', '?']) || text.contains('@') {
-            return Err(EndpointError::Excess(text.to_owned()));
+            return Err(EndpointError::Excess(without_user(text)));
         }
         let uri: Uri = in_brackets(text).parse().map_err(|_| form())?;
         let tls = match uri.scheme() {
@@ -72,6 +72,15 @@ impl Endpoint {
     /// `http` or `https`.
     pub fn scheme(&self) -> &'static str {
         if self.tls { "https" } else { "http" }
+    }
+}
+
+/// A URL as it may be printed: what stands before the host may be a password.
+fn without_user(text: &str) -> String {
+    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+    match rest.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://…@{host}"),
+        None => text.to_owned(),
     }
 }
 
@@ -134,13 +143,16 @@ mod tests {
             "http://x:0",
             "http://x:99999",
             "http://x:",
-            "http://u:p@x",
             "http://x/?q",
             "http://x y",
             "http://[::1",
         ] {
             let error = Endpoint::parse(text, (80, 443)).unwrap_err();
             assert!(error.to_string().contains(text), "{text}: {error}");
+        }
+        for text in ["http://u:hunter2@x/y", "u:hunter2@x", "https://u:hunter2@3@x"] {
+            let error = Endpoint::parse(text, (80, 443)).unwrap_err().to_string();
+            assert!(error.contains("…@x") && !error.contains("hunter2"), "{error}");
         }
     }
 

@@ -9,7 +9,6 @@ pub mod packer;
 mod target;
 pub mod verdict;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -27,6 +26,7 @@ use super::dial::Dialer;
 use super::endpoint::{Endpoint, EndpointError};
 use super::names::Names;
 use super::pool::{CallError, Pool, Version};
+use crate::config::Headers;
 use crate::secret::Token;
 use crate::tls::{self, ClientOptions, TlsError};
 
@@ -114,7 +114,7 @@ pub struct Options {
     /// The best that is used.
     pub compression: Compression,
     /// Sent with each request.
-    pub headers: BTreeMap<String, String>,
+    pub headers: Headers,
     /// Bearer token.
     pub token: Option<Token>,
     /// Used where the endpoint is https.

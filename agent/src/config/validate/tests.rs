@@ -66,6 +66,7 @@ fn every_mistake_is_reported_with_its_key() {
         ("export: {batch: {age: 0s}}", "export.batch.age"),
         ("export: {batch: {age: 1h}}", "export.batch.age"),
         ("export: {headers: {'a b': c}}", "export.headers.a b"),
+        ("export: {headers: {a: (not shown)}}", "export.headers.a"),
         ("export: {headers: {Content-Type: c}}", "export.headers.Content-Type"),
         ("export: {headers: {authorization: c}, token_file: /t}", "export.headers.authorization"),
         ("export: {tls: {insecure_skip_verify: true}}", "export.tls"),

@@ -112,7 +112,7 @@ impl Loki {
         if let Ok(host) = HeaderValue::from_str(&endpoint.authority()) {
             headers.insert(HOST, host);
         }
-        for (name, value) in sink.headers.iter().flatten() {
+        for (name, value) in sink.headers.iter().flat_map(|headers| headers.iter()) {
             if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
                 headers.insert(name, value);
             }

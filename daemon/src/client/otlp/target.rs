@@ -81,7 +81,7 @@ impl Target {
     pub fn new(options: &mut Options) -> Result<Self, TargetError> {
         let (endpoint, protocol) = (options.endpoint.clone(), options.protocol);
         let mut headers = HeaderMap::new();
-        for (name, value) in &options.headers {
+        for (name, value) in options.headers.iter() {
             let failed = |error| TargetError::Header(name.clone(), error);
             let key: HeaderName =
                 name.to_ascii_lowercase().parse().map_err(|error| failed(http::Error::from(error)))?;
