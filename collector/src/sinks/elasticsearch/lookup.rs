@@ -37,7 +37,10 @@ pub async fn backing(client: &Client, stream: &str) -> Result<Vec<Backing>, Trou
     };
     let settings = format!("/{stream}/_settings/index.creation_date?flat_settings=true");
     let dates = get(client, Method::GET, &settings, None).await?.unwrap_or_default();
-    let list = found["data_streams"][0]["indices"].as_array().cloned().unwrap_or_default();
+    // Without the list every record would count as one that is nowhere yet.
+    let Some(list) = found["data_streams"][0]["indices"].as_array() else {
+        return Err(Trouble::retry("lookup", "an answer about the stream does not list its indices"));
+    };
     let names = list.iter().filter_map(|index| index["index_name"].as_str());
     let made = |name: &str| {
         let date = dates[name]["settings"]["index.creation_date"].as_str()?;

@@ -93,6 +93,10 @@ impl Server {
                 400,
                 r#"{"error":{"type":"resource_already_exists_exception","reason":""}}"#.to_owned(),
             )),
+            ("GET", ["_data_stream", _]) if self.chance(self.mischief / 2) => {
+                self.wrong("a stream without a list");
+                Some((200, "{}".to_owned()))
+            }
             ("GET", ["_data_stream", _]) => Some((200, stream.to_string())),
             ("GET", [_, "_settings", _]) => Some((200, "{}".to_owned())),
             ("POST", [index, "_mget"]) => self.mget(index, body),
