@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """Compares container log files with what a Sonde collector stored, record by record.
 
-    verify.py --logs DIR [DIR ...] --export FILE_OR_URL [--max-line BYTES] [--unfinished allow|require] [--examples N]
+    verify.py --logs DIR [DIR ...] --export FILE_OR_URL [--max-line BYTES] [--unfinished allow|require] [--documents] [--examples N]
     verify.py --self-test
 
 DIR holds `<namespace>_<pod>_<uid>/<container>/<restart>.log[.<suffix>][.gz]`, as /var/log/pods does. Several may be given
 (an archive of what rotation deleted, and the live directory): copies of one file, plain or compressed, count once.
 Or it holds `<id>/<id>-json.log[.N][.gz]` beside `<id>/config.v2.json`, as Docker's container directory does.
-The export is the NDJSON of `/api/v1/logs?limit=0`: a file, `-`, or a URL.
+The export is the NDJSON of `/api/v1/logs?limit=0`: a file, `-`, or a URL. With `--documents` it is hits of a search in an
+Elasticsearch (`_id`, `_source`), in layout otel or ecs, one a line, in any order. All but the order is compared as in the
+API's export, and beside it that `_id` is 12 hex digits of the record's milliseconds (0 where the runtime gave no time) and its
+uid. An index keeps no order: who reads it sorts by `@timestamp`, which is compared to the nanosecond.
 
 This program shares no code with Sonde. It reads the files by the rules of the CRI format and of Sonde's documentation:
   - an entry is `<RFC 3339 time> <stdout|stderr> <F|P>[:tags] <content>`; what is not one is a record of its own, as it stands;
@@ -63,6 +66,7 @@ KINDS = (
     ("pod uid", "another pod uid"),
     ("restart", "another restart count"),
     ("uid", "another log.record.uid"),
+    ("id", "another _id than its time and uid make"),
     ("order", "out of order in its stream"),
     ("json", "not a record of the API"),
     ("file", "a log file that cannot be read"),
@@ -362,9 +366,30 @@ def read_instance(instance, max_line, unreadable):
 # Comparing
 
 
+def record_of(hit):
+    """A record as the API has it, from a document in an Elasticsearch."""
+    source, id_ = hit["_source"], hit["_id"]
+    if "message" in source:
+        of, pod = source["kubernetes"], source["kubernetes"].get("pod", {})
+        restart = source.get("labels", {}).get("k8s_container_restart_count")
+        names = of.get("namespace"), pod.get("name"), of.get("container", {}).get("name"), pod.get("uid"), restart
+        uid, body, stream = source["event"]["id"], source["message"], source.get("stream")
+    else:
+        attributes, of = source["attributes"], source["resource"]["attributes"]
+        keys = "namespace.name", "pod.name", "container.name", "pod.uid", "container.restart_count"
+        names = tuple(of.get("k8s." + key) for key in keys)
+        uid, body, stream = attributes["log.record.uid"], source["body"]["text"], attributes.get("log.iostream")
+    namespace, pod, container, pod_uid, restart = names
+    return {
+        "_id": id_, "uid": uid, "body": body, "time": source["@timestamp"], "stream": stream,
+        "namespace": namespace, "pod": pod, "container": container,
+        "attributes": {"k8s.pod.uid": pod_uid, "k8s.container.restart_count": restart},
+    }
+
+
 class Comparison:
-    def __init__(self, instances, examples, max_line):
-        self.instances, self.limit, self.max_line = instances, examples, max_line
+    def __init__(self, instances, examples, max_line, documents):
+        self.instances, self.limit, self.max_line, self.documents = instances, examples, max_line, documents
         self.files = {key: file for instance in instances.values() for key, file in instance.files.items()}
         self.counts = {kind: 0 for kind, _ in KINDS}
         self.examples = {kind: [] for kind, _ in KINDS}
@@ -380,7 +405,7 @@ class Comparison:
     def record(self, line):
         self.stored += 1
         try:
-            record = json.loads(line)
+            record = record_of(json.loads(line)) if self.documents else json.loads(line)
             uid, body = record["uid"], record["body"].encode("utf-8", "surrogatepass")
             when = nanoseconds(record["time"].encode())
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -401,7 +426,10 @@ class Comparison:
             return
         file.seen[slot] = 1
         self.compare(file, slot, record, when, body)
-        self.order(file, slot, uid)
+        if self.documents:
+            self.name(file, slot, record, uid)
+        else:
+            self.order(file, slot, uid)
 
     def compare(self, file, slot, record, when, body):
         instance, flags = file.instance, file.flags[slot]
@@ -428,6 +456,11 @@ class Comparison:
             ):
                 if name in attributes and str(attributes[name]) != expected:
                     self.report(kind, lambda: f"{place()}: {expected} stored as {attributes[name]!r}")
+
+    def name(self, file, slot, record, uid):
+        millis = 0 if file.flags[slot] & MALFORMED else file.times[slot] // 1_000_000
+        if record["_id"] != f"{millis:012x}{uid}":
+            self.report("id", lambda: f"{file.path} offset {file.offsets[slot]}: {millis:012x}{uid} stored as {record['_id']!r}")
 
     def order(self, file, slot, uid):
         stream = file.flags[slot] & 3
@@ -483,7 +516,8 @@ class Comparison:
         for kind, texts in self.examples.items():
             for text in texts:
                 print(f"{kind}: {text}", file=out)
-        print("verify: " + ("FAILED" if self.failed() else "every record once, unchanged and in order"), file=out)
+        good = "every record once, unchanged " + ("and under its name" if self.documents else "and in order")
+        print("verify: " + ("FAILED" if self.failed() else good), file=out)
 
     def failed(self):
         return any(self.counts.values())
@@ -493,14 +527,14 @@ def shown(raw):
     return repr(raw[:160]) + (f" … ({len(raw)} bytes)" if len(raw) > 160 else "")
 
 
-def verify(directories, export, max_line=1 << 20, unfinished_required=False, examples=3, out=sys.stdout):
+def verify(directories, export, max_line=1 << 20, unfinished_required=False, examples=3, documents=False, out=sys.stdout):
     unreadable = []
     instances = discover(directories, unreadable)
     for instance in instances.values():
         read_instance(instance, max_line, unreadable)
         for file in instance.chain:
             file.seen = bytearray(len(file.offsets))
-    comparison = Comparison(instances, examples, max_line)
+    comparison = Comparison(instances, examples, max_line, documents)
     for text in unreadable:
         comparison.report("file", text)
     for line in export:
@@ -673,6 +707,30 @@ def self_test():
         ("time", change(time="2026-11-20T16:35:00.000000001Z"), "time"), ("uid", change(uid="1" * 32), "uid"),
         ("invent", invent, "unknown"), ("garbage", change(uid=None, body=None), "json"),
     ]
+    def other_id(records):
+        records[100]["_id"] = "0" * 12 + records[100]["uid"]
+
+    def as_document(layout, record):
+        id_ = f"{record['at'] // 10**6:012x}{record['uid']}"
+        of = record["attributes"]
+        pod_uid, restart = of["k8s.pod.uid"], of.get("k8s.container.restart_count")
+        if layout == "ecs":
+            source = {
+                "@timestamp": record["time"], "message": record["body"], "event": {"id": record["uid"]}, "stream": record["stream"],
+                "kubernetes": {"namespace": record["namespace"], "pod": {"name": record["pod"], "uid": pod_uid},
+                               "container": {"name": record["container"]}},
+                "labels": {"k8s_container_restart_count": restart},
+            }
+        else:
+            source = {
+                "@timestamp": record["time"], "body": {"text": record["body"]},
+                "attributes": {"log.record.uid": record["uid"], "log.iostream": record["stream"]},
+                "resource": {"attributes": {
+                    "k8s.namespace.name": record["namespace"], "k8s.pod.name": record["pod"], "k8s.pod.uid": pod_uid,
+                    "k8s.container.name": record["container"], "k8s.container.restart_count": restart}},
+            }
+        return {"_index": "i", "_id": record.get("_id", id_), "_source": source}
+
     directory = tempfile.mkdtemp(prefix="sonde-verify-")
     try:
         live, archive = os.path.join(directory, "live"), os.path.join(directory, "archive")
@@ -686,16 +744,20 @@ def self_test():
                         packed.write(plain.read())
                     os.remove(path)
         wrong = 0
-        for name, mutate, kind in cases:
+        # In an index there is no order to be swapped.
+        of_documents = [case for case in cases if case[2] != "order"] + [("other _id", other_id, "id")]
+        everything = [("", case) for case in cases]
+        everything += [(layout, case) for layout in ("otel", "ecs") for case in of_documents]
+        for layout, (name, mutate, kind) in everything:
             records = [dict(record) for record in tree.expected]
             mutate(records)
-            lines = (json.dumps(record).encode() for record in records)
-            result = verify([archive, live], lines, out=io.StringIO())
+            lines = (json.dumps(as_document(layout, record) if layout else record).encode() for record in records)
+            result = verify([archive, live], lines, documents=bool(layout), out=io.StringIO())
             found = [kind for kind, count in result.counts.items() if count]
             good = found == [kind] if kind in ("doubled", "order", "uid", "unknown", "lost") else (kind in found if kind else not found)
             wrong += not good
-            print(f"  {name:<20} {'ok' if good else 'NOT DETECTED'}  {', '.join(found) or 'no difference'}")
-        print(f"self-test: {len(tree.expected)} records, {len(cases)} cases, {wrong} wrong")
+            print(f"  {layout or 'api':<5} {name:<20} {'ok' if good else 'NOT DETECTED'}  {', '.join(found) or 'no difference'}")
+        print(f"self-test: {len(tree.expected)} records, {len(everything)} cases, {wrong} wrong")
         return 1 if wrong else 0
     finally:
         shutil.rmtree(directory)
@@ -708,6 +770,7 @@ def main():
     parser.add_argument("--max-line", type=int, default=1 << 20, metavar="BYTES", help="the agent's logs.max_line")
     parser.add_argument("--unfinished", choices=("allow", "require"), default="allow",
                         help="whether a line whose last fragment never came may be missing")
+    parser.add_argument("--documents", action="store_true", help="the export is hits of a search in an Elasticsearch")
     parser.add_argument("--examples", type=int, default=3, metavar="N", help="examples of each kind")
     parser.add_argument("--self-test", action="store_true", help="show that every kind of fault is found")
     options = parser.parse_args()
@@ -732,7 +795,8 @@ def main():
         parser.error(f"--export {options.export}: {error}: {error.read(300)!r}")
     except OSError as error:
         parser.error(f"--export {options.export}: {error}")
-    result = verify(options.logs, export, options.max_line, options.unfinished == "require", options.examples)
+    required = options.unfinished == "require"
+    result = verify(options.logs, export, options.max_line, required, options.examples, options.documents)
     return 1 if result.failed() else 0
 
 

@@ -42,6 +42,11 @@ impl Daemon {
         Ok(Self { child, log: log.to_owned() })
     }
 
+    /// Whether this machine lets us make a mount namespace, which [`Daemon::start_with_hosts`] needs.
+    pub fn may_have_hosts() -> bool {
+        Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|status| status.success())
+    }
+
     /// As [`Daemon::start`], with a file of its own for `/etc/hosts`, in a mount namespace of its own.
     ///
     /// # Errors

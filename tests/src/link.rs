@@ -1,10 +1,10 @@
-//! The way between an agent and a collector, which can fail: a TCP proxy whose connections are refused, lose the answers,
-//! are slow, break in the middle of a request, or end at somebody who has no time.
+//! The way between an agent and a collector, or a collector and a sink, which can fail: a TCP proxy whose connections are
+//! refused, lose the answers, are slow, break in the middle of a request, or end at somebody who has no time, or no sense.
 
 use std::convert::Infallible;
 use std::future::pending;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
@@ -41,11 +41,14 @@ pub enum Fault {
         /// From the start of the connection.
         after_bytes: u64,
     },
+    /// Every request is answered with something that is no answer, by turns: a web page with status 200, JSON that is cut off,
+    /// an empty body, an empty object, results of somebody else's documents, a proxy's 502. Over HTTP only.
+    Nonsense,
     /// The sabotage that a comparison must find: the next request with logs is said to be stored, and thrown away.
     Lying,
 }
 
-/// A listening port in front of another one; both on 127.0.0.1. Dropped, it ends with its connections.
+/// A listening port in front of another one, which is on 127.0.0.1. Dropped, it ends with its connections.
 pub struct Link {
     /// Where it listens.
     pub port: u16,
@@ -60,7 +63,15 @@ impl Link {
     /// # Errors
     /// No port, or no thread.
     pub fn start(http: bool) -> anyhow::Result<Self> {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        Self::at((Ipv4Addr::LOCALHOST, 0).into(), http)
+    }
+
+    /// The same on an address of one's own.
+    ///
+    /// # Errors
+    /// The address is taken, or no thread.
+    pub fn at(address: SocketAddr, http: bool) -> anyhow::Result<Self> {
+        let listener = std::net::TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();
         let (fault, seen) = watch::channel(Fault::None);
@@ -138,7 +149,7 @@ impl Way {
         let breaks = self.clone().breaks(fault);
         match fault {
             Fault::Refused => {}
-            Fault::Overloaded | Fault::Lying => {
+            Fault::Overloaded | Fault::Lying | Fault::Nonsense => {
                 tokio::select! {
                     () = self.answer_all(client) => {}
                     _ = breaks => {}
@@ -194,13 +205,17 @@ impl Way {
     async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
         let is_logs = request.uri().path().to_ascii_lowercase().contains("logs");
         let number = self.answers.fetch_add(1, Ordering::SeqCst);
-        let lies = *self.fault.borrow() == Fault::Lying && is_logs;
+        let fault = *self.fault.borrow();
+        let lies = fault == Fault::Lying && is_logs;
         // Some are refused before they have said what they want.
         if lies || !number.is_multiple_of(3) {
             let _ = request.into_body().collect().await;
         }
         if lies && self.lies.fetch_add(1, Ordering::SeqCst) == 0 {
             return taken(self.http);
+        }
+        if fault == Fault::Nonsense {
+            return nonsense(number);
         }
         overloaded(self.http, number)
     }
@@ -292,6 +307,23 @@ fn overloaded(http: bool, number: u64) -> Response<Answer> {
         set(response.headers_mut(), "content-type", "application/grpc");
     }
     headers.iter().for_each(|(name, value)| set(response.headers_mut(), name, value));
+    response
+}
+
+/// Nothing that a server would say to a request.
+fn nonsense(number: u64) -> Response<Answer> {
+    const FOREIGN: &str =
+        r#"{"errors":false,"items":[{"create":{"_id":"of somebody else","_index":"i","status":201}}]}"#;
+    let (status, body) = [
+        (200, "<html><body>Welcome</body></html>"),
+        (200, r#"{"errors":false,"items":[{"create":{"_id":"0"#),
+        (200, ""),
+        (200, "{}"),
+        (200, FOREIGN),
+        (502, "<html><body>Bad Gateway</body></html>"),
+    ][usize::try_from(number % 6).unwrap_or(0)];
+    let mut response = Response::new(Full::from(body).boxed());
+    *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
     response
 }
 

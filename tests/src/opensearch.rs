@@ -1,7 +1,7 @@
 //! A real OpenSearch on this machine: `tests/servers/opensearch` puts it below `target/servers`.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -124,18 +124,40 @@ impl OpenSearch {
     /// See [`Self::call`]; a document without the field.
     pub fn texts(&self, stream: &str, field: &str) -> anyhow::Result<Vec<String>> {
         let mut texts = Vec::new();
-        let ask = json!({"size": 10_000, "_source": [field], "sort": ["_doc"]});
-        let mut page = self.call("POST", &format!("/{stream}/_search?scroll=1m"), &ask)?;
+        self.each_hit(stream, &json!([field]), |hit| {
+            let text = field.split('.').fold(&hit["_source"], |at, part| &at[part]);
+            texts.push(text.as_str().context("no such field")?.to_owned());
+            Ok(())
+        })?;
+        Ok(texts)
+    }
+
+    /// Writes every document, one hit of a search (`_index`, `_id`, `_source`) a line.
+    ///
+    /// # Errors
+    /// See [`Self::call`], or the disk's.
+    pub fn export(&self, stream: &str, to: &Path) -> anyhow::Result<()> {
+        self.call("POST", &format!("/{stream}/_refresh"), &Value::Null)?;
+        let mut out = BufWriter::new(File::create(to)?);
+        self.each_hit(stream, &json!(true), |hit| Ok(writeln!(out, "{hit}")?))?;
+        Ok(out.flush()?)
+    }
+
+    fn each_hit(
+        &self,
+        stream: &str,
+        fields: &Value,
+        mut each: impl FnMut(&Value) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let ask = json!({"size": 10_000, "_source": fields, "sort": ["_doc"]});
+        let mut page = self.call("POST", &format!("/{stream}/_search?scroll=5m"), &ask)?;
         loop {
             let hits = page["hits"]["hits"].as_array().context("no hits")?;
             if hits.is_empty() {
-                return Ok(texts);
+                return Ok(());
             }
-            for hit in hits {
-                let text = field.split('.').fold(&hit["_source"], |at, part| &at[part]);
-                texts.push(text.as_str().context("no such field")?.to_owned());
-            }
-            let scroll = json!({"scroll": "1m", "scroll_id": page["_scroll_id"]});
+            hits.iter().try_for_each(&mut each)?;
+            let scroll = json!({"scroll": "5m", "scroll_id": page["_scroll_id"]});
             page = self.call("POST", "/_search/scroll", &scroll)?;
         }
     }

@@ -23,6 +23,8 @@ pub struct Stack {
     pub otlp_grpc: u16,
     /// Collector's OTLP/HTTP port.
     pub otlp_http: u16,
+    /// The agent's own file for `/etc/hosts`; none = the machine's.
+    pub hosts: Option<PathBuf>,
     /// The running agent.
     pub agent: Option<Daemon>,
     /// The running collector.
@@ -72,6 +74,7 @@ impl Stack {
             collector_http: free_port()?,
             otlp_grpc: free_port()?,
             otlp_http: free_port()?,
+            hosts: None,
             agent: None,
             collector: None,
         };
@@ -125,8 +128,11 @@ impl Stack {
     /// # Errors
     /// It cannot be started.
     pub fn start_agent(&mut self) -> anyhow::Result<()> {
-        self.agent =
-            Some(Daemon::start("sonde-agent", &self.dir.join("agent.yaml"), &self.dir.join("agent.log"))?);
+        let (config, log) = (self.dir.join("agent.yaml"), self.dir.join("agent.log"));
+        self.agent = Some(match &self.hosts {
+            None => Daemon::start("sonde-agent", &config, &log)?,
+            Some(hosts) => Daemon::start_with_hosts("sonde-agent", &config, &log, hosts)?,
+        });
         Ok(())
     }
 
@@ -155,13 +161,31 @@ impl Stack {
     /// # Errors
     /// One is not ready within 120 s.
     pub fn wait_ready(&self) -> anyhow::Result<()> {
-        for (name, port) in [("collector", self.collector_http), ("agent", self.agent_http)] {
-            let ready = || http::get(port, "/readyz").is_ok_and(|answer| answer.status == 200);
-            wait_until(&format!("{name} to be ready"), Duration::from_secs(120), ready).with_context(
-                || std::fs::read_to_string(self.dir.join(format!("{name}.log"))).unwrap_or_default(),
-            )?;
-        }
-        Ok(())
+        self.wait_collector()?;
+        self.wait_agent()
+    }
+
+    /// Waits for `/readyz` of the collector.
+    ///
+    /// # Errors
+    /// It is not ready within 120 s.
+    pub fn wait_collector(&self) -> anyhow::Result<()> {
+        self.wait("collector", self.collector_http)
+    }
+
+    /// Waits for `/readyz` of the agent.
+    ///
+    /// # Errors
+    /// It is not ready within 120 s.
+    pub fn wait_agent(&self) -> anyhow::Result<()> {
+        self.wait("agent", self.agent_http)
+    }
+
+    fn wait(&self, name: &str, port: u16) -> anyhow::Result<()> {
+        let ready = || http::get(port, "/readyz").is_ok_and(|answer| answer.status == 200);
+        wait_until(&format!("{name} to be ready"), Duration::from_secs(120), ready).with_context(|| {
+            std::fs::read_to_string(self.dir.join(format!("{name}.log"))).unwrap_or_default()
+        })
     }
 
     /// `kill -9` of the agent.

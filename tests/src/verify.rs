@@ -11,7 +11,7 @@ use anyhow::bail;
 /// # Errors
 /// What differs, as the verifier prints it.
 pub fn verify(trees: &[PathBuf], http_port: u16) -> anyhow::Result<String> {
-    against(trees, format!("http://127.0.0.1:{http_port}/api/v1/logs?limit=0").as_ref())
+    against(trees, format!("http://127.0.0.1:{http_port}/api/v1/logs?limit=0").as_ref(), &[])
 }
 
 /// The same with an export that is a file of the API's lines.
@@ -19,14 +19,22 @@ pub fn verify(trees: &[PathBuf], http_port: u16) -> anyhow::Result<String> {
 /// # Errors
 /// What differs, as the verifier prints it.
 pub fn verify_file(trees: &[PathBuf], export: &Path) -> anyhow::Result<String> {
-    against(trees, export.as_os_str())
+    against(trees, export.as_os_str(), &[])
 }
 
-fn against(trees: &[PathBuf], export: &OsStr) -> anyhow::Result<String> {
+/// The same with what an Elasticsearch has: a file of its hits, one a line.
+///
+/// # Errors
+/// What differs, as the verifier prints it.
+pub fn verify_documents(trees: &[PathBuf], hits: &Path) -> anyhow::Result<String> {
+    against(trees, hits.as_os_str(), &["--documents"])
+}
+
+fn against(trees: &[PathBuf], export: &OsStr, options: &[&str]) -> anyhow::Result<String> {
     let mut command = Command::new("python3");
     command.arg(crate::root().join("tests/verify.py"));
     command.arg("--logs").args(trees).args(["--unfinished", "require"]);
-    command.arg("--export").arg(export);
+    command.arg("--export").arg(export).args(options);
     let out = command.output()?;
     let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     if !out.status.success() {

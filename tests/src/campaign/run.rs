@@ -10,16 +10,21 @@ use anyhow::Context;
 use rustix::process::Signal;
 use sonde_sim::SimNode;
 
-use super::Counts;
-use super::housekeeping;
+use super::nodes::Nodes;
 use super::schedule::{Event, Planned};
+use super::shared::{SHARED, Shared};
+use super::{Counts, housekeeping, ledger};
+use crate::daemon::Daemon;
 use crate::disk::SmallDisk;
-use crate::http;
-use crate::link::{Fault, Link};
-use crate::stack::Stack;
+use crate::link::Fault;
+use crate::{http, wait_until};
 
 /// How often the daemons' pages are looked at, and what may go is deleted.
 const LOOK: Duration = Duration::from_millis(700);
+/// Longest silence of a daemon that is asked for a figure.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Looks 50 ms apart at which nothing is pending anywhere: longer than the agent takes to see that a file grew.
+const STILL: u32 = 40;
 
 /// A counter of a process that is killed again and again: what each had when it was last looked at.
 #[derive(Default)]
@@ -39,9 +44,19 @@ impl Sum {
     }
 }
 
+/// What came of a run, once everything is stored.
+pub(super) struct Done {
+    pub(super) counts: Counts,
+    /// Compressed files that were read on from within.
+    pub(super) resumes: u64,
+    /// Records that came again.
+    pub(super) duplicates: u64,
+    /// Bytes in the agent's ledger.
+    pub(super) ledger: f64,
+}
+
 pub(super) struct Run<'a> {
-    stack: &'a mut Stack,
-    link: &'a Link,
+    nodes: &'a mut Nodes,
     state: PathBuf,
     disk: Option<SmallDisk>,
     log: File,
@@ -49,30 +64,30 @@ pub(super) struct Run<'a> {
     start: Instant,
     looked: Instant,
     agent_stopped: bool,
-    collector_stopped: bool,
+    /// Of each collector.
+    stopped: Vec<bool>,
+    duplicates: Vec<Sum>,
     counts: Counts,
     resumes: Sum,
-    duplicates: Sum,
 }
 
 impl<'a> Run<'a> {
-    /// Both daemons are up.
+    /// All daemons are up.
     pub(super) fn new(
         dir: &Path,
         full_disks: bool,
         verbose: bool,
-        stack: &'a mut Stack,
-        link: &'a Link,
+        nodes: &'a mut Nodes,
     ) -> anyhow::Result<Self> {
-        let state = dir.join("agent-state");
+        let state = nodes.agent.dir.join("agent-state");
         let disk = if full_disks { SmallDisk::mount(&state, "16m")? } else { None };
         if full_disks && disk.is_none() {
             eprintln!("SKIPPED the spells of a full state disk: no right to mount here");
         }
-        stack.start()?;
+        nodes.start()?;
+        let count = nodes.collectors.len();
         Ok(Self {
-            stack,
-            link,
+            nodes,
             state,
             disk,
             log: File::create(dir.join("events.log"))?,
@@ -80,10 +95,10 @@ impl<'a> Run<'a> {
             start: Instant::now(),
             looked: Instant::now(),
             agent_stopped: false,
-            collector_stopped: false,
+            stopped: vec![false; count],
+            duplicates: (0..count).map(|_| Sum::default()).collect(),
             counts: Counts::default(),
             resumes: Sum::default(),
-            duplicates: Sum::default(),
         })
     }
 
@@ -111,17 +126,65 @@ impl<'a> Run<'a> {
         self.note(self.start.elapsed(), "all is let go")
     }
 
-    /// Waits until everything is stored; what was done, resumes of compressed files, records that came again.
-    pub(super) fn end(mut self, limit: Duration) -> anyhow::Result<(Counts, u64, u64)> {
-        let drained = self.stack.wait_ready().and_then(|()| self.stack.wait_drained(limit));
+    /// One request is said to be stored and thrown away.
+    pub(super) fn lie(&self) -> anyhow::Result<()> {
+        let link = &self.nodes.links[0];
+        link.set(Fault::Lying);
+        wait_until("a lie", Duration::from_secs(60), || link.lies() > 0)?;
+        link.set(Fault::None);
+        Ok(())
+    }
+
+    /// Waits until everything is stored.
+    pub(super) fn end(mut self, limit: Duration) -> anyhow::Result<Done> {
+        let drained = self.nodes.wait_ready().and_then(|()| self.drain(limit));
         if let (Err(_), Some(_)) = (&drained, &self.disk) {
             // What is mounted is gone when this ends.
             let _ = crate::verify::copy_tree(&self.state, &self.state.with_extension("kept"));
         }
         drained?;
         self.look_at_agent();
-        self.look_at_collector();
-        Ok((self.counts, self.resumes.total(), self.duplicates.total()))
+        (0..self.stopped.len()).for_each(|which| self.look_at_collector(which));
+        let page = http::text_within(self.nodes.agent.agent_http, "/metrics/self", PATIENCE)?;
+        Ok(Done {
+            counts: self.counts,
+            resumes: self.resumes.total(),
+            duplicates: self.duplicates.iter().map(Sum::total).sum(),
+            ledger: ledger::balanced(&page)?,
+        })
+    }
+
+    /// The sink that dies is dead until the shared one has everything: one bad destination holds up no other.
+    fn drain(&mut self, limit: Duration) -> anyhow::Result<()> {
+        if self.nodes.shared.is_none() {
+            return self.wait_still("", limit);
+        }
+        let dies = |run: &Self, fault| run.nodes.shared.iter().for_each(|shared| shared.dies(fault));
+        dies(self, Fault::Refused);
+        self.wait_still(&format!("sink=\"{SHARED}\""), limit)?;
+        self.note(self.start.elapsed(), "the shared sink has everything, and the other one comes back")?;
+        dies(self, Fault::None);
+        self.wait_still("", limit)
+    }
+
+    /// Nothing is pending at the agent, nor in the collectors' queues of sinks with these labels.
+    fn wait_still(&self, sinks: &str, limit: Duration) -> anyhow::Result<()> {
+        let agent = &self.nodes.agent;
+        let mut still = 0;
+        let is_zero = |port, page: &str, name: &str, labels: &str| {
+            http::text_within(port, page, PATIENCE)
+                .is_ok_and(|page| page.contains(name) && http::sum(&page, name, labels) == 0.0)
+        };
+        wait_until("everything to be stored", limit, || {
+            let pending = "sonde_agent_log_pending_bytes";
+            let none = is_zero(agent.agent_http, "/metrics/self", pending, "")
+                && self.nodes.collectors.iter().all(|collector| {
+                    is_zero(collector.collector_http, "/metrics", "sonde_collector_queue_bytes", sinks)
+                });
+            still = if none { still + 1 } else { 0 };
+            still >= STILL
+        })
+        .with_context(|| format!("see {}", agent.dir.display()))
     }
 
     fn note(&mut self, planned: Duration, text: &str) -> anyhow::Result<()> {
@@ -141,10 +204,11 @@ impl<'a> Run<'a> {
         match event {
             Event::KillAgent | Event::ForgetState => {
                 self.look_at_agent();
-                self.stack.kill_agent()?;
+                self.nodes.agent.kill_agent()?;
                 self.resumes.end();
                 self.counts.agent_kills += 1;
-                self.counts.both_down += u32::from(self.stack.collector.is_none());
+                let down = self.nodes.collectors.iter().any(|collector| collector.collector.is_none());
+                self.counts.both_down += u32::from(down);
                 if event == Event::ForgetState {
                     self.counts.forgets += 1;
                     return match &self.disk {
@@ -153,26 +217,34 @@ impl<'a> Run<'a> {
                     };
                 }
             }
-            Event::KillCollector => {
-                self.look_at_collector();
-                self.stack.kill_collector()?;
-                self.duplicates.end();
+            Event::KillCollector(which) => {
+                self.look_at_collector(which);
+                self.nodes.collectors[which].kill_collector()?;
+                self.duplicates[which].end();
                 self.counts.collector_kills += 1;
-                self.counts.both_down += u32::from(self.stack.agent.is_none());
+                self.counts.both_down += u32::from(self.nodes.agent.agent.is_none());
             }
             Event::StopAgent => {
                 self.agent_stopped = true;
                 self.counts.agent_stops += 1;
-                self.stack.agent.as_ref().context("no agent")?.signal(Signal::STOP)?;
+                self.nodes.agent.agent.as_ref().context("no agent")?.signal(Signal::STOP)?;
             }
-            Event::StopCollector => {
-                self.collector_stopped = true;
+            Event::StopCollector(which) => {
+                self.stopped[which] = true;
                 self.counts.collector_stops += 1;
-                self.stack.collector.as_ref().context("no collector")?.signal(Signal::STOP)?;
+                self.collector(which)?.signal(Signal::STOP)?;
             }
-            Event::Outage(fault) => {
+            Event::Outage(which, fault) => {
                 self.counts.outages[kind(fault)] += 1;
-                self.link.set(fault);
+                self.nodes.links[which].set(fault);
+            }
+            Event::Death(fault) => {
+                self.counts.deaths[kind(fault)] += 1;
+                self.shared()?.dies(fault);
+            }
+            Event::RollOver => {
+                self.counts.rollovers += 1;
+                self.shared()?.roll_over()?;
             }
             Event::FillDisk => match &self.disk {
                 Some(disk) => {
@@ -187,17 +259,19 @@ impl<'a> Run<'a> {
 
     fn end_of(&mut self, event: Event) -> anyhow::Result<()> {
         match event {
-            Event::KillAgent | Event::ForgetState => self.stack.start_agent()?,
-            Event::KillCollector => self.stack.start_collector()?,
+            Event::KillAgent | Event::ForgetState => self.nodes.agent.start_agent()?,
+            Event::KillCollector(which) => self.nodes.collectors[which].start_collector()?,
             Event::StopAgent => {
-                self.stack.agent.as_ref().context("no agent")?.signal(Signal::CONT)?;
+                self.nodes.agent.agent.as_ref().context("no agent")?.signal(Signal::CONT)?;
                 self.agent_stopped = false;
             }
-            Event::StopCollector => {
-                self.stack.collector.as_ref().context("no collector")?.signal(Signal::CONT)?;
-                self.collector_stopped = false;
+            Event::StopCollector(which) => {
+                self.collector(which)?.signal(Signal::CONT)?;
+                self.stopped[which] = false;
             }
-            Event::Outage(_) => self.link.set(Fault::None),
+            Event::Outage(which, _) => self.nodes.links[which].set(Fault::None),
+            Event::Death(_) => self.shared()?.dies(Fault::None),
+            Event::RollOver => {}
             Event::FillDisk => {
                 if let Some(disk) = &self.disk {
                     disk.free()?;
@@ -207,11 +281,19 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    fn collector(&self, which: usize) -> anyhow::Result<&Daemon> {
+        self.nodes.collectors[which].collector.as_ref().context("no collector")
+    }
+
+    fn shared(&self) -> anyhow::Result<&Shared> {
+        self.nodes.shared.as_ref().context("the collectors share nothing")
+    }
+
     fn look(&mut self, node: &SimNode) -> anyhow::Result<()> {
         self.look_at_agent();
-        self.look_at_collector();
-        if self.stack.agent.is_some() && !self.agent_stopped {
-            let swept = housekeeping::sweep(node, self.stack.agent_http)?;
+        (0..self.stopped.len()).for_each(|which| self.look_at_collector(which));
+        if self.nodes.agent.agent.is_some() && !self.agent_stopped {
+            let swept = housekeeping::sweep(node, self.nodes.agent.agent_http)?;
             self.counts.short_pods += swept.pods;
             self.counts.deleted_gz += swept.gz;
         }
@@ -220,34 +302,36 @@ impl<'a> Run<'a> {
     }
 
     fn look_at_agent(&mut self) {
-        let runs = self.stack.agent.is_some() && !self.agent_stopped;
+        let agent = &self.nodes.agent;
+        let runs = agent.agent.is_some() && !self.agent_stopped;
         let name = "sonde_agent_log_compressed_resumes_total";
-        if runs && let Some(now) = counter(self.stack.agent_http, "/metrics/self", name, "") {
+        if runs && let Some(now) = counter(agent.agent_http, "/metrics/self", name, "") {
             self.resumes.last = now;
         }
     }
 
-    fn look_at_collector(&mut self) {
-        let runs = self.stack.collector.is_some() && !self.collector_stopped;
+    fn look_at_collector(&mut self, which: usize) {
+        let collector = &self.nodes.collectors[which];
+        let runs = collector.collector.is_some() && !self.stopped[which];
         let (name, labels) = ("sonde_collector_records_total", "outcome=\"duplicate\"");
-        if runs && let Some(now) = counter(self.stack.collector_http, "/metrics", name, labels) {
-            self.duplicates.last = now;
+        if runs && let Some(now) = counter(collector.collector_http, "/metrics", name, labels) {
+            self.duplicates[which].last = now;
         }
     }
 }
 
 fn counter(port: u16, page: &str, name: &str, labels: &str) -> Option<u64> {
-    let page = http::text_within(port, page, Duration::from_secs(3)).ok()?;
+    let page = http::text_within(port, page, PATIENCE).ok()?;
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a count, exact up to 2^53
     Some(http::sum(&page, name, labels) as u64)
 }
 
-/// Its place in [`Counts::outages`].
+/// Its place in [`Counts::outages`] and [`Counts::deaths`].
 fn kind(fault: Fault) -> usize {
     match fault {
         Fault::None | Fault::Lying | Fault::Refused => 0,
         Fault::Muted => 1,
-        Fault::Slow { .. } => 2,
+        Fault::Slow { .. } | Fault::Nonsense => 2,
         Fault::Overloaded => 3,
         Fault::Cut { .. } => 4,
     }
