@@ -3,45 +3,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use flate2::write::GzEncoder;
 use serde_json::Value;
+use sonde_tests::app::{self, STRANGER, Signal, WEB, message};
 use sonde_tests::stack::{Settings, Stack};
 use sonde_tests::{corpus, free_port, http, root, verify, wait_until};
-
-/// The pods of the node, one behind each address.
-const WEB: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 7);
-const SDK: Ipv4Addr = Ipv4Addr::LOCALHOST;
-const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 99);
-
-/// A kubelet that knows them.
-fn kubelet() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let pods = [("web-0", WEB), ("sdk-0", SDK)].map(|(name, ip)| {
-        format!(
-            r#"{{"metadata":{{"name":"{name}","namespace":"shop","uid":"uid-of-{name}","labels":{{"app":"{name}"}}}},
-            "spec":{{"nodeName":"test-node","containers":[{{"name":"main","image":"registry/{name}:1"}}]}},
-            "status":{{"phase":"Running","podIP":"{ip}","hostIP":"192.0.2.1"}}}}"#
-        )
-    });
-    let body = format!(r#"{{"kind":"PodList","items":[{}]}}"#, pods.join(","));
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let _ = stream.read(&mut [0; 4096]);
-            let head = format!(
-                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-                body.len()
-            );
-            let _ = stream.write_all(format!("{head}{body}").as_bytes());
-        }
-    });
-    url
-}
 
 struct Node {
     stack: Stack,
@@ -56,7 +27,7 @@ fn node() -> Node {
     let agent = format!(
         "cluster: lab\nmetrics: {{push: false}}\nreceive: {{otlp_grpc: \"127.0.0.1:{grpc}\", otlp_http: \"127.0.0.1:{http}\", limits: {{request: 1MiB, in_flight: 8MiB}}}}"
     );
-    let settings = Settings { kubelet: kubelet(), agent, ..Settings::default() };
+    let settings = Settings { kubelet: app::kubelet().unwrap(), agent, ..Settings::default() };
     let mut stack = Stack::new(dir.path(), &settings).unwrap();
     stack.start().unwrap();
     let ready = |port| http::get(port, "/readyz").is_ok_and(|answer| answer.status == 200);
@@ -69,65 +40,20 @@ fn node() -> Node {
     Node { stack, grpc, http, _dir: dir }
 }
 
-/// Field `number`, a message.
-fn message(number: u8, content: &[u8]) -> Vec<u8> {
-    let mut out = vec![number << 3 | 2];
-    let mut len = content.len();
-    while len >= 0x80 {
-        out.push(u8::try_from(len & 0x7f).unwrap() | 0x80);
-        len >>= 7;
-    }
-    out.push(u8::try_from(len).unwrap());
-    out.extend_from_slice(content);
-    out
-}
-
 /// An `ExportLogsServiceRequest` of one record: resource_logs { scope_logs { log_records { body { string } } } }.
 fn request(body: &str) -> Vec<u8> {
     let record = message(5, &message(1, body.as_bytes()));
     message(1, &message(2, &message(2, &record)))
 }
 
-/// A connection from `from`, which the agent takes for the pod behind that address.
-async fn dial(from: Ipv4Addr, port: u16) -> tokio::net::TcpStream {
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.bind(SocketAddr::from((from, 0))).unwrap();
-    socket.connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await.unwrap()
-}
-
 /// The agent's answer over HTTP: its status.
 async fn post(from: Ipv4Addr, port: u16, body: Vec<u8>) -> u16 {
-    let io = hyper_util::rt::TokioIo::new(dial(from, port).await);
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
-    tokio::spawn(connection);
-    let request = hyper::Request::post("/v1/logs")
-        .header("host", "agent")
-        .header("content-type", "application/x-protobuf")
-        .body(http_body_util::Full::new(hyper::body::Bytes::from(body)))
-        .unwrap();
-    sender.send_request(request).await.map_or(0, |response| response.status().as_u16())
+    app::post(from, port, Signal::Logs, body).await
 }
 
-/// Over gRPC: its `grpc-status`, 99 where there is none.
+/// Over gRPC: its `grpc-status`.
 async fn call(from: Ipv4Addr, port: u16, body: &[u8]) -> u16 {
-    use http_body_util::BodyExt;
-    let io = hyper_util::rt::TokioIo::new(dial(from, port).await);
-    let executor = hyper_util::rt::TokioExecutor::new();
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
-    tokio::spawn(connection);
-    let length = u32::try_from(body.len()).unwrap().to_be_bytes();
-    let framed = [&[0][..], &length, body].concat();
-    let path = "http://agent/opentelemetry.proto.collector.logs.v1.LogsService/Export";
-    let request = hyper::Request::post(path)
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(http_body_util::Full::new(hyper::body::Bytes::from(framed)))
-        .unwrap();
-    let Ok(response) = sender.send_request(request).await else { return 99 };
-    let (head, body) = response.into_parts();
-    let Ok(body) = body.collect().await else { return 99 };
-    let map = body.trailers().cloned().unwrap_or(head.headers);
-    map.get("grpc-status").and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(99)
+    app::call(from, port, Signal::Logs, body).await
 }
 
 /// The records that are stored of `filter`.
