@@ -77,10 +77,10 @@ pub fn message(number: u8, content: &[u8]) -> Vec<u8> {
     let mut out = vec![number << 3 | 2];
     let mut len = content.len();
     while len >= 0x80 {
-        out.push((len & 0x7f) as u8 | 0x80);
+        out.push(0x80 | len.to_le_bytes()[0]);
         len >>= 7;
     }
-    out.push((len & 0x7f) as u8);
+    out.push(len.to_le_bytes()[0]);
     out.extend_from_slice(content);
     out
 }
