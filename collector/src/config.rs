@@ -189,7 +189,7 @@ pub struct Sink {
     /// store: bytes on disk; file: bytes of a file before it is rotated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_bytes: Option<Size>,
-    /// otlp, loki: URL of the receiver.
+    /// otlp, loki, prometheus: URL of the receiver.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
     /// otlp: transport.
@@ -201,10 +201,13 @@ pub struct Sink {
     /// otlp: what it takes; `None` = logs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signals: Option<Vec<Signal>>,
-    /// otlp, loki: extra headers of every request.
+    /// prometheus: resource attributes that are labels of every series.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource_labels: Option<Vec<String>>,
+    /// otlp, loki, prometheus: extra headers of every request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub headers: Option<Headers>,
-    /// loki: the tenant, as `X-Scope-OrgID`.
+    /// loki, prometheus: the tenant, as `X-Scope-OrgID`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
     /// loki: what the labels of a stream are called.
@@ -231,19 +234,19 @@ pub struct Sink {
     /// elasticsearch: install templates and lifecycle.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub templates: Option<bool>,
-    /// elasticsearch, loki: user of basic authentication.
+    /// elasticsearch, loki, prometheus: user of basic authentication.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
-    /// elasticsearch, loki: its password.
+    /// elasticsearch, loki, prometheus: its password.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<String>,
     /// elasticsearch: an API key, as base64 of `id:key`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_key_file: Option<String>,
-    /// elasticsearch, otlp, loki: a bearer token.
+    /// elasticsearch, otlp, loki, prometheus: a bearer token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<String>,
-    /// elasticsearch, otlp, loki: TLS of https endpoints.
+    /// elasticsearch, otlp, loki, prometheus: TLS of https endpoints.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<ClientTls>,
 }
@@ -311,6 +314,8 @@ pub enum SinkKind {
     Loki,
     /// A file on this machine.
     File,
+    /// Prometheus, by its remote write.
+    Prometheus,
 }
 
 /// What the labels of a stream in Loki are called.
@@ -333,6 +338,7 @@ impl SinkKind {
             Self::Otlp => "otlp",
             Self::Loki => "loki",
             Self::File => "file",
+            Self::Prometheus => "prometheus",
         }
     }
 }
@@ -353,6 +359,7 @@ impl Sink {
     pub fn takes(&self, signal: Signal) -> bool {
         match (self.kind, &self.signals) {
             (SinkKind::Otlp, Some(signals)) => signals.contains(&signal),
+            (SinkKind::Prometheus, _) => signal == Signal::Metrics,
             _ => signal == Signal::Logs,
         }
     }

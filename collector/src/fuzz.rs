@@ -15,11 +15,14 @@ mod wire;
 pub type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
 
 /// All of the collector's.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 16] = [
     ("otlp", wire::otlp, wire::otlp_seeds),
     ("otlp-metrics", wire::metrics, wire::metrics_seeds),
+    ("otlp-traces", wire::traces, wire::traces_seeds),
+    ("remote-write", wire::remote_write, wire::remote_write_seeds),
     ("grpc", wire::grpc, wire::grpc_seeds),
     ("otlp-json", network::json, network::json_seeds),
+    ("otlp-json-others", network::others, network::others_seeds),
     ("inflate", network::inflate, network::inflate_seeds),
     ("receive", network::receive, network::receive_seeds),
     ("bulk-answer", answers::bulk, answers::bulk_seeds),

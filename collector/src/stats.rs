@@ -71,6 +71,15 @@ fn show_records(sink: &str, signal: Signal, numbers: &Numbers, out: &mut Sink) {
     ] {
         rows.row(of(sink, ("outcome", outcome), signal), number.load(Ordering::Relaxed));
     }
+    let left_out = numbers.left_out();
+    if !left_out.is_empty() {
+        rows.row(of(sink, ("outcome", "left_out"), signal), left_out.values().sum::<u64>());
+        let help = "Records that the sink has no form for, and that are not kept.";
+        let mut rows = out.counter("sonde_collector_left_out_total", help);
+        for (reason, count) in left_out {
+            rows.row(of(sink, ("reason", reason), signal), count);
+        }
+    }
     let mut rows = out.counter(RETRIES.0, RETRIES.1);
     for (code, count) in numbers.retries() {
         rows.row(of(sink, ("code", code.as_str()), signal), count);

@@ -167,7 +167,7 @@ impl Config {
             problems.add(
                 "queue.metrics.agents",
                 "no sink takes metrics",
-                "`signals: [metrics]` at a sink of type otlp",
+                "a sink of type prometheus, or `signals: [metrics]` at one of type otlp",
             );
         }
     }

@@ -41,6 +41,7 @@ fn the_table_of_keys_and_defaults_is_the_programs() {
         protocol: Some(Protocol::default()),
         compression: Some(Compression::default()),
         signals: Some(vec![Signal::Logs]),
+        resource_labels: Some(Vec::new()),
         headers: Some(Headers::default()),
         tenant: Some(String::new()),
         label_names: Some(LabelNames::default()),

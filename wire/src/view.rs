@@ -25,7 +25,10 @@ mod metrics;
 mod shape;
 mod value;
 
-pub use metrics::{MetricView, MetricsRequest, PointView, ResourceMetricsView, ScopeMetricsView};
+pub use metrics::{
+    CUMULATIVE, HistogramView, MetricKind, MetricView, MetricsRequest, NO_RECORDED_VALUE, PointView,
+    ResourceMetricsView, ScopeMetricsView, SummaryView,
+};
 pub use value::{AnyValueView, Attributes, Values};
 
 /// What a request holds.

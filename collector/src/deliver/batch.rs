@@ -1,6 +1,6 @@
 //! Some frames of the queue on their way to a sink, and what has become of each record in them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +48,8 @@ pub enum State {
     /// Refused for good by a destination that says how many of a request it refused, and not which: stands for one of
     /// them. Nothing of it is kept.
     Rejected,
+    /// The destination has no form for it.
+    LeftOut,
 }
 
 /// A record that the destination will never take, and why.
@@ -67,6 +69,7 @@ pub struct Batch {
     units: Arc<[Unit]>,
     states: Vec<State>,
     refusals: Vec<Refusal>,
+    left_out: BTreeMap<&'static str, u64>,
     put_off: BTreeMap<usize, PutOff>,
     open: usize,
 }
@@ -93,7 +96,14 @@ impl Batch {
             states.resize(states.len() + unit.records, state);
         }
         let open = states.len();
-        Self { units: units.into(), open, states, refusals: Vec::new(), put_off: BTreeMap::new() }
+        Self {
+            units: units.into(),
+            open,
+            states,
+            refusals: Vec::new(),
+            left_out: BTreeMap::new(),
+            put_off: BTreeMap::new(),
+        }
     }
 
     /// The frames.
@@ -133,6 +143,14 @@ impl Batch {
         }
     }
 
+    /// The destination has no form for this record: it is not sent, and nothing of it is kept. The reason is a word for
+    /// metrics.
+    pub fn leave_out(&mut self, record: usize, reason: &'static str) {
+        if self.settle(record, State::LeftOut) {
+            *self.left_out.entry(reason).or_default() += 1;
+        }
+    }
+
     /// The destination cannot cope with this record, by its own word about this one (a 500). It is tried again; where
     /// others are taken meanwhile, not for ever ([`Self::give_up`]).
     pub fn put_off(&mut self, record: usize, code: impl Into<String>, reason: impl Into<String>) {
@@ -150,6 +168,12 @@ impl Batch {
             put_off.tries += 1;
             (put_off.code, put_off.reason) = (code.into(), reason.into());
         }
+    }
+
+    /// The records that were put off at least so many times and are not settled.
+    pub fn put_off_records(&self, tries: u32) -> HashSet<usize> {
+        let over = self.put_off.iter().filter(|(_, put_off)| put_off.tries >= tries);
+        over.map(|(record, _)| *record).collect()
     }
 
     /// Whether a record that is not settled was put off.
@@ -210,6 +234,11 @@ impl Batch {
     /// Refusals since the last call.
     pub fn take_refusals(&mut self) -> Vec<Refusal> {
         std::mem::take(&mut self.refusals)
+    }
+
+    /// What was left out since the last call, by reason.
+    pub fn take_left_out(&mut self) -> BTreeMap<&'static str, u64> {
+        std::mem::take(&mut self.left_out)
     }
 
     /// How many records are in a state.

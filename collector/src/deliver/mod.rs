@@ -31,6 +31,9 @@ pub trait Sink: Send + Sync + 'static {
     /// dropped at any time: what was under way then may have happened or not, and is met again as such.
     fn deliver(&self, batch: &mut Batch) -> impl Future<Output = Result<(), Trouble>> + Send;
 
+    /// What of the batch was refused up to now is durable among the dead letters: no kill loses it any more.
+    fn settled(&self, _batch: &Batch) {}
+
     /// Whether it sends requests on as they came: then batches have them beside their content
     /// ([`batch::Unit::came`]), which costs their compressed bytes more.
     fn forwards(&self) -> bool {

@@ -11,6 +11,7 @@ use sonde_wire::answer::Answer;
 
 use crate::sinks::elasticsearch::answer::{self, Item};
 use crate::sinks::loki::answer as loki;
+use crate::sinks::prometheus::answer as prometheus;
 
 /// The answer to a bulk request: each id has one word or none, and as many have one as there are items that say something.
 pub fn bulk(data: &[u8]) {
@@ -38,7 +39,7 @@ fn reply(status: u16, headers: HeaderMap, trailers: HeaderMap, body: &[u8]) -> R
     Reply { status, headers, body: Bytes::copy_from_slice(body), trailers }
 }
 
-/// The answer to an OTLP request, or to a push to Loki: status, headers and trailers a line each, and the body. Only a good status
+/// The answer to an OTLP request, to a push to Loki, or to a remote write: status, headers and trailers a line each, and the body. Only a good status
 /// is an acceptance.
 pub fn push(data: &[u8]) {
     let Some((head, data)) = data.split_at_checked(2) else { return };
@@ -67,6 +68,15 @@ pub fn push(data: &[u8]) {
             assert!(matches!(status, 400 | 413) && words.len() <= 300)
         }
         loki::Whole::Trouble(_) => {}
+    }
+    match prometheus::whole(&reply, SystemTime::UNIX_EPOCH) {
+        prometheus::Whole::Taken => assert!((200..300).contains(&status)),
+        prometheus::Whole::Halve { reason: words, .. } => {
+            assert!(matches!(status, 400 | 409 | 413 | 422 | 500) && words.len() <= 300);
+            let _ = prometheus::is_before(&words);
+        }
+        prometheus::Whole::Sick(words) => assert!(status == 500 && words.len() <= 300),
+        prometheus::Whole::Trouble(_) => {}
     }
     for encoding in [Encoding::Identity, Encoding::Gzip, Encoding::Zstd] {
         let http = verdict::of_http(&reply, encoding, SystemTime::UNIX_EPOCH);
@@ -97,6 +107,7 @@ pub fn push_seeds() -> Vec<Vec<u8>> {
         [&[100, 0], &b"application/x-protobuf\n\n\n\n\n"[..], &partial].concat(),
         [&[100, 0], &b"application/json\n\n\n\n\n{\"partialSuccess\":{\"rejectedLogRecords\":\"3\",\"errorMessage\":\"x\"}}"[..]].concat(),
         [&[100, 0], &b"application/grpc\n\ngzip\n8\nslow%20down\n\x08\x08\x12\x01x\x1a\x05\x0a\x01x\x12\x00"[..]].concat(),
+        [&[0x90, 1], &b"text/plain\n\n\n\n\ntoo old sample"[..]].concat(),
         [&[0x91, 1], &b"text/plain\nWed, 21 Oct 2026 07:28:00 GMT\n\n\n\nslow down"[..]].concat(),
         [&[100, 0], &b"application/grpc\n\n\n0\n\n\0\0\0\0\x02"[..], &partial].concat(),
     ]

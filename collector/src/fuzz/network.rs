@@ -3,6 +3,8 @@
 use std::io::{Read, Write};
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
 use sonde_daemon::client::otlp::packer::Encoding;
 use sonde_daemon::receive::admission::Admission;
@@ -31,6 +33,39 @@ pub fn json(text: &[u8]) {
         let is_too_much = matches!(error, view::ViewError::TooMany { .. } | view::ViewError::TooDeep(_));
         assert!(is_too_much, "{error}");
     }
+}
+
+/// OTLP/JSON of metrics and traces, by the same rules.
+pub fn others(text: &[u8]) {
+    let is_fine = |result: Result<view::Summary, view::ViewError>| {
+        if let Err(error) = result {
+            let is_too_much = matches!(error, view::ViewError::TooMany { .. } | view::ViewError::TooDeep(_));
+            assert!(is_too_much, "{error}");
+        }
+    };
+    let limits = ViewLimits::default();
+    if let Ok(request) = otlp_json::metrics_request(text) {
+        if let Ok(theirs) = serde_json::from_slice::<ExportMetricsServiceRequest>(text) {
+            assert_eq!(format!("{request:?}"), format!("{theirs:?}"));
+        }
+        is_fine(view::check_metrics(&request.encode_to_vec(), &limits));
+    }
+    if let Ok(request) = otlp_json::traces_request(text) {
+        if let Ok(theirs) = serde_json::from_slice::<ExportTraceServiceRequest>(text) {
+            assert_eq!(format!("{request:?}"), format!("{theirs:?}"));
+        }
+        is_fine(view::check_traces(&request.encode_to_vec(), &limits));
+    }
+}
+
+pub fn others_seeds() -> Vec<Vec<u8>> {
+    [
+        r#"{"resourceMetrics":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"p"}},{"key":"a","value":{"intValue":"1"}}]},"scopeMetrics":[{"metrics":[{"name":"h","unit":"By/s","histogram":{"aggregationTemporality":2,"dataPoints":[{"timeUnixNano":"9","count":"3","sum":1.5,"bucketCounts":["1","2"],"explicitBounds":[0.5],"exemplars":[{"asInt":"1","traceId":"00"}]}]}},{"name":"g","gauge":{"dataPoints":[{"asDouble":1.5,"timeUnixNano":"5","attributes":[{"key":"x.y","value":{"stringValue":"1"}},{"key":"x_y","value":{"boolValue":true}}]},{"flags":1,"timeUnixNano":"6"}]}},{"name":"s","summary":{"dataPoints":[{"timeUnixNano":"7","quantileValues":[{"quantile":0.5,"value":1}]}]}},{"name":"e","exponentialHistogram":{"dataPoints":[{"scale":-1,"positive":{"offset":2,"bucketCounts":["1"]}}]}}]}]}]}"#,
+        r#"{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"p"}}]},"scopeSpans":[{"spans":[{"traceId":"4bf92f3577b34da6a3ce929d0e0e4736","spanId":"00f067aa0ba902b7","name":"a","kind":2,"startTimeUnixNano":"5","events":[{"name":"e","attributes":[{"key":"k","value":{"intValue":1}}]}],"links":[{"traceState":"a=b"}],"status":{"code":2,"message":"m"}}]}]}]}"#,
+        r#"{"resourceSpans":null,"resourceMetrics":[]}"#,
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .to_vec()
 }
 
 /// Compressed bytes: within the limit, whatever is reserved is paid for, what we unpack others unpack as the same, and a look at

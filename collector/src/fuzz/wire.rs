@@ -1,9 +1,12 @@
 //! Protobuf and gRPC, beside what prost makes of the same bytes.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
+use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::{
     Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum,
@@ -12,11 +15,15 @@ use prost::Message as _;
 use sonde_wire::canary::{self, Canary};
 use sonde_wire::grpc::{Prefix, Status, StatusDetails, decode_message, encode_message};
 use sonde_wire::limits::ViewLimits;
-use sonde_wire::proto::ProtoError;
+use sonde_wire::proto::{ProtoError, Value, raw_fields};
 use sonde_wire::view::{
     self, AnyValueView, Attributes, LogsRequest, MetricsRequest, RecordView, ScopeView, ViewError,
 };
 use sonde_wire::{base64, response};
+
+use crate::deliver::batch::{State, Unit};
+use crate::queue::{Position, Signal};
+use crate::sinks::prometheus::write;
 
 #[path = "../../../wire/src/view/tests/reference.rs"]
 mod reference;
@@ -62,6 +69,75 @@ pub fn metrics(data: &[u8]) {
         })
         .sum();
     assert_eq!(points, numbers);
+}
+
+/// The same of traces, by their spans.
+pub fn traces(data: &[u8]) {
+    let Ok(summary) = view::check_traces(data, &LIMITS) else { return };
+    let theirs = ExportTraceServiceRequest::decode(data).expect("prost takes what passes");
+    let spans =
+        theirs.resource_spans.iter().flat_map(|of| &of.scope_spans).map(|of| of.spans.len()).sum::<usize>();
+    assert_eq!((summary.resources as usize, summary.records as usize), (theirs.resource_spans.len(), spans));
+}
+
+/// A request for metrics as what a server of remote write is sent: every point is in a request once or left out once, and what
+/// is sent is series as a server takes them.
+pub fn remote_write(data: &[u8]) {
+    let Ok(summary) = view::check_metrics(data, &LIMITS) else { return };
+    let unit = Unit {
+        signal: Signal::Metrics,
+        position: Position::default(),
+        received_unix_nano: 10,
+        bytes: Bytes::copy_from_slice(data),
+        first: 0,
+        records: summary.records as usize,
+        came: None,
+    };
+    let (memory, mut states) = (write::Memory::default(), vec![State::Open; unit.records]);
+    let selected = ["a".to_owned()];
+    loop {
+        let piece = write::Piece::default();
+        let request =
+            write::next(&memory, std::slice::from_ref(&unit), &states, &HashSet::new(), piece, &selected);
+        let passed = request.points.iter().chain(request.left_out.iter().map(|(point, _)| point));
+        let before = states.iter().filter(|state| state.is_open()).count();
+        let mut count = 0;
+        for point in passed {
+            assert!(states[*point].is_open(), "a point came twice");
+            states[*point] = State::Delivered;
+            count += 1;
+        }
+        if count == 0 {
+            assert_eq!(before, 0, "a point never comes");
+            return;
+        }
+        if !request.points.is_empty() {
+            let message = snap::raw::Decoder::new().decompress_vec(&request.body).expect("snappy");
+            raw_fields(&message).for_each(|(field, series, _)| is_series(field, series));
+        }
+    }
+}
+
+/// A `TimeSeries`: labels with names and values, sorted, each name once; then one sample.
+fn is_series(field: u32, series: Value<'_>) {
+    let Value::Len(series) = series else { panic!("{series:?}") };
+    let (mut last, mut samples) = (None, 0);
+    for (part, value, _) in raw_fields(series) {
+        let Value::Len(value) = value else { panic!("{value:?}") };
+        match part {
+            1 => {
+                let texts = raw_fields(value).map(|(_, text, _)| match text {
+                    Value::Len(text) => std::str::from_utf8(text).expect("UTF-8"),
+                    other => panic!("{other:?}"),
+                });
+                let [name, text] = texts.collect::<Vec<_>>().try_into().expect("a name and a value");
+                assert!(!name.is_empty() && !text.is_empty() && last < Some(name), "{last:?} {name}");
+                last = Some(name);
+            }
+            _ => samples += 1,
+        }
+    }
+    assert_eq!((field, samples), (1, 1));
 }
 
 /// gRPC's framing, status and messages, and OTLP's answer: what is written is read as the same, and what is read is what prost
@@ -116,6 +192,19 @@ pub fn metrics_seeds() -> Vec<Vec<u8>> {
     let scope = ScopeMetrics { metrics, ..ScopeMetrics::default() };
     let resource = ResourceMetrics { scope_metrics: vec![scope], ..ResourceMetrics::default() };
     vec![ExportMetricsServiceRequest { resource_metrics: vec![resource] }.encode_to_vec()]
+}
+
+pub fn remote_write_seeds() -> Vec<Vec<u8>> {
+    let seeds = super::network::others_seeds();
+    let requests = seeds.iter().filter_map(|json| crate::receive::json::metrics_request(json).ok());
+    let requests = requests.map(|request| request.encode_to_vec()).filter(|bytes| !bytes.is_empty());
+    metrics_seeds().into_iter().chain(requests).collect()
+}
+
+pub fn traces_seeds() -> Vec<Vec<u8>> {
+    let seeds = super::network::others_seeds();
+    let requests = seeds.iter().filter_map(|json| crate::receive::json::traces_request(json).ok());
+    requests.map(|request| request.encode_to_vec()).filter(|bytes| !bytes.is_empty()).collect()
 }
 
 pub fn grpc_seeds() -> Vec<Vec<u8>> {

@@ -5,11 +5,12 @@ pub mod file;
 mod login;
 pub mod loki;
 pub mod otlp;
+pub mod prometheus;
 #[cfg(test)]
 mod stub;
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sonde_daemon::client::endpoint::EndpointError;
 use sonde_daemon::client::otlp::OtlpError;
@@ -20,6 +21,7 @@ use self::elasticsearch::Elasticsearch;
 use self::file::Files;
 use self::loki::Loki;
 use self::otlp::Otlp;
+use self::prometheus::Prometheus;
 use crate::config::{self, SinkKind};
 use crate::deliver::{Batch, Sink, Trouble};
 use crate::queue::Signal;
@@ -42,6 +44,9 @@ pub enum SinkError {
     /// The collector's own name.
     #[error("data_dir/collector-id: {0}")]
     Name(io::Error),
+    /// The file that says how far a sink has come.
+    #[error("{}: {}", .0.display(), .1)]
+    Place(PathBuf, io::Error),
 }
 
 /// A sink of any type but the store.
@@ -55,6 +60,8 @@ pub enum Destination {
     Loki(Loki),
     /// A file on this machine.
     File(Files),
+    /// Prometheus.
+    Prometheus(Prometheus),
 }
 
 impl Destination {
@@ -70,6 +77,7 @@ impl Destination {
             SinkKind::Otlp => Some(Self::Otlp(Otlp::build(sink, signal)?)),
             SinkKind::Loki => Some(Self::Loki(Loki::build(sink)?)),
             SinkKind::File => Some(Self::File(Files::build(sink))),
+            SinkKind::Prometheus => Some(Self::Prometheus(Prometheus::build(sink, data_dir)?)),
         })
     }
 
@@ -79,6 +87,7 @@ impl Destination {
             Self::Elasticsearch(_) | Self::Otlp(_) => 8,
             Self::Loki(_) => loki::IN_FLIGHT,
             Self::File(_) => file::IN_FLIGHT,
+            Self::Prometheus(_) => prometheus::IN_FLIGHT,
         }
     }
 }
@@ -90,6 +99,17 @@ impl Sink for Destination {
             Self::Otlp(sink) => sink.deliver(batch).await,
             Self::Loki(sink) => sink.deliver(batch).await,
             Self::File(sink) => sink.deliver(batch).await,
+            Self::Prometheus(sink) => sink.deliver(batch).await,
+        }
+    }
+
+    fn settled(&self, batch: &Batch) {
+        match self {
+            Self::Elasticsearch(sink) => sink.settled(batch),
+            Self::Otlp(sink) => sink.settled(batch),
+            Self::Loki(sink) => sink.settled(batch),
+            Self::File(sink) => sink.settled(batch),
+            Self::Prometheus(sink) => sink.settled(batch),
         }
     }
 
@@ -99,6 +119,7 @@ impl Sink for Destination {
             Self::Otlp(sink) => sink.forwards(),
             Self::Loki(sink) => sink.forwards(),
             Self::File(sink) => sink.forwards(),
+            Self::Prometheus(sink) => sink.forwards(),
         }
     }
 }

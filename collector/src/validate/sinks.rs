@@ -9,7 +9,7 @@ use sonde_daemon::config::{HIDDEN, Problems};
 use sonde_daemon::units::Size;
 
 use crate::config::{Compression, Config, Signal, Sink, SinkKind, WhenBehind};
-use crate::sinks::{elasticsearch, loki};
+use crate::sinks::{elasticsearch, loki, prometheus};
 
 /// All sinks.
 pub fn validate(config: &Config, problems: &mut Problems) {
@@ -51,6 +51,7 @@ pub fn validate(config: &Config, problems: &mut Problems) {
             SinkKind::Otlp => validate_otlp(sink, &key, problems),
             SinkKind::Loki => validate_loki(sink, &key, problems),
             SinkKind::File => validate_file(config, number, &key, problems),
+            SinkKind::Prometheus => validate_prometheus(sink, &key, problems),
         }
     }
     let implied = !config.sinks.is_empty() && !config.has_sink_for(Signal::Logs);
@@ -72,29 +73,30 @@ pub fn validate(config: &Config, problems: &mut Problems) {
 
 /// Keys that say nothing to a sink of this type.
 fn validate_keys(sink: &Sink, key: &impl Fn(&str) -> String, problems: &mut Problems) {
-    use SinkKind::{Elasticsearch, File, Loki, Otlp, Store};
-    let keys: [(&str, bool, &[SinkKind]); 21] = [
+    use SinkKind::{Elasticsearch, File, Loki, Otlp, Prometheus, Store};
+    let keys: [(&str, bool, &[SinkKind]); 22] = [
         ("retention", sink.retention.is_some(), &[Store, Elasticsearch]),
         ("max_bytes", sink.max_bytes.is_some(), &[Store, File]),
         ("path", sink.path.is_some(), &[File]),
         ("max_age", sink.max_age.is_some(), &[File]),
         ("max_files", sink.max_files.is_some(), &[File]),
-        ("tenant", sink.tenant.is_some(), &[Loki]),
+        ("tenant", sink.tenant.is_some(), &[Loki, Prometheus]),
         ("label_names", sink.label_names.is_some(), &[Loki]),
-        ("endpoint", sink.endpoint.is_some(), &[Otlp, Loki]),
+        ("endpoint", sink.endpoint.is_some(), &[Otlp, Loki, Prometheus]),
         ("protocol", sink.protocol.is_some(), &[Otlp]),
         ("compression", sink.compression.is_some(), &[Otlp, File]),
         ("signals", sink.signals.is_some(), &[Otlp]),
-        ("headers", sink.headers.is_some(), &[Otlp, Loki]),
+        ("resource_labels", sink.resource_labels.is_some(), &[Prometheus]),
+        ("headers", sink.headers.is_some(), &[Otlp, Loki, Prometheus]),
         ("endpoints", sink.endpoints.is_some(), &[Elasticsearch]),
         ("layout", sink.layout.is_some(), &[Elasticsearch]),
         ("data_stream", sink.data_stream.is_some(), &[Elasticsearch]),
         ("templates", sink.templates.is_some(), &[Elasticsearch]),
-        ("username", sink.username.is_some(), &[Elasticsearch, Loki]),
-        ("password_file", sink.password_file.is_some(), &[Elasticsearch, Loki]),
+        ("username", sink.username.is_some(), &[Elasticsearch, Loki, Prometheus]),
+        ("password_file", sink.password_file.is_some(), &[Elasticsearch, Loki, Prometheus]),
         ("api_key_file", sink.api_key_file.is_some(), &[Elasticsearch]),
-        ("token_file", sink.token_file.is_some(), &[Elasticsearch, Otlp, Loki]),
-        ("tls", sink.tls.is_some(), &[Elasticsearch, Otlp, Loki]),
+        ("token_file", sink.token_file.is_some(), &[Elasticsearch, Otlp, Loki, Prometheus]),
+        ("tls", sink.tls.is_some(), &[Elasticsearch, Otlp, Loki, Prometheus]),
     ];
     for (name, given, kinds) in keys {
         if given && !kinds.contains(&sink.kind) {
@@ -221,7 +223,32 @@ fn validate_loki(sink: &Sink, key: &impl Fn(&str) -> String, problems: &mut Prob
             Err(error) => problems.add(key("endpoint"), error.to_string(), ""),
         },
     }
-    // Loki's own rule (dskit `tenant.ValidTenantID`); it would refuse every push for another.
+    validate_tenant(sink, key, problems);
+    validate_login(sink, key, problems);
+    validate_headers(sink, key, problems);
+}
+
+fn validate_prometheus(sink: &Sink, key: &impl Fn(&str) -> String, problems: &mut Problems) {
+    match sink.endpoint.as_deref().unwrap_or_default() {
+        "" => problems.add(key("endpoint"), "is empty", "a URL such as `http://127.0.0.1:9090`"),
+        url => match prometheus::endpoint(url) {
+            Ok(endpoint) => validate_tls(sink, !endpoint.tls, key, problems),
+            Err(error) => problems.add(key("endpoint"), error.to_string(), ""),
+        },
+    }
+    for (number, name) in sink.resource_labels.iter().flatten().enumerate() {
+        if name.is_empty() {
+            let key = key(&format!("resource_labels[{number}]"));
+            problems.add(key, "is empty", "the name of an attribute, as `k8s.pod.name`");
+        }
+    }
+    validate_tenant(sink, key, problems);
+    validate_login(sink, key, problems);
+    validate_headers(sink, key, problems);
+}
+
+/// The rule of Loki and Mimir (dskit `tenant.ValidTenantID`), which would refuse every push for another.
+fn validate_tenant(sink: &Sink, key: &impl Fn(&str) -> String, problems: &mut Problems) {
     let is_tenant = |tenant: &String| {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!-_.*'()".contains(&byte);
         tenant.bytes().all(plain) && tenant.len() <= 150 && tenant != "." && tenant != ".."
@@ -229,8 +256,6 @@ fn validate_loki(sink: &Sink, key: &impl Fn(&str) -> String, problems: &mut Prob
     if sink.tenant.as_ref().is_some_and(|tenant| !is_tenant(tenant)) {
         problems.add(key("tenant"), "is no tenant's name", "at most 150 letters, digits and !-_.*'()");
     }
-    validate_login(sink, key, problems);
-    validate_headers(sink, key, problems);
 }
 
 fn validate_file(config: &Config, number: usize, key: &impl Fn(&str) -> String, problems: &mut Problems) {

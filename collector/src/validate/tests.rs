@@ -36,6 +36,8 @@ sinks:
     assert_eq!(problems("{ack: delivered, sinks: [{name: a, required: true}]}"), []);
     let signals = "{queue: {metrics: {agents: true}}, sinks: [{name: a, type: otlp, endpoint: \"http://a\", signals: [metrics, traces]}]}";
     assert_eq!(problems(signals), []);
+    let prometheus = "{queue: {metrics: {agents: true}}, sinks: [{name: a, type: prometheus, endpoint: \"http://a/x\", tenant: t, resource_labels: [k8s.pod.name]}]}";
+    assert_eq!(problems(prometheus), []);
 }
 
 #[test]
@@ -45,6 +47,7 @@ fn what_stands_for_empty_keys_reads_back_and_means_the_same() {
         "{queue: {max_bytes: 6GiB}, sinks: [{name: f, type: file, path: /x, when_behind: skip}]}",
         "sinks: [{name: m, type: otlp, endpoint: \"http://a\", signals: [metrics], when_behind: skip}]",
         "sinks: [{name: b, type: otlp, endpoint: \"http://a\", signals: [logs, metrics, traces], when_behind: skip}]",
+        "sinks: [{name: p, type: prometheus, endpoint: \"http://a\", resource_labels: [k8s.pod.name], when_behind: skip}]",
         "{queue: {max_bytes: 1GiB, metrics: {max_bytes: 4GiB}}, sinks: [{name: b, type: otlp, endpoint: \"http://a\", signals: [logs, metrics], when_behind: skip}]}",
         "{queue: {traces: {max_bytes: 4GiB}}, sinks: [{name: b, type: otlp, endpoint: \"http://a\", signals: [metrics, traces], when_behind: skip}]}",
     ] {
@@ -99,6 +102,18 @@ fn each_mistake_is_said() {
             "sinks: [{name: a, type: otlp, endpoint: \"http://a\", signals: [logs, logs]}]",
             "sinks[0].signals",
             "twice",
+        ),
+        ("sinks: [{name: a, type: prometheus}]", "sinks[0].endpoint", "is empty"),
+        ("sinks: [{name: a, type: prometheus, endpoint: \"x\"}]", "sinks[0].endpoint", ""),
+        (
+            "sinks: [{name: a, type: prometheus, endpoint: \"http://a\", signals: [metrics]}]",
+            "sinks[0].signals",
+            "nothing to a sink of this type",
+        ),
+        (
+            "sinks: [{name: a, type: prometheus, endpoint: \"http://a\", resource_labels: [\"\"]}]",
+            "sinks[0].resource_labels[0]",
+            "is empty",
         ),
         (
             "sinks: [{name: store, type: otlp, endpoint: \"http://a\", signals: [metrics]}]",

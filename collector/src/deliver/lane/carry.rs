@@ -192,6 +192,19 @@ impl<S: Sink> Shared<S> {
                 return false;
             }
         }
+        let left_out = batch.take_left_out();
+        if !left_out.is_empty() {
+            counts.counted.fetch_add(left_out.values().sum(), Ordering::Relaxed);
+            self.numbers.leave_out(&left_out);
+            if let Some(suppressed) = self.complaints.allow() {
+                tracing::warn!(
+                    sink = self.options.name,
+                    ?left_out,
+                    suppressed,
+                    "the sink has no form for some records: they are left out"
+                );
+            }
+        }
         let states = [State::Delivered, State::Duplicate, State::Refused, State::Rejected];
         let now = states.map(|state| batch.count(state));
         let numbers = &self.numbers;
@@ -201,6 +214,7 @@ impl<S: Sink> Shared<S> {
             counts.counted.fetch_add(now - *told, Ordering::Relaxed);
             *told = *now;
         }
+        self.sink.settled(batch);
         true
     }
 

@@ -22,6 +22,7 @@ pub struct Numbers {
     pub rejected: AtomicU64,
     /// Records that were given up for being too far behind.
     pub skipped: AtomicU64,
+    left_out: Mutex<BTreeMap<&'static str, u64>>,
     retries: Mutex<BTreeMap<String, u64>>,
     blocked: Mutex<Option<String>>,
 }
@@ -30,6 +31,19 @@ impl Numbers {
     /// Tries that failed, by code.
     pub fn retries(&self) -> BTreeMap<String, u64> {
         self.retries.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Records that the destination has no form for, by reason.
+    pub fn left_out(&self) -> BTreeMap<&'static str, u64> {
+        self.left_out.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Counts records that were left out.
+    pub(super) fn leave_out(&self, reasons: &BTreeMap<&'static str, u64>) {
+        let mut left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+        for (reason, count) in reasons {
+            *left_out.entry(reason).or_default() += count;
+        }
     }
 
     /// The answer that holds us, if one does.
