@@ -4,8 +4,10 @@
 //! the same instant. It names each cgroup by the pods that are known; a container that is not known yet is held back
 //! for a while rather than shown without a name.
 
+mod naming;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,17 +17,15 @@ use super::cgroup::{Cgroup, Kind, Reader};
 use super::pod_network::{self, Interface};
 use crate::host::HostPaths;
 use crate::pods::{PodIndex, v1};
+pub use naming::Names;
+use naming::{LogPods, Naming, SANDBOX, log_pods};
 
 /// How long one sample serves.
 const SHARED_FOR: Duration = Duration::from_secs(1);
-/// How long a container without a name is held back: longer than the kubelet's period.
-const HELD_BACK: Duration = Duration::from_secs(15);
 /// Handles of cgroup files that are kept open, and the part of all files that may be open: the log reader needs
 /// most of them.
 const HANDLES: usize = 8192;
 const PART_OF_FILES: u64 = 4;
-/// Most pods that are named by their log directories.
-const MOST_LOG_PODS: usize = 10_000;
 
 /// Everything at one instant.
 #[derive(Clone, Debug)]
@@ -51,21 +51,6 @@ pub struct Row {
     pub names: Names,
     /// It is to be shown; a row that is held back has numbers, but no names yet, or a name, but no numbers just now.
     pub shown: bool,
-}
-
-/// cAdvisor's labels beside `id`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Names {
-    /// Namespace.
-    pub namespace: String,
-    /// Pod.
-    pub pod: String,
-    /// Container; empty of a sandbox.
-    pub container: String,
-    /// Name at the runtime.
-    pub name: String,
-    /// Image.
-    pub image: String,
 }
 
 /// The network of a pod.
@@ -96,16 +81,6 @@ struct State {
     /// Pods that the kubelet does not tell of, by uid.
     log_pods: LogPods,
     last: Option<(Instant, Arc<Sample>)>,
-}
-
-/// Namespace and name of pods by uid, from the names of their log directories.
-type LogPods = HashMap<String, (String, String)>;
-
-/// A container's names and start, by its id.
-struct Known<'a> {
-    container: &'a str,
-    image: &'a str,
-    started: Option<i64>,
 }
 
 impl Sampler {
@@ -184,7 +159,7 @@ impl Sampler {
                 continue;
             }
             let is_container = |row: &&&Row| matches!(row.cgroup.kind, Kind::Container { .. });
-            let sandbox = rows.iter().find(|row| is_container(row) && row.names.container.is_empty());
+            let sandbox = rows.iter().find(|row| is_container(row) && row.names.is_sandbox());
             let processes = sandbox.into_iter().chain(rows.iter().filter(is_container));
             let Some((pid, interfaces)) = processes
                 .filter_map(|row| row.cgroup.pids.one)
@@ -198,7 +173,7 @@ impl Sampler {
             }
             let mut names = carrier.names.clone();
             if sandbox.is_none() {
-                "POD".clone_into(&mut names.container);
+                SANDBOX.clone_into(&mut names.container);
             }
             networks.push(PodNetwork {
                 uid: uid.to_owned(),
@@ -209,169 +184,6 @@ impl Sampler {
         }
         networks
     }
-}
-
-/// Names cgroups by pods.
-struct Naming<'a> {
-    pods: HashMap<&'a str, &'a v1::Pod>,
-    containers: HashMap<&'a str, Known<'a>>,
-}
-
-struct Named {
-    rows: Vec<Row>,
-    /// Something is not known yet.
-    wanted: bool,
-}
-
-impl<'a> Naming<'a> {
-    fn new(pods: &'a [v1::Pod]) -> Self {
-        let mut containers = HashMap::new();
-        for pod in pods {
-            let (spec, status) = (&pod.spec, &pod.status);
-            let images: HashMap<&str, &str> =
-                [&spec.init_containers, &spec.containers, &spec.ephemeral_containers]
-                    .into_iter()
-                    .flatten()
-                    .map(|container| (container.name.as_str(), container.image.as_str()))
-                    .collect();
-            let statuses = [
-                &status.init_container_statuses,
-                &status.container_statuses,
-                &status.ephemeral_container_statuses,
-            ];
-            for status in statuses.into_iter().flatten() {
-                let bare = status.container_id.split_once("://").map_or("", |(_, bare)| bare);
-                if bare.is_empty() {
-                    continue;
-                }
-                let spec_image = images.get(status.name.as_str()).copied().unwrap_or_default();
-                let known = Known {
-                    container: &status.name,
-                    image: if status.image.is_empty() { spec_image } else { &status.image },
-                    started: status.state.running.as_ref().and_then(|run| v1::unix_seconds(&run.started_at)),
-                };
-                containers.insert(bare, known);
-            }
-        }
-        Self { pods: pods.iter().map(|pod| (pod.metadata.uid.as_str(), pod)).collect(), containers }
-    }
-
-    /// Whether there is a pod that nobody knows.
-    fn misses(&self, cgroups: &[Cgroup], log_pods: &LogPods) -> bool {
-        cgroups.iter().any(|cgroup| match &cgroup.kind {
-            Kind::Pod { uid } => !self.pods.contains_key(uid.as_str()) && !log_pods.contains_key(uid),
-            _ => false,
-        })
-    }
-
-    fn name(
-        &self,
-        cgroups: Vec<Cgroup>,
-        log_pods: &LogPods,
-        nameless: &mut HashMap<String, Instant>,
-        now: Instant,
-    ) -> Named {
-        let sandboxes = self.sandboxes(&cgroups);
-        let mut still = HashMap::new();
-        let mut wanted = false;
-        let mut rows = Vec::with_capacity(cgroups.len());
-        for mut cgroup in cgroups {
-            let mut names = Names::default();
-            let mut known = true;
-            match &cgroup.kind {
-                Kind::Root | Kind::Slice => {}
-                Kind::Pod { uid } => {
-                    known = self.name_pod(uid, &mut names) || name_by_logs(log_pods, uid, &mut names);
-                }
-                Kind::Container { uid, id } => {
-                    known = self.name_pod(uid, &mut names);
-                    if !known {
-                        name_by_logs(log_pods, uid, &mut names);
-                    }
-                    id.clone_into(&mut names.name);
-                    if let Some(container) = self.containers.get(id.as_str()) {
-                        container.container.clone_into(&mut names.container);
-                        container.image.clone_into(&mut names.image);
-                        if let Some(started) = container.started {
-                            // Seconds of this century.
-                            #[allow(clippy::cast_precision_loss)]
-                            let started = started as f64;
-                            cgroup.started = started;
-                        }
-                    } else if known && sandboxes.contains(id) {
-                        "pause".clone_into(&mut names.image);
-                    } else {
-                        known = false;
-                    }
-                }
-            }
-            let readable = !cgroup.is_blank();
-            let mut shown = known && readable;
-            if !known {
-                wanted = true;
-                let since = *nameless.get(&cgroup.id).unwrap_or(&now);
-                shown = readable && now.duration_since(since) >= HELD_BACK;
-                still.insert(cgroup.id.clone(), since);
-            }
-            rows.push(Row { cgroup, names, shown });
-        }
-        *nameless = still;
-        Named { rows, wanted }
-    }
-
-    fn name_pod(&self, uid: &str, names: &mut Names) -> bool {
-        let Some(pod) = self.pods.get(uid) else { return false };
-        pod.metadata.namespace.clone_into(&mut names.namespace);
-        pod.metadata.name.clone_into(&mut names.pod);
-        true
-    }
-
-    /// The sandbox of each pod: its id is not in the pod's status, but it was made before all others. Of several
-    /// without a name it is the oldest, and only if no container that has one is older: runtimes that do without a
-    /// sandbox must not have a new container taken for it.
-    fn sandboxes(&self, cgroups: &[Cgroup]) -> HashSet<String> {
-        let mut oldest: HashMap<&str, (f64, &str)> = HashMap::new();
-        for cgroup in cgroups {
-            let Kind::Container { uid, id } = &cgroup.kind else { continue };
-            if self.containers.contains_key(id.as_str()) {
-                continue;
-            }
-            let first = oldest.entry(uid).or_insert((cgroup.started, id));
-            if cgroup.started < first.0 {
-                *first = (cgroup.started, id);
-            }
-        }
-        for cgroup in cgroups {
-            let Kind::Container { uid, id } = &cgroup.kind else { continue };
-            let named = self.containers.contains_key(id.as_str());
-            // Stamps of one instant say nothing of the order.
-            if named && oldest.get(uid.as_str()).is_some_and(|(first, _)| cgroup.started + 1.0 < *first) {
-                oldest.remove(uid.as_str());
-            }
-        }
-        oldest.into_values().map(|(_, id)| id.to_owned()).collect()
-    }
-}
-
-fn name_by_logs(log_pods: &LogPods, uid: &str, names: &mut Names) -> bool {
-    let Some((namespace, pod)) = log_pods.get(uid) else { return false };
-    namespace.clone_into(&mut names.namespace);
-    pod.clone_into(&mut names.pod);
-    true
-}
-
-/// `<namespace>_<pod>_<uid>`; neither name can have a `_`.
-fn log_pods(directory: &Path) -> LogPods {
-    let Ok(entries) = std::fs::read_dir(directory) else { return LogPods::new() };
-    let names =
-        entries.flatten().take(MOST_LOG_PODS).filter_map(|entry| entry.file_name().into_string().ok());
-    names
-        .filter_map(|name| {
-            let mut parts = name.splitn(3, '_').map(str::to_owned);
-            let (namespace, pod, uid) = (parts.next()?, parts.next()?, parts.next()?);
-            Some((uid, (namespace, pod)))
-        })
-        .collect()
 }
 
 #[cfg(test)]

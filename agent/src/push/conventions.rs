@@ -176,7 +176,7 @@ fn pods_of(sample: &Sample) -> impl Iterator<Item = Pod<'_>> {
         (pod.uid, pod.namespace, pod.pod) = (uid, &row.names.namespace, &row.names.pod);
         match &row.cgroup.kind {
             Kind::Pod { .. } => pod.row = Some(row),
-            _ if !row.names.container.is_empty() => {
+            _ if !row.names.container.is_empty() && !row.names.is_sandbox() => {
                 pod.containers.entry(&row.names.container).or_default().row = Some(row);
             }
             _ => {}

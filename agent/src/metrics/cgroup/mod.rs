@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use files::{Budget, Files, relative};
 use kills::Kills;
 use layout::{Controller, Layout, Version};
-pub use name::Kind;
+pub use name::{Kind, runtime};
 use walk::Tree;
 
 /// One cgroup at one instant.

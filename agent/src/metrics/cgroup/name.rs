@@ -59,6 +59,12 @@ pub(super) fn container_id(name: &str) -> Option<&str> {
     (id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
 }
 
+/// The runtime that a container's directory is named after; empty where it is named by the container's id alone.
+pub fn runtime(cgroup: &str) -> &str {
+    let name = cgroup.rsplit_once('/').map_or(cgroup, |(_, name)| name);
+    name.rsplit_once('-').map_or("", |(runtime, _)| runtime)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -100,10 +106,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_runtime_is_known_by_the_prefix_of_its_directories() {
+        for (id, want) in [
+            ("/kubepods.slice/kubepods-pod1.slice/crio-4f4f.scope", "crio"),
+            ("/kubepods/pod1/docker-4f4f.scope", "docker"),
+            ("/kubepods/pod1/cri-containerd-4f4f.scope", "cri-containerd"),
+            ("/kubepods/pod1/4f4f", ""),
+        ] {
+            assert_eq!(runtime(id), want, "{id}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_name_makes_it_panic(name in ".{0,100}") {
-            let _ = (pod_uid(&name), container_id(&name), is_kubepods(&name), is_qos(&name));
+            let _ = (pod_uid(&name), container_id(&name), is_kubepods(&name), is_qos(&name), runtime(&name));
         }
     }
 }

@@ -1,5 +1,6 @@
 use std::fs;
 
+use super::naming::HELD_BACK;
 use super::*;
 use crate::metrics::tests::{recorded, recorded_pods};
 
@@ -110,4 +111,68 @@ fn a_sample_that_hangs_holds_nobody_up_who_asks_for_the_last_one() {
         drop(hanging);
         assert!(matches!(answered, Ok(None)), "there is an answer while the sample is being made");
     });
+}
+
+/// The recorded node's pod `db-0` as another runtime has it: where its cgroups are called so, and its containers' ids too.
+fn of_runtime(prefix: &str, suffix: &str, scheme: &str) -> (Vec<Row>, Vec<PodNetwork>) {
+    let (_dir, paths) = recorded();
+    let recorded = Sampler::new(&paths, recorded_pods()).sample().unwrap();
+    for row in recorded.rows.iter().filter(|row| matches!(row.cgroup.kind, Kind::Container { .. })) {
+        let Kind::Container { id, .. } = &row.cgroup.kind else { unreachable!() };
+        let old = paths.cgroup.join(&row.cgroup.id[1..]);
+        fs::rename(&old, old.with_file_name(format!("{prefix}{id}{suffix}"))).unwrap();
+    }
+    let mut pods = recorded.pods.to_vec();
+    for pod in &mut pods {
+        let status = &mut pod.status;
+        for status in status.init_container_statuses.iter_mut().chain(&mut status.container_statuses) {
+            status.container_id = status.container_id.replace("containerd://", scheme);
+            status.restart_count = 4;
+        }
+    }
+    let index = PodIndex::default();
+    index.replace_states(pods);
+    let sample = Sampler::new(&paths, index).sample().unwrap();
+    let rows = sample.rows.iter().filter(|row| row.names.pod == "db-0").cloned().collect();
+    let networks =
+        sample.pod_networks.iter().filter(|network| network.names.pod == "db-0").cloned().collect();
+    (rows, networks)
+}
+
+#[test]
+fn docker_and_cri_o_name_containers_and_sandboxes_as_the_kubelet_shows_them() {
+    let name = |container: &str, attempt| format!("k8s_{container}_db-0_data_{}_{attempt}", uid("db-0"));
+    for (prefix, suffix, scheme) in [
+        ("docker-", ".scope", "docker://"),
+        ("", "", "docker://"),
+        ("crio-", ".scope", "cri-o://"),
+        ("crio-", "", "cri-o://"),
+    ] {
+        let (rows, networks) = of_runtime(prefix, suffix, scheme);
+        let named = |container: &str| -> Vec<&Names> {
+            rows.iter().map(|row| &row.names).filter(|names| names.container == container).collect()
+        };
+        let [sandbox] = named("POD")[..] else { panic!("{prefix} {scheme}: {rows:?}") };
+        assert_eq!((&sandbox.name, sandbox.image.as_str()), (&name("POD", 0), "pause"));
+        let [container] = named("db")[..] else { panic!("{prefix} {scheme}: {rows:?}") };
+        assert_eq!(container.name, name("db", 4));
+        assert!(!container.image.is_empty());
+        let [pod] = named("")[..] else { panic!("the pod's own row") };
+        assert!(pod.name.is_empty());
+        let [network] = &networks[..] else { panic!("{networks:?}") };
+        assert_eq!(network.names.name, name("POD", 0), "the sandbox has the network");
+    }
+}
+
+#[test]
+fn containerd_names_containers_by_their_ids_and_sandboxes_not_at_all() {
+    for (prefix, suffix) in [("cri-containerd-", ".scope"), ("", "")] {
+        let (rows, _) = of_runtime(prefix, suffix, "containerd://");
+        for row in &rows {
+            let Kind::Container { id, .. } = &row.cgroup.kind else { continue };
+            assert_eq!(&row.names.name, id);
+        }
+        assert_eq!(rows.iter().filter(|row| row.names.is_sandbox()).count(), 1);
+        assert!(rows.iter().all(|row| row.names.container != "POD"));
+    }
 }
