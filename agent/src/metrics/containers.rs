@@ -4,12 +4,14 @@
 //! No row has a timestamp.
 
 use super::help;
+use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use sonde_daemon::page::{Kind as Type, Rows, Sink, Source, Value};
 
+use super::busiest::{self, Busiest};
 use super::cgroup::{Cgroup, Kind};
 use super::pod_network::Interface;
 use super::read::read_once;
@@ -20,6 +22,7 @@ pub(super) struct Containers {
     pub(super) sampler: Arc<Sampler>,
     pub(super) machine: super::machine::Machine,
     pub(super) proc: std::path::PathBuf,
+    pub(super) busiest: Mutex<Busiest>,
 }
 
 /// A family with one value a cgroup: type, name, and what it is of a cgroup.
@@ -157,12 +160,28 @@ impl Containers {
             ("container_fs_writes_bytes_total", |io| io.written_bytes),
             ("container_fs_writes_total", |io| io.writes),
         ];
+        let mut busiest = self.busiest.lock().unwrap_or_else(PoisonError::into_inner);
+        busiest.begin();
+        let mut shown = Vec::with_capacity(rows.len());
+        for row in rows {
+            let (id, io) = (&row.cgroup.id, &row.cgroup.io);
+            let devices = match &row.names {
+                names if names.container.is_empty() => io.iter().collect(),
+                // It has its network's rows as well.
+                names if names.is_sandbox() => busiest.of(id, io, 1),
+                _ => busiest.of(id, io, busiest::MOST),
+            };
+            shown.push((row, devices));
+        }
+        drop(busiest);
         for (name, value) in families {
             let mut family = help::counter(out, name);
-            for row in rows {
-                for io in &row.cgroup.io {
-                    let device = devices.get(&io.device).map_or("", String::as_str);
-                    labelled(&mut family, row, [("device", device)], value(io));
+            for (row, devices_of_row) in &shown {
+                for io in devices_of_row {
+                    let (major, minor) = io.device;
+                    let numbers = || Cow::from(format!("{major}:{minor}"));
+                    let device = devices.get(&io.device).map_or_else(numbers, |name| name.as_str().into());
+                    labelled(&mut family, row, [("device", &device)], value(io));
                 }
             }
         }

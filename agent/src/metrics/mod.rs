@@ -4,6 +4,7 @@
 //! A source is isolated and timed by `sonde_daemon::page`. What pages and the push have in common is a
 //! [`sampler::Sample`], one pass over everything. Where our rows differ from the originals', `METRICS.md` says why.
 
+mod busiest;
 pub mod cgroup;
 mod containers;
 mod help;
@@ -121,7 +122,12 @@ impl Sources {
         let containers = config.containers.then(|| {
             let machine = machine::Machine::read(&paths.proc, &paths.sys, &paths.root);
             let proc = paths.proc.clone();
-            ours(Box::new(containers::Containers { sampler: Arc::clone(&sampler), machine, proc }))
+            ours(Box::new(containers::Containers {
+                sampler: Arc::clone(&sampler),
+                machine,
+                proc,
+                busiest: Default::default(),
+            }))
         });
         let pods = config.pods.then(|| ours(Box::new(pod_state::PodState { index: index.clone() })));
         let counts = kubelet_counts::KubeletCounts { sampler: Arc::clone(&sampler) };

@@ -212,9 +212,43 @@ fn kills_stay_on_the_pods_row_when_the_container_is_gone() {
     assert_eq!(kills("db-0"), 0.0);
 }
 
+/// Gives every cgroup of pods four block devices.
+fn four_devices(directory: &Path) {
+    for entry in fs::read_dir(directory).unwrap().flatten().filter(|entry| entry.path().is_dir()) {
+        four_devices(&entry.path());
+    }
+    let stat: String = [(7, 0, 10), (8, 0, 4000), (253, 1, 200), (259, 0, 900)]
+        .map(|(major, minor, bytes)| format!("{major}:{minor} rbytes={bytes} wbytes=0 rios=1 wios=0\n"))
+        .concat();
+    fs::write(directory.join("io.stat"), stat).unwrap();
+}
+
+#[test]
+fn of_many_devices_a_containers_rows_have_the_busiest_and_its_pods_row_all() {
+    let (_dir, paths) = recorded();
+    four_devices(&paths.cgroup.join("kubepods.slice"));
+    let devices = "8 0 sda 1\n253 1 dm-1 1\n259 0 nvme0n1 1\n7 0 loop0 1\n";
+    fs::write(paths.proc.join("diskstats"), devices).unwrap();
+    let sources =
+        Sources::new(&Config::default().metrics, &paths, "lab-node-1", &recorded_pods(), &Default::default())
+            .unwrap();
+    let ours = families(&page(sources.sections().containers));
+    let shown = |container: &str, name: bool| -> BTreeSet<String> {
+        ours["container_fs_reads_bytes_total"]
+            .keys()
+            .filter(|l| l["pod"] == "db-0" && l["container"] == container && l["name"].is_empty() != name)
+            .map(|labels| labels["device"].clone())
+            .collect()
+    };
+    assert_eq!(shown("db", true), BTreeSet::from(["/dev/nvme0n1".to_owned(), "/dev/sda".to_owned()]));
+    assert_eq!(shown("", false).len(), 4, "nothing is lost to the pod");
+}
+
 #[test]
 fn a_container_has_at_most_50_series() {
+    // The kernel's list of devices names none of these: the rows stay apart all the same.
     let (_dir, paths) = recorded();
+    four_devices(&paths.cgroup.join("kubepods.slice"));
     let sources =
         Sources::new(&Config::default().metrics, &paths, "lab-node-1", &recorded_pods(), &Default::default())
             .unwrap();
@@ -226,6 +260,7 @@ fn a_container_has_at_most_50_series() {
         }
     }
     assert_eq!(series.len(), 18);
+    assert_eq!(series.values().max(), Some(&49), "with a quota and two devices");
     assert!(series.values().all(|count| *count <= 50), "{series:?}");
 }
 
