@@ -98,10 +98,18 @@ pub(crate) fn create_pod(shared: &Shared, pod_uid: &str, sandbox_id: &str) -> Re
 /// A pod's cgroups and processes go.
 pub(crate) fn remove_pod(shared: &Shared, pod_uid: &str) -> Result<(), SimError> {
     let process = shared.proc().join(sandbox_pid(pod_uid).to_string());
-    for dir in [pod_slice(&shared.cgroup(), pod_uid), process] {
-        fs::remove_dir_all(&dir).map_err(SimError::io(&dir))?;
+    [pod_slice(&shared.cgroup(), pod_uid), process].iter().try_for_each(|dir| remove(dir))
+}
+
+/// Removes a directory whose files may be written anew at this moment, by who read the list of them before.
+pub(crate) fn remove(dir: &Path) -> Result<(), SimError> {
+    let mut tries = 0;
+    loop {
+        match fs::remove_dir_all(dir) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && tries < 100 => tries += 1,
+            done => return done.map_err(SimError::io(dir)),
+        }
     }
-    Ok(())
 }
 
 /// The files that do not move.

@@ -255,7 +255,7 @@ impl Engine {
             let used = Use::of(&gone.log, &gone.resources);
             let mut past = self.shared.past.lock().unwrap_or_else(PoisonError::into_inner);
             past.entry(gone.pod_uid).or_default().used.add_ended(&used);
-            std::fs::remove_dir_all(&gone.cgroup).map_err(SimError::io(&gone.cgroup))?;
+            cgroup::remove(&gone.cgroup)?;
         }
         Ok(ended)
     }
