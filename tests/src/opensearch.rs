@@ -32,9 +32,10 @@ impl OpenSearch {
     /// No free port.
     pub fn new(test: &str, home: PathBuf) -> anyhow::Result<Option<Self>> {
         let exe = std::env::current_exe()?;
-        let target = exe.ancestors().nth(3).unwrap_or(Path::new("."));
-        let places = [target.join("servers/opensearch"), root().join("target/servers/opensearch")];
-        let Some(installed) = places.into_iter().find(|place| place.join("stamp").exists()) else {
+        // A program lies two folders deep in the target folder, a test three.
+        let targets = exe.ancestors().skip(2).take(2).map(Path::to_owned).chain([root().join("target")]);
+        let mut places = targets.map(|target| target.join("servers/opensearch"));
+        let Some(installed) = places.find(|place| place.join("stamp").exists()) else {
             eprintln!(
                 "SKIPPED {test}: no server below target/servers/opensearch (run tests/servers/opensearch)"
             );

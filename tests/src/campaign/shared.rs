@@ -1,6 +1,7 @@
 //! What several collectors share: an index, and another one that dies again and again. Both have to have each line once.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
@@ -9,9 +10,9 @@ use super::Server;
 use crate::bulk::Bulk;
 use crate::link::{Fault, Link};
 use crate::opensearch::OpenSearch;
-use crate::verify;
+use crate::{verify, wait_until};
 
-/// The stream of layout otel, and that of layout ecs.
+/// The stream of layout otel.
 const OTEL: &str = "logs-kubernetes.container_logs.otel-default";
 
 /// Names of the sinks.
@@ -65,7 +66,12 @@ impl Shared {
         self.dying.roll_over();
         match &self.index {
             Index::Stub(stub) => stub.roll_over(),
-            Index::Real(real) => drop(real.call("POST", &format!("/{OTEL}/_rollover"), &Value::Null)?),
+            Index::Real(real) => {
+                // The collectors make it with the first record that one of them gets through.
+                let made = || real.call("GET", &format!("/_data_stream/{OTEL}"), &Value::Null).is_ok();
+                wait_until("the shared stream", Duration::from_secs(120), made)?;
+                real.call("POST", &format!("/{OTEL}/_rollover"), &Value::Null)?;
+            }
         }
         Ok(())
     }
