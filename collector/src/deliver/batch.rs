@@ -1,6 +1,6 @@
 //! Some frames of the queue on their way to a sink, and what has become of each record in them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,10 @@ use crate::queue::{Codec, Position, Signal};
 
 /// Records of a batch that may be put off one by one; where there are more, it is not they who are at fault.
 const PUT_OFF: usize = 256;
+
+/// Bytes of different reasons that a batch keeps; beyond that, one for each further code. A destination may name each
+/// record in its reason.
+const WHY_BYTES: usize = 1 << 20;
 
 /// A frame, decoded and checked.
 #[derive(Clone, Debug)]
@@ -57,9 +61,16 @@ pub enum State {
 pub struct Refusal {
     /// The record's number in the batch.
     pub record: usize,
+    /// Why; shared with others.
+    pub why: Arc<Why>,
+}
+
+/// Why a record was refused.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Why {
     /// A short word: a status, an error type.
     pub code: String,
-    /// For people.
+    /// For people. Where a batch has more than [`WHY_BYTES`] of different ones, another record's with the same code.
     pub reason: String,
 }
 
@@ -70,6 +81,9 @@ pub struct Batch {
     states: Vec<State>,
     refusals: Vec<Refusal>,
     left_out: BTreeMap<&'static str, u64>,
+    /// Of the refusals, each once.
+    whys: BTreeSet<Arc<Why>>,
+    why_bytes: usize,
     put_off: BTreeMap<usize, PutOff>,
     open: usize,
 }
@@ -102,6 +116,8 @@ impl Batch {
             states,
             refusals: Vec::new(),
             left_out: BTreeMap::new(),
+            whys: BTreeSet::new(),
+            why_bytes: 0,
             put_off: BTreeMap::new(),
         }
     }
@@ -139,7 +155,8 @@ impl Batch {
     /// The destination will never take this record.
     pub fn refuse(&mut self, record: usize, code: impl Into<String>, reason: impl Into<String>) {
         if self.settle(record, State::Refused) {
-            self.refusals.push(Refusal { record, code: code.into(), reason: reason.into() });
+            let why = self.why(Why { code: code.into(), reason: reason.into() });
+            self.refusals.push(Refusal { record, why });
         }
     }
 
@@ -149,6 +166,24 @@ impl Batch {
         if self.settle(record, State::LeftOut) {
             *self.left_out.entry(reason).or_default() += 1;
         }
+    }
+
+    /// It as it is kept already, or as it is kept from now on.
+    fn why(&mut self, why: Why) -> Arc<Why> {
+        if let Some(known) = self.whys.get(&why) {
+            return Arc::clone(known);
+        }
+        let bytes = size_of::<Why>() + why.code.len() + why.reason.len();
+        if self.why_bytes + bytes > WHY_BYTES {
+            let first = Why { code: why.code.clone(), reason: String::new() };
+            if let Some(other) = self.whys.range(first..).next().filter(|other| other.code == why.code) {
+                return Arc::clone(other);
+            }
+        }
+        self.why_bytes += bytes;
+        let why = Arc::new(why);
+        self.whys.insert(Arc::clone(&why));
+        why
     }
 
     /// The destination cannot cope with this record, by its own word about this one (a 500). It is tried again; where
@@ -233,6 +268,7 @@ impl Batch {
 
     /// Refusals since the last call.
     pub fn take_refusals(&mut self) -> Vec<Refusal> {
+        (self.whys, self.why_bytes) = (BTreeSet::new(), 0);
         std::mem::take(&mut self.refusals)
     }
 
@@ -264,5 +300,40 @@ impl State {
     /// Not settled.
     pub fn is_open(self) -> bool {
         matches!(self, Self::Open | Self::InDoubt)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_batch_keeps_of_reasons_is_bounded_and_each_refusal_has_one_of_its_code() {
+        const RECORDS: usize = 20_000;
+        let (position, bytes) = (Position::default(), Bytes::new());
+        let unit = Unit {
+            signal: Signal::Logs,
+            position,
+            received_unix_nano: 1,
+            bytes,
+            first: 0,
+            records: RECORDS,
+            came: None,
+        };
+        let mut batch = Batch::new(vec![unit], |_| false);
+        for record in 0..RECORDS {
+            batch.refuse(record, if record % 2 == 0 { "400" } else { "413" }, format!("{record:0300}"));
+        }
+        let refusals = batch.take_refusals();
+        assert_eq!(refusals.len(), RECORDS);
+        let whys: BTreeSet<&Why> = refusals.iter().map(|refusal| &*refusal.why).collect();
+        let kept: usize =
+            refusals.iter().map(|refusal| Arc::as_ptr(&refusal.why)).collect::<BTreeSet<_>>().len();
+        assert_eq!(kept, whys.len(), "each is there once");
+        assert!((1000..4000).contains(&kept), "{kept} texts of 300 bytes");
+        for Refusal { record, why } in &refusals {
+            assert_eq!(why.code, if record % 2 == 0 { "400" } else { "413" });
+            assert!(*record > 1000 || why.reason == format!("{record:0300}"), "the first have their own");
+        }
     }
 }

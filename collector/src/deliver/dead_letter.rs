@@ -11,6 +11,8 @@
 //! oldest files go first, whosever they are, and what was in them is counted. Files end at an eighth of that, or at
 //! 16 MiB. A file is never appended to by a later process.
 
+mod lines;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -19,21 +21,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::logs::v1::{ResourceLogs, ScopeLogs};
-use prost::Message;
-use serde_json::{Value, json};
-
-use super::batch::{Refusal, Unit};
-use super::select::select;
-use crate::queue::{Entry, Position, Signal};
-use crate::time;
+pub use self::lines::{Lines, content, unreadable};
 
 const FILE_BYTES: u64 = 16 << 20;
-/// Most bytes of the points or spans of a line, as protobuf.
-const GROUP_BYTES: usize = 256 << 10;
 const SUFFIX: &str = ".ndjson";
 
 /// The dead letters of all sinks.
@@ -175,123 +165,6 @@ impl Shelf {
         files.insert(key, Kept { path, bytes: 0 });
         Ok(Open { key, file, bytes: 0 })
     }
-}
-
-/// Lines for refused records of a batch.
-pub fn lines(sink: &str, units: &[Unit], refusals: &[Refusal]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for unit in units {
-        let range = unit.first..unit.first + unit.records;
-        let mut refused = refusals.iter().filter(|refusal| range.contains(&refusal.record)).peekable();
-        if refused.peek().is_none() {
-            continue;
-        }
-        if unit.signal != Signal::Logs {
-            grouped(sink, unit, refused, &mut out);
-            continue;
-        }
-        let request = ExportLogsServiceRequest::decode(&unit.bytes[..]).unwrap_or_default();
-        for refusal in refused {
-            let number = refusal.record - unit.first;
-            let mut line = head(sink, &refusal.code, &refusal.reason, unit.received_unix_nano, unit.position);
-            line["record"] = number.into();
-            line["request"] = alone(&request, number).and_then(|one| serde_json::to_value(one).ok()).into();
-            push(&line, &mut out);
-        }
-    }
-    out
-}
-
-/// Lines for data points or spans that were refused, each with all that were refused for one reason.
-fn grouped<'r>(sink: &str, unit: &Unit, refused: impl Iterator<Item = &'r Refusal>, out: &mut Vec<u8>) {
-    let mut reasons: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
-    for Refusal { record, code, reason } in refused {
-        reasons.entry((code, reason)).or_default().push(*record);
-    }
-    for ((code, reason), mut records) in reasons {
-        records.sort_unstable();
-        let mut left = records.as_slice();
-        while let Some(first) = left.first() {
-            let (request, taken) = select(unit, left, GROUP_BYTES, usize::MAX, true);
-            let mut line = head(sink, code, reason, unit.received_unix_nano, unit.position);
-            line["signal"] = unit.signal.name().into();
-            line["record"] = (first - unit.first).into();
-            line["records"] = taken.len().into();
-            line["request"] = content(unit.signal, &request).unwrap_or_default();
-            push(&line, out);
-            // One is taken in any case; what is not there would be another request's.
-            left = left.get(taken.len().max(1)..).unwrap_or_default();
-        }
-    }
-}
-
-/// A request as OTLP/JSON; the text says why it cannot be read.
-pub fn content(signal: Signal, request: &[u8]) -> Result<Value, String> {
-    let json = match signal {
-        Signal::Logs => ExportLogsServiceRequest::decode(request).map(serde_json::to_value),
-        Signal::Metrics => ExportMetricsServiceRequest::decode(request).map(serde_json::to_value),
-        Signal::Traces => ExportTraceServiceRequest::decode(request).map(serde_json::to_value),
-    };
-    match json {
-        Ok(Ok(json)) => Ok(json),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-/// The line for a frame that cannot be read.
-pub fn unreadable(sink: &str, entry: &Entry, reason: &str) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut line = head(sink, "unreadable", reason, entry.frame.received_unix_nano, entry.position);
-    line["signal"] = entry.frame.signal.name().into();
-    line["records"] = entry.frame.records.into();
-    line["codec"] = format!("{:?}", entry.frame.codec).to_lowercase().into();
-    let mut payload = Vec::new();
-    crate::json::write_base64(&entry.frame.payload, &mut payload);
-    line["payload"] = String::from_utf8_lossy(&payload).trim_matches('"').into();
-    push(&line, &mut out);
-    out
-}
-
-fn head(sink: &str, code: &str, reason: &str, received_unix_nano: u64, at: Position) -> Value {
-    json!({
-        "time": time::format(now_ms() * 1_000_000),
-        "sink": sink,
-        "code": code,
-        "reason": reason,
-        "received": time::format(received_unix_nano),
-        "frame": {"segment": at.segment, "offset": at.offset},
-    })
-}
-
-fn push(line: &Value, out: &mut Vec<u8>) {
-    // Writing JSON into a Vec cannot fail.
-    let _ = serde_json::to_writer(&mut *out, line);
-    out.push(b'\n');
-}
-
-/// A request of the record with this number alone.
-fn alone(request: &ExportLogsServiceRequest, mut number: usize) -> Option<ExportLogsServiceRequest> {
-    for resource in &request.resource_logs {
-        for scope in &resource.scope_logs {
-            let Some(record) = scope.log_records.get(number) else {
-                number -= scope.log_records.len();
-                continue;
-            };
-            let scope = ScopeLogs {
-                scope: scope.scope.clone(),
-                log_records: vec![record.clone()],
-                schema_url: scope.schema_url.clone(),
-            };
-            let resource = ResourceLogs {
-                resource: resource.resource.clone(),
-                scope_logs: vec![scope],
-                schema_url: resource.schema_url.clone(),
-            };
-            return Some(ExportLogsServiceRequest { resource_logs: vec![resource] });
-        }
-    }
-    None
 }
 
 fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {

@@ -12,9 +12,9 @@ use tokio::task::JoinError;
 
 use super::unpack::{Unpacked, unpack};
 use super::{LaneOptions, Numbers};
-use crate::deliver::batch::{Batch, Refusal, State};
+use crate::deliver::batch::{Batch, Refusal, State, Unit};
 use crate::deliver::canary::{Canaries, Seen};
-use crate::deliver::dead_letter::{self, Shelf};
+use crate::deliver::dead_letter::{Lines, Shelf};
 use crate::deliver::limit::Limit;
 use crate::deliver::{Class, Sink, Trouble};
 use crate::queue::{Entry, Position};
@@ -171,24 +171,19 @@ impl<S: Sink> Shared<S> {
     async fn settle(&self, batch: &mut Batch, counts: &mut Counts) -> bool {
         let refusals = batch.take_refusals();
         if !refusals.is_empty() {
-            for refusal in refusals.iter().take(1) {
-                if let Some(suppressed) = self.complaints.allow() {
-                    let Refusal { code, reason, .. } = refusal;
-                    tracing::warn!(
-                        sink = self.options.name,
-                        code,
-                        reason,
-                        records = refusals.len(),
-                        suppressed,
-                        "the sink refused records for good; they are among the dead letters"
-                    );
-                }
+            if let Some(Refusal { why, .. }) = refusals.first()
+                && let Some(suppressed) = self.complaints.allow()
+            {
+                tracing::warn!(
+                    sink = self.options.name,
+                    code = why.code,
+                    reason = why.reason,
+                    records = refusals.len(),
+                    suppressed,
+                    "the sink refused records for good; they are among the dead letters"
+                );
             }
-            let (name, units) = (self.options.name.clone(), Arc::clone(batch.units()));
-            let made =
-                tokio::task::spawn_blocking(move || dead_letter::lines(&name, &units, &refusals)).await;
-            let Some(lines) = passed_on(made) else { return false };
-            if !self.keep(lines).await {
+            if !self.bury(batch.units(), refusals).await {
                 return false;
             }
         }
@@ -216,6 +211,25 @@ impl<S: Sink> Shared<S> {
         }
         self.sink.settled(batch);
         true
+    }
+
+    /// Puts refused records among the dead letters, some at a time: as JSON, each with its resource, they may be many
+    /// times as large as the batch. False when it was told to stop before.
+    async fn bury(&self, units: &Arc<[Unit]>, refusals: Vec<Refusal>) -> bool {
+        let (name, units) = (self.options.name.clone(), Arc::clone(units));
+        let made = tokio::task::spawn_blocking(move || Lines::new(name, units, refusals)).await;
+        let Some(mut lines) = passed_on(made) else { return false };
+        loop {
+            let made = tokio::task::spawn_blocking(move || (lines.some(), lines)).await;
+            let Some((some, rest)) = passed_on(made) else { return false };
+            if some.is_empty() {
+                return true;
+            }
+            if !self.keep(some).await {
+                return false;
+            }
+            lines = rest;
+        }
     }
 
     /// Puts lines among the dead letters, for as long as the disk needs. False when it was told to stop before.

@@ -20,7 +20,8 @@
 //! # Memory
 //! Decoded batches under way: `window_bytes`, or one request where that is larger; beside it the payloads of the batch
 //! that is being gathered (`batch_bytes`, or one request), one decoded request for each batch while it is unpacked, and
-//! what the sink says, for a sink that [forwards](super::Sink::forwards) the compressed requests too, and some 100 bytes for each batch that is settled behind one that is not, and for 16,384 canaries in such.
+//! what the sink says; for a batch with refused records 17 bytes each, 1 MiB of reasons and some 4 MiB of their dead letters
+//! ([`Lines`](super::dead_letter::Lines)); for a sink that [forwards](super::Sink::forwards), the compressed requests too, and some 100 bytes for each batch that is settled behind one that is not, and for 16,384 canaries in such.
 //!
 //! [`turns`] is the loop, [`mod@carry`] the way of one batch, [`mod@unpack`] its beginning, [`numbers`] what is shown.
 
