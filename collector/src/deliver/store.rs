@@ -12,7 +12,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sonde_daemon::health::Heartbeat;
 use sonde_wire::canary;
@@ -30,6 +30,8 @@ use super::decode::{self, Decoder};
 
 /// How often time is looked at while nothing comes.
 const TICK: Duration = Duration::from_millis(500);
+/// How often the store does its housekeeping.
+const TICK_EVERY: Duration = Duration::from_secs(1);
 /// Pauses between tries to commit.
 const PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -135,7 +137,7 @@ pub fn start(
         canaries: canaries.clone(),
         decoder: Decoder::default(),
         heartbeat,
-        retry_ms: 0,
+        retry_at: Instant::now(),
         pause: PAUSE,
     };
     let runtime = Handle::current();
@@ -157,8 +159,8 @@ struct Loop {
     fresh_from: Position,
     decoder: Decoder,
     heartbeat: Heartbeat,
-    /// Not before this time is a commit tried again.
-    retry_ms: u64,
+    /// Not before this time is a commit tried again; by a clock that nobody sets.
+    retry_at: Instant,
     pause: Duration,
 }
 
@@ -171,7 +173,7 @@ enum Came {
 
 impl Loop {
     fn run(mut self, runtime: &Handle, mut stop: watch::Receiver<bool>) {
-        let mut ticked_ms = 0;
+        let mut ticked: Option<Instant> = None;
         loop {
             self.heartbeat.beat();
             let full = self.store.is_full();
@@ -201,13 +203,13 @@ impl Loop {
                 Came::Stop => break,
             }
             let now = now_ms();
-            if self.store.is_due(now) && now >= self.retry_ms {
+            if self.store.is_due(now) && Instant::now() >= self.retry_at {
                 let result = self.store.commit_step(step_bytes, now);
                 self.on_commit(result);
             }
-            if now.saturating_sub(ticked_ms) >= 1000 {
+            if ticked.is_none_or(|ticked| ticked.elapsed() >= TICK_EVERY) {
                 self.store.tick(now);
-                ticked_ms = now;
+                ticked = Some(Instant::now());
             }
             self.numbers.on_disk.store(false, Ordering::Relaxed);
         }
@@ -272,9 +274,8 @@ impl Loop {
                 self.committed.send_replace(committed);
             }
             Err(error) => {
-                let pause_ms = u64::try_from(self.pause.as_millis()).unwrap_or(u64::MAX);
-                tracing::error!(%error, pause_ms, "the store cannot commit; the queue keeps the records");
-                self.retry_ms = now_ms() + pause_ms;
+                tracing::error!(%error, pause_ms = self.pause.as_millis(), "the store cannot commit; the queue keeps the records");
+                self.retry_at = Instant::now() + self.pause;
                 self.pause = (self.pause * 2).min(LONGEST_PAUSE);
             }
         }

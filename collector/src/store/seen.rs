@@ -9,9 +9,9 @@
 //!
 //! Nothing of this is stored: a file that is not known here is looked up in the index. Memory: [`FILES_MAX`] files of
 //! about 300 bytes, [`CACHED_OFFSETS_MAX`] + [`CACHED_BLOCKS_MAX`] entries of 8 and 80 bytes, and 8 bytes for each
-//! uncommitted record (counted with those).
+//! uncommitted record (counted with those), some 20 where it came behind a later one of its file.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::pending::{Chunk, GroupKey};
@@ -45,8 +45,10 @@ pub struct Seen {
 struct File {
     /// Sorted, apart from each other, both ends included.
     spans: Vec<(u64, u64)>,
-    /// Offsets of uncommitted records, sorted.
-    pending: Vec<u64>,
+    /// Offsets of uncommitted records, each greater than those that came before it.
+    rising: Vec<u64>,
+    /// And those that came behind a greater one.
+    others: BTreeSet<u64>,
     touched: u64,
 }
 
@@ -74,12 +76,12 @@ impl Seen {
             Some(file) => file,
             None => {
                 let spans = spans_of(slices, hash);
-                self.files.entry(*hash).or_insert(File { spans, pending: Vec::new(), touched: 0 })
+                self.files.entry(*hash).or_insert(File::new(spans))
             }
         };
         file.touched = commits;
         if file.spans.iter().any(|&(from, to)| from <= offset && offset <= to) {
-            if file.pending.binary_search(&offset).is_ok() || self.committed(slices, hash, offset) {
+            if file.is_pending(offset) || self.committed(slices, hash, offset) {
                 return false;
             }
             // Borrowed again: the look-up needed all of `self`.
@@ -145,7 +147,7 @@ impl Seen {
     /// What was uncommitted is in a slice now, but for `left`.
     pub fn on_commit<'a>(&mut self, left: impl Iterator<Item = (&'a GroupKey, &'a Vec<Arc<Chunk>>)>) {
         for file in self.files.values_mut() {
-            file.pending = Vec::new();
+            (file.rising, file.others) = (Vec::new(), BTreeSet::new());
         }
         for (key, chunks) in left {
             let Some(file) = key.file.and_then(|hash| self.files.get_mut(&hash)) else { continue };
@@ -159,7 +161,7 @@ impl Seen {
             let middle = touched.len() / 2;
             let (_, oldest_kept, _) = touched.select_nth_unstable(middle);
             let oldest_kept = *oldest_kept;
-            self.files.retain(|_, file| file.touched > oldest_kept || !file.pending.is_empty());
+            self.files.retain(|_, file| file.touched > oldest_kept || !file.rising.is_empty());
         }
         self.commits += 1;
         self.forget_places();
@@ -175,9 +177,20 @@ impl Seen {
 }
 
 impl File {
+    fn new(spans: Vec<(u64, u64)>) -> Self {
+        Self { spans, rising: Vec::new(), others: BTreeSet::new(), touched: 0 }
+    }
+
     fn insert_pending(&mut self, offset: u64) {
-        let at = self.pending.partition_point(|&other| other < offset);
-        self.pending.insert(at, offset);
+        if self.rising.last().is_none_or(|last| *last < offset) {
+            self.rising.push(offset);
+        } else {
+            self.others.insert(offset);
+        }
+    }
+
+    fn is_pending(&self, offset: u64) -> bool {
+        self.rising.binary_search(&offset).is_ok() || self.others.contains(&offset)
     }
 }
 
@@ -234,6 +247,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Were each of them put before all others, this would take minutes.
+    #[test]
+    fn a_large_request_whose_offsets_fall_is_taken_as_one_whose_offsets_rise() {
+        const RECORDS: u64 = 1 << 20;
+        let mut seen = Seen::default();
+        let mut previous = None;
+        for offset in (0..RECORDS).rev() {
+            assert!(seen.admit(&[], &[1; 10], offset, previous));
+            previous = Some(offset);
+        }
+        assert!((0..RECORDS).step_by(1000).all(|offset| !seen.admit(&[], &[1; 10], offset, None)));
+    }
 
     proptest! {
         #[test]

@@ -161,11 +161,14 @@ impl Writer {
     /// Whether it is time to commit, or to go on with that.
     pub fn is_due(&self, now_ms: u64) -> bool {
         let bytes = self.shared.state().pending.bytes();
-        let age =
-            Duration::from_millis(self.oldest_pending_ms.map_or(0, |since| now_ms.saturating_sub(since)));
+        let old = |since: u64| match now_ms.checked_sub(since) {
+            Some(age) => Duration::from_millis(age) >= self.options.commit_interval,
+            // The clock was set back: nobody knows how long.
+            None => true,
+        };
         self.is_committing()
             || self.cursor != self.committed
-                && (bytes >= self.options.commit_bytes || age >= self.options.commit_interval)
+                && (bytes >= self.options.commit_bytes || self.oldest_pending_ms.is_some_and(old))
     }
 
     /// Whether a commit is under way.

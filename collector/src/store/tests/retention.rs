@@ -101,3 +101,18 @@ fn a_backlog_that_was_written_long_ago_is_kept_from_its_arrival_on() {
     writer.tick(NOW_MS + 25 * HOUR_MS);
     assert_eq!(all(&store).len(), 0);
 }
+
+#[test]
+fn a_clock_that_is_set_back_holds_up_neither_commits_nor_housekeeping() {
+    const DAY_MS: u64 = 86_400_000;
+    let dir = tempfile::tempdir().unwrap();
+    let (store, mut writer) = Store::open(dir.path(), options()).unwrap();
+    ingest(&mut writer, &lines(1, 100), 1, 2 * DAY_MS);
+    assert!(!writer.is_due(2 * DAY_MS), "it is new");
+    assert!(writer.is_due(DAY_MS), "who knows how old it is");
+    writer.commit(DAY_MS).unwrap();
+    writer.tick(2 * DAY_MS);
+    fs::remove_dir_all(dir.path().join("slice-0000000001")).unwrap();
+    writer.tick(DAY_MS);
+    assert_eq!(all(&store).len(), 0, "what was deleted is missed");
+}

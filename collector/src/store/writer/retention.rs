@@ -27,7 +27,8 @@ impl Writer {
         for slice in suspects {
             self.mend(&slice);
         }
-        if now_ms.saturating_sub(self.retained_ms) >= RETENTION_PERIOD_MS {
+        // Either way: the clock may have been set back.
+        if now_ms.abs_diff(self.retained_ms) >= RETENTION_PERIOD_MS {
             self.miss_deleted();
             self.retain(now_ms);
         }
