@@ -149,7 +149,7 @@ impl App {
             endpoint = export.endpoint,
             otlp_grpc = self.receive.as_ref().and_then(|receive| receive.addrs()[0]).map(tracing::field::display),
             otlp_http = self.receive.as_ref().and_then(|receive| receive.addrs()[1]).map(tracing::field::display),
-            pods = self.teller.as_ref().map_or("none", |teller| teller.url(&self.config)),
+            pods = self.teller.as_ref().map_or("none".to_owned(), |teller| teller.place(&self.config, &self.paths)),
             "sonde-agent starts"
         );
     }

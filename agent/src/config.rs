@@ -144,7 +144,7 @@ pub struct ApiServer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PodSource {
-    /// The kubelet where it has a URL, else paths.
+    /// The kubelet's socket where there is one that answers, else the kubelet where it has a URL, else paths.
     Auto,
     /// The kubelet's `/pods`.
     Kubelet,

@@ -16,7 +16,7 @@ mod redaction;
 pub type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
 
 /// All of the agent's.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     ("cri", lines::cri, lines::cri_seeds),
     ("docker", lines::docker, lines::docker_seeds),
     ("fields", lines::fields, lines::fields_seeds),
@@ -27,6 +27,7 @@ pub const TARGETS: [Target; 13] = [
     ("gzip-log", files::gzip, files::gzip_seeds),
     ("journal", files::journal, files::journal_seeds),
     ("kubelet", files::kubelet, files::kubelet_seeds),
+    ("pods-socket", files::pods_socket, files::pods_socket_seeds),
     ("kernel", kernel::files, kernel::seeds),
     ("receive-enrich", receive::enriched, receive::seeds),
     ("agent-config", configuration::agent, configuration::seeds),

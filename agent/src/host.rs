@@ -44,6 +44,11 @@ impl HostPaths {
     pub fn kubelet_certificate(&self) -> PathBuf {
         self.kubelet_dir.join(Path::new("pki/kubelet.crt"))
     }
+
+    /// Where the kubelet tells who is root of its pods (KEP-4188).
+    pub fn pods_socket(&self) -> PathBuf {
+        self.kubelet_dir.join(Path::new("pods/kubelet.sock"))
+    }
 }
 
 /// The name by which the kernel knows this machine.
@@ -64,5 +69,6 @@ mod tests {
         assert_eq!(paths.pod_logs, Path::new("/logs"));
         assert_eq!(paths.cgroup, Path::new("/host/sys/fs/cgroup"));
         assert_eq!(paths.kubelet_certificate(), Path::new("/host/var/lib/kubelet/pki/kubelet.crt"));
+        assert_eq!(paths.pods_socket(), Path::new("/host/var/lib/kubelet/pods/kubelet.sock"));
     }
 }

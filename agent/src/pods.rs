@@ -1,5 +1,6 @@
-//! What is known of the pods on this node: one writer (the kubelet client), many readers.
+//! What is known of the pods on this node: one writer (who `teller` says), many readers.
 
+pub mod proto;
 pub mod v1;
 
 use std::collections::{BTreeMap, HashMap};

@@ -439,8 +439,9 @@ async fn it_is_asked_over_https_with_the_service_account_s_token_and_authority()
     let config: Config = load(&text, "agent.yaml", |_| None).unwrap();
     assert_eq!(config.pods.source, PodSource::Api);
     let index = PodIndex::default();
-    let teller = Teller::build(&config, &HostPaths::new(&config.host), &index).unwrap().unwrap();
-    assert_eq!(teller.url(&config), server.url);
+    let paths = HostPaths::new(&config.host);
+    let teller = Teller::build(&config, &paths, &index).unwrap().unwrap();
+    assert_eq!(teller.place(&config, &paths), server.url);
     let (trigger, shutdown) = shutdown::channel();
     let task = tokio::spawn(teller.run(shutdown));
     until("the pod", || index.len() == 1).await;

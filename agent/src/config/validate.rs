@@ -86,14 +86,6 @@ impl Config {
         if !self.canary.interval.0.is_zero() {
             at_least(problems, "canary.interval", self.canary.interval, Interval::secs(1));
         }
-        self.check_not_there(problems);
-    }
-
-    /// Keys whose part is not there yet: said, rather than accepted without an effect.
-    fn check_not_there(&self, problems: &mut Problems) {
-        if self.pods.source == PodSource::Socket {
-            problems.add("pods.source", "is not there yet", "`auto`, `kubelet`, `api` or `paths`");
-        }
     }
 }
 

@@ -8,6 +8,8 @@ use std::time::Instant;
 use super::Bytes;
 use crate::journal::file::{Journal, Next, Scratch};
 use crate::journal::pages::{JournalId, Pages};
+use crate::kubelet::socket::frames::Frames;
+use crate::kubelet::socket::store::Store as PodStore;
 use crate::kubelet::{pods, volumes};
 use crate::logs::FileId;
 use crate::logs::checkpoint::{Checkpoints, Cut, Entry, FileKey, FileState, State, Store};
@@ -258,4 +260,47 @@ pub fn kubelet_seeds() -> Vec<Vec<u8>> {
     ]
     .map(|text| text.as_bytes().to_vec())
     .to_vec()
+}
+
+/// A stream of the kubelet's socket, in pieces that the first byte says: what it tells does not depend on them, no pod is without a
+/// uid, and every pod is in both pictures.
+pub fn pods_socket(data: &[u8]) {
+    let (piece, stream) =
+        data.split_first().map_or((1, data), |(first, rest)| (usize::from(*first) + 1, rest));
+    let read = |piece: usize| {
+        let (mut frames, mut store, mut told) = (Frames::default(), PodStore::new("lab-node-1"), Vec::new());
+        'all: for piece in stream.chunks(piece) {
+            frames.push(piece);
+            loop {
+                match frames.next() {
+                    Ok(Some(message)) => told.push(store.event(&message)),
+                    Ok(None) => break,
+                    Err(_) => break 'all,
+                }
+            }
+        }
+        (told, store)
+    };
+    let ((told, store), (whole, _)) = (read(piece), read(usize::MAX));
+    assert_eq!(told, whole);
+    let (metas, states): (Vec<_>, _) = (store.metas().collect(), store.states());
+    assert_eq!(metas.len(), states.len());
+    for (meta, state) in metas.iter().zip(&states) {
+        assert!(!meta.uid.is_empty() && *meta == pods::meta(state));
+    }
+}
+
+pub fn pods_socket_seeds() -> Vec<Vec<u8>> {
+    let recorded = include_bytes!("../../../tests/fixtures/kubelet/pods-watch.grpc.gz");
+    let mut stream = Vec::new();
+    flate2::read::GzDecoder::new(&recorded[..]).read_to_end(&mut stream).unwrap();
+    let mut frames = Frames::default();
+    frames.push(&stream);
+    // Each pod on its own is short enough for what a fuzzer changes.
+    let mut seeds = vec![b"\x07\0\0\0\0\x02\x08\x04".to_vec()];
+    while let Some(message) = frames.next().unwrap() {
+        let len = u32::try_from(message.len()).unwrap().to_be_bytes();
+        seeds.push([&[200, 0][..], &len, &message].concat());
+    }
+    seeds
 }

@@ -1,6 +1,7 @@
-//! The kubelet of this node: its pods, asked for in time for the first lines of a new container.
+//! The kubelet of this node: its pods, in time for the first lines of a new container.
 //!
-//! One loop owns the connection and writes the [`PodIndex`]; what is told of volumes has another, in `summary`. It asks every
+//! Pods come over its socket (`socket`) or from `/pods`. One loop owns the connection and writes the [`PodIndex`]; what is told of
+//! volumes has another, in `summary`. `/pods` is asked for every
 //! interval, and at once when somebody wants a pod that is not known yet, at most once a second. While the kubelet does not answer the last picture stays, and
 //! nobody waits for it.
 //!
@@ -9,6 +10,7 @@
 
 pub mod client;
 pub mod pods;
+pub mod socket;
 mod summary;
 pub mod volumes;
 
@@ -23,6 +25,7 @@ use sonde_daemon::shutdown::Shutdown;
 
 use self::client::{Client, ClientError};
 use self::pods::PodsError;
+use self::socket::Watcher;
 use self::summary::Summary;
 use crate::config;
 use crate::pods::PodIndex;
@@ -35,8 +38,11 @@ const SHORT_BYTES: usize = 1 << 20;
 
 /// The loops. Build it, then [`Kubelet::run`] it on a tokio runtime.
 pub struct Kubelet {
-    pods: Pods,
-    summary: Summary,
+    socket: Option<Watcher>,
+    /// Where the socket is of no use, or there is none.
+    pods: Option<Pods>,
+    summary: Option<Summary>,
+    metrics: Metrics,
 }
 
 struct Pods {
@@ -60,7 +66,10 @@ enum PollError {
 }
 
 impl Kubelet {
-    /// `own_certificate` is that of a kubelet that signs its own. Nothing is read or connected to yet.
+    /// Over HTTP alone. `own_certificate` is that of a kubelet that signs its own. Nothing is read or connected to yet.
+    ///
+    /// # Errors
+    /// The URL is none.
     pub fn build(
         config: &config::Kubelet,
         node: &str,
@@ -68,27 +77,74 @@ impl Kubelet {
         index: PodIndex,
     ) -> Result<Self, ClientError> {
         let summary = Summary::build(config, node, own_certificate.clone(), index.clone())?;
+        let metrics = Metrics::new("kubelet", index.clone());
         let pods = Pods {
             client: Client::new(config, node, own_certificate)?,
-            metrics: Metrics::new("kubelet", index.clone()),
+            metrics: metrics.clone(),
             index,
             node: node.to_owned(),
             interval: config.interval.0,
             foreign: RateLimit::new(Duration::from_secs(60)),
         };
-        Ok(Self { pods, summary })
+        Ok(Self { socket: None, pods: Some(pods), summary: Some(summary), metrics })
+    }
+
+    /// Over its socket, as [`Kubelet::build`]. HTTP is for volumes, and for pods where the socket is of no use and there
+    /// may be `another` way to them; without a URL there is none.
+    ///
+    /// # Errors
+    /// The URL is none.
+    pub fn by_socket(
+        socket: PathBuf,
+        another: bool,
+        config: &config::Kubelet,
+        node: &str,
+        own_certificate: PathBuf,
+        index: PodIndex,
+    ) -> Result<Self, ClientError> {
+        let metrics = Metrics::new("socket", index.clone());
+        let watcher = Watcher::new(socket, node, config.interval.0, index.clone(), metrics.clone());
+        let mut own = Self { socket: Some(watcher), pods: None, summary: None, metrics };
+        if !config.url.is_empty() {
+            let Self { pods, summary, .. } = Self::build(config, node, own_certificate, index)?;
+            let metrics = own.metrics.named("kubelet");
+            own.pods = pods.filter(|_| another).map(|pods| Pods { metrics, ..pods });
+            own.summary = summary;
+        }
+        Ok(own)
+    }
+
+    /// Whether its socket is asked, or is to be asked first.
+    pub fn has_socket(&self) -> bool {
+        self.socket.is_some()
     }
 
     /// Its numbers.
     pub fn metrics(&self) -> Metrics {
-        self.pods.metrics.clone()
+        self.metrics.clone()
     }
 
     /// Runs until the stop is asked for.
     pub async fn run(self, shutdown: Shutdown) {
+        let Self { socket, pods, summary, .. } = self;
+        let pods = async {
+            if let Some(mut socket) = socket {
+                socket.run(pods.is_some()).await;
+            }
+            if let Some(pods) = pods {
+                pods.run(shutdown.clone()).await;
+            }
+        };
+        let summary = async {
+            match summary {
+                Some(summary) => summary.run().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            () = self.pods.run(shutdown) => {}
-            () = self.summary.run() => {}
+            () = pods => {}
+            () = summary => {}
+            _ = shutdown.wait() => {}
         }
     }
 }
@@ -139,16 +195,8 @@ impl Pods {
             let node = self.node.clone();
             tokio::task::spawn_blocking(move || pods::parse(&body, &node)).await??
         };
-        if picture.foreign > 0
-            && let Some(suppressed) = self.foreign.allow()
-        {
-            tracing::warn!(
-                pods = picture.foreign,
-                node = picture.foreign_node,
-                ours = self.node,
-                suppressed,
-                "the kubelet serves pods of another node, they are passed over: is node.name right?"
-            );
+        if picture.foreign > 0 {
+            say_foreign(&self.foreign, picture.foreign, &picture.foreign_node, &self.node);
         }
         self.index.replace(picture.pods);
         self.index.replace_states(picture.states);
@@ -156,13 +204,28 @@ impl Pods {
     }
 }
 
+fn say_foreign(limit: &RateLimit, pods: usize, node: &str, ours: &str) {
+    if let Some(suppressed) = limit.allow() {
+        tracing::warn!(
+            pods,
+            node,
+            ours,
+            suppressed,
+            "the kubelet serves pods of another node, they are passed over: is node.name right?"
+        );
+    }
+}
+
 /// `sonde_agent_source_*{source}` of who tells of the pods, and `sonde_agent_pods`.
 #[derive(Clone)]
 pub struct Metrics {
     source: &'static str,
-    last: Arc<Mutex<Option<(bool, Duration)>>>,
+    last: Arc<Mutex<Option<Last>>>,
     index: PodIndex,
 }
+
+/// Who was asked last, whether it answered, and how long that took.
+type Last = (&'static str, bool, Duration);
 
 impl Metrics {
     /// Of a source of that name.
@@ -170,15 +233,20 @@ impl Metrics {
         Self { source, last: Arc::default(), index }
     }
 
+    /// The same of another source, which takes the place of this one when it is asked.
+    fn named(&self, source: &'static str) -> Self {
+        Self { source, ..self.clone() }
+    }
+
     /// Whether it answered when it was last asked; none = it was not asked yet.
     #[cfg(test)]
     pub fn success(&self) -> Option<bool> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).map(|(success, _)| success)
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).map(|(_, success, _)| success)
     }
 
     /// Whether it answered, and how long that took.
     pub fn polled(&self, success: bool, took: Duration) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((success, took));
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((self.source, success, took));
     }
 }
 
@@ -189,8 +257,8 @@ impl Source for Metrics {
 
     fn collect(&self, out: &mut Sink) -> Result<(), String> {
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((success, took)) = last {
-            let source = [("source", self.source)];
+        if let Some((source, success, took)) = last {
+            let source = [("source", source)];
             out.gauge("sonde_agent_source_success", "Whether the source was collected.").row(source, success);
             out.gauge("sonde_agent_source_duration_seconds", "How long the source took.")
                 .row(source, took.as_secs_f64());

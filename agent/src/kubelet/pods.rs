@@ -16,7 +16,7 @@ const ANNOTATIONS: [&str; 2] = ["sonde.io/", "resource.opentelemetry.io/"];
 pub(crate) const SOURCE: &str = "kubernetes.io/config.source";
 /// On the mirror of a static pod, the uid by which the kubelet knows it (`kubernetes.io/config.mirror` of
 /// pkg/kubelet/types/pod_update.go).
-const MIRROR: &str = "kubernetes.io/config.mirror";
+pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// One answer of the kubelet.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -59,7 +59,7 @@ pub fn parse(json: &[u8], node: &str) -> Result<Picture, PodsError> {
         if pod.metadata.uid.is_empty() {
             continue;
         }
-        if !node.is_empty() && !pod.spec.node_name.is_empty() && pod.spec.node_name != node {
+        if is_foreign(&pod, node) {
             picture.foreign += 1;
             picture.foreign_node = pod.spec.node_name;
             continue;
@@ -69,6 +69,11 @@ pub fn parse(json: &[u8], node: &str) -> Result<Picture, PodsError> {
         picture.states.push(pod);
     }
     Ok(picture)
+}
+
+/// Whether a pod names another node than this one (empty = any).
+pub(super) fn is_foreign(pod: &Pod, node: &str) -> bool {
+    !node.is_empty() && !pod.spec.node_name.is_empty() && pod.spec.node_name != node
 }
 
 /// The workload chain above a pod, nearest first, from names alone: no API server is asked.

@@ -247,7 +247,7 @@ async fn the_last_picture_stays_while_the_kubelet_fails_and_it_recovers() {
     let config = config(&server, Path::new("/none"));
     let kubelet = Kubelet::build(&config, "lab-node-1", "none".into(), index.clone()).unwrap();
     let metrics = kubelet.metrics();
-    let success = move || metrics.last.lock().unwrap().map(|(success, _)| success);
+    let success = move || metrics.success();
     let (trigger, shutdown) = shutdown::channel();
     let running = tokio::spawn(kubelet.run(shutdown));
     until("the first picture", || index.len() == 29).await;

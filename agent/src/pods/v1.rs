@@ -267,6 +267,24 @@ pub fn unix_seconds(text: &str) -> Option<i64> {
     Some(days * 86_400 + hour * 3600 + minute * 60 + second - offset)
 }
 
+/// The same the other way round, in UTC; `None` outside the years 1 to 9999.
+pub fn rfc3339(seconds: i64) -> Option<String> {
+    // Hinnant, as above, from days to the date.
+    let (days, of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let shifted = days.checked_add(719_468)?;
+    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let day_of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    (1..=9999)
+        .contains(&year)
+        .then(|| format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -304,12 +322,22 @@ mod tests {
         ] {
             assert_eq!(unix_seconds(text), Some(want), "{text}");
         }
+        assert_eq!(rfc3339(1_795_192_500).as_deref(), Some("2026-11-20T16:35:00Z"));
+        assert_eq!(rfc3339(-62_135_596_800).as_deref(), Some("0001-01-01T00:00:00Z"));
+        for seconds in [i64::MIN, -62_135_596_801, 253_402_300_800, i64::MAX] {
+            assert_eq!(rfc3339(seconds), None, "{seconds}");
+        }
         for text in ["", "T", "2026-11-20", "2026-13-20T00:00:00Z", "2026-11-20T00:00Z", "x-1-1T1:1:1Z"] {
             assert_eq!(unix_seconds(text), None, "{text}");
         }
     }
 
     proptest! {
+        #[test]
+        fn a_time_that_is_written_is_read_as_the_same(seconds in -62_135_596_800i64..253_402_300_800) {
+            prop_assert_eq!(unix_seconds(&rfc3339(seconds).unwrap()), Some(seconds));
+        }
+
         #[test]
         fn no_text_makes_it_panic(text in ".{0,40}", year in 0u32..20_000, rest in "[0-9:TZ.+-]{0,24}") {
             let _ = (Quantity::parse(&text), unix_seconds(&text), unix_seconds(&format!("{year}-{rest}")));
