@@ -272,7 +272,7 @@ pub fn pods_socket(data: &[u8]) {
         'all: for piece in stream.chunks(piece) {
             frames.push(piece);
             loop {
-                match frames.next() {
+                match frames.cut() {
                     Ok(Some(message)) => told.push(store.event(&message)),
                     Ok(None) => break,
                     Err(_) => break 'all,
@@ -298,7 +298,7 @@ pub fn pods_socket_seeds() -> Vec<Vec<u8>> {
     frames.push(&stream);
     // Each pod on its own is short enough for what a fuzzer changes.
     let mut seeds = vec![b"\x07\0\0\0\0\x02\x08\x04".to_vec()];
-    while let Some(message) = frames.next().unwrap() {
+    while let Some(message) = frames.cut().unwrap() {
         let len = u32::try_from(message.len()).unwrap().to_be_bytes();
         seeds.push([&[200, 0][..], &len, &message].concat());
     }

@@ -105,7 +105,7 @@ impl Watch {
     /// The stream ended, or what came is none.
     pub async fn next(&mut self) -> Result<Bytes, SocketError> {
         loop {
-            if let Some(message) = self.frames.next()? {
+            if let Some(message) = self.frames.cut()? {
                 return Ok(message);
             }
             let Some(frame) = self.body.frame().await else { return Err(SocketError::Cut) };

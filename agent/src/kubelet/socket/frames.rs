@@ -33,7 +33,7 @@ impl Frames {
     ///
     /// # Errors
     /// It is none; what follows cannot be read either.
-    pub fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
+    pub fn cut(&mut self) -> Result<Option<Bytes>, FrameError> {
         let Some(bytes) = self.buffer.first_chunk::<{ Prefix::LEN }>() else { return Ok(None) };
         let prefix = Prefix::decode(*bytes, MESSAGE_BYTES)?;
         if prefix.compressed {

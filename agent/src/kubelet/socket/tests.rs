@@ -37,7 +37,7 @@ fn watched() -> Bytes {
 pub(super) fn messages() -> Vec<Bytes> {
     let mut frames = frames::Frames::default();
     frames.push(&watched());
-    std::iter::from_fn(|| frames.next().unwrap()).collect()
+    std::iter::from_fn(|| frames.cut().unwrap()).collect()
 }
 
 /// A `v1.Pod`.
@@ -444,7 +444,7 @@ fn messages_come_in_pieces_of_any_length() {
         let mut got = Vec::new();
         for piece in all.chunks(len) {
             frames.push(piece);
-            while let Some(message) = frames.next().unwrap() {
+            while let Some(message) = frames.cut().unwrap() {
                 got.push(message);
             }
         }

@@ -129,7 +129,7 @@ fn a_pod_of_two_million_empty_containers_is_refused_before_they_are_made() {
     let fits: Vec<u8> = [0x12, 0].repeat(MOST_PARTS);
     assert_eq!(pod(&field(2, &fits)).unwrap().spec.containers.len(), MOST_PARTS);
     // Over all lists and maps together.
-    let labels: Vec<u8> = [0x5a, 0].repeat(1);
+    let labels = [0x5a, 0];
     assert_eq!(pod(&[field(2, &fits), field(1, &labels)].concat()), Err(PodError::Parts));
 }
 
