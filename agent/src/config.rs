@@ -13,7 +13,9 @@ pub use sonde_daemon::client::otlp::{Compression, Protocol};
 use sonde_daemon::config::Headers;
 use sonde_daemon::units::{Interval, Size};
 
-pub use logs::{Journald, Limits, LogRule, Logs, MultilineRule, Parse, Priority, ReadExisting, RedactRule};
+pub use logs::{
+    FileRule, Journald, Limits, LogRule, Logs, MultilineRule, Parse, Priority, ReadExisting, RedactRule,
+};
 pub use receive::{Receive, ReceiveLimits};
 
 /// Everything that can be set, section by section.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::Value;
-use sonde_agent::config::{Config, LogRule, MultilineRule, RedactRule};
+use sonde_agent::config::{Config, FileRule, LogRule, MultilineRule, RedactRule};
 
 /// Keys with their defaults as the page writes them; `None` = another key decides.
 fn flatten(prefix: &str, value: &Value, into: &mut BTreeMap<String, Option<String>>) {
@@ -36,6 +36,7 @@ fn the_reference_names_every_key_with_its_default() {
     keys_of("logs.include[]", LogRule::default(), &mut keys);
     keys_of("logs.multiline[]", MultilineRule::default(), &mut keys);
     keys_of("logs.redact[]", RedactRule::default(), &mut keys);
+    keys_of("logs.files[]", FileRule::default(), &mut keys);
 
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/CONFIG.md")).unwrap();
     // The keys stand before the first section; those have tables of their own.

@@ -1,5 +1,7 @@
 //! The `logs` section.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sonde_daemon::units::{Interval, Size};
 
@@ -29,6 +31,8 @@ pub struct Logs {
     pub redact: Vec<RedactRule>,
     /// systemd's journal.
     pub journald: Journald,
+    /// Plain files of the node that are read too.
+    pub files: Vec<FileRule>,
 }
 
 /// systemd's journal.
@@ -72,6 +76,20 @@ impl Priority {
     pub fn number(self) -> u8 {
         self as u8
     }
+}
+
+/// Plain log files, each line a record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FileRule {
+    /// Absolute path on the host; `*` stands for any characters within a part.
+    pub path: String,
+    /// Files that are left out: by name, or by path where there is a `/`; `*` stands for any characters.
+    pub exclude: Vec<String>,
+    /// `service.name`; empty = the file's name.
+    pub name: String,
+    /// Further resource attributes.
+    pub attributes: BTreeMap<String, String>,
 }
 
 /// A container by `*` globs; a field that is not given matches everything.
@@ -171,6 +189,7 @@ impl Default for Logs {
             pinned_deleted: Size::gib(1),
             redact: Vec::new(),
             journald: Journald::default(),
+            files: Vec::new(),
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::logs::docker_config;
 use crate::logs::fs::{LogFile, Stat};
 use crate::logs::gz::{GzPool, stated_size};
 use crate::logs::ledger::{Row, RowKey};
+use crate::logs::proof::Proof;
 use sonde_wire::logs::Stream;
 use sonde_wire::uid::FileHash;
 
@@ -91,6 +92,8 @@ pub fn positions_seeds() -> Vec<Vec<u8>> {
         settled: vec![(0, 10), (20, 300)],
         cuts: vec![Cut { offset: 15, stream: Some(Stream::Stderr) }, Cut { offset: 16, stream: None }],
         cutoff: 1,
+        salt: 1 << 40,
+        proof: Some(Proof { head_len: 4096, head: 1, at: 1 << 33, tail: u32::MAX }),
         name: "0.log.20261120-163501".into(),
         node: Some((2, 3)),
         rules: vec![(0, String::new()), (9, "a rule".into())],
@@ -100,6 +103,7 @@ pub fn positions_seeds() -> Vec<Vec<u8>> {
         Entry::File(key.clone(), file),
         Entry::Row(row.clone(), some),
         Entry::Gaps(2),
+        Entry::Begun("/var/log/*.log".into()),
         Entry::Gone(key),
         Entry::Folded(row),
     ];

@@ -373,6 +373,8 @@ impl<F: LogFile> Known<F> {
             settled,
             cuts: Vec::new(),
             cutoff: 0,
+            salt: 0,
+            proof: None,
             name: self.path.clone(),
             node: self.node,
             rules: Vec::new(),

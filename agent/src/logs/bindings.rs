@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::core::{Core, Now};
+use super::format::Format;
 use super::fs::LogFs;
 use super::lineage::{LAST_LOOK, LineageId};
 use super::multiline::Rule;
@@ -117,7 +118,11 @@ impl<F: LogFs> Core<F> {
             return;
         }
         lineage.wish = wish.map(str::to_owned);
-        let configured = self.multiline.for_container(&lineage.pod, &lineage.container);
+        let configured = match lineage.format {
+            // The rules are about containers.
+            Format::Plain => None,
+            _ => self.multiline.for_container(&lineage.pod, &lineage.container),
+        };
         let rule = match wish.map(|wish| self.multiline.wish(wish)) {
             None => configured,
             Some(Ok(rule)) => Some(rule),
@@ -161,6 +166,10 @@ impl<F: LogFs> Core<F> {
     pub(super) fn must_bind(&mut self, id: FileId, now: Now) -> bool {
         let Some(file) = self.files.get_mut(&id) else { return false };
         let Some(lineage) = self.lineages.get(&file.lineage) else { return false };
+        if file.unsaved {
+            self.unbound.push(file.lineage);
+            return true;
+        }
         if file.bound == lineage.rule_version || file.bind_after.is_some_and(|at| now.mono < at) {
             return false;
         }
@@ -182,9 +191,12 @@ impl<F: LogFs> Core<F> {
         lineages.sort_unstable();
         lineages.dedup();
         let mut changed: Vec<(FileId, Bindings, bool)> = Vec::new();
+        let mut is_unsaved = false;
         for lineage in lineages.iter().filter_map(|id| self.lineages.get(id)) {
             for id in &lineage.files {
                 let Some(file) = self.files.get_mut(id) else { continue };
+                // Read on all the same where the disk takes nothing.
+                is_unsaved |= std::mem::take(&mut file.unsaved);
                 let is_bound =
                     file.bound == lineage.rule_version || file.bindings.is_bound_to(lineage.rule.as_ref());
                 if is_bound || file.identity.is_none() || file.aside.is_some() {
@@ -198,7 +210,8 @@ impl<F: LogFs> Core<F> {
         }
         // A clean stop is still what the state says: a later process would draw the border at the same place.
         let is_as_stopped = self.was_stopped;
-        let done = changed.is_empty() || self.flush(now.mono) || is_as_stopped;
+        let is_nothing = changed.is_empty() && !is_unsaved;
+        let done = is_nothing || self.flush(now.mono) || is_as_stopped;
         for (id, before, is_unread) in changed {
             let Some(file) = self.files.get_mut(&id) else { continue };
             if done || is_unread {

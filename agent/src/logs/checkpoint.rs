@@ -6,11 +6,11 @@
 //!
 //! Format of `positions`: frames of `magic (4) | length (u32 LE) | CRC-32 of the payload (u32 LE) | payload`. A payload
 //! is a format version (1 byte) and entries; all that one write changes is one frame, so positions and ledger agree
-//! after any crash. A frame has the lowest version that has a name for all that is in it (2: multi-line rules). A later entry for the same key replaces an earlier one. The file is appended to with one fsync at
+//! after any crash. A frame has the lowest version that has a name for all that is in it (2: multi-line rules; 3: plain files). A later entry for the same key replaces an earlier one. The file is appended to with one fsync at
 //! most once a second, and rewritten (new file, fsync, rename, fsync of the directory) when it has grown to several
 //! times what is live. The magic lets reading go on behind a damaged frame.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use sonde_wire::logs::Stream;
 use sonde_wire::uid::FileHash;
 
 use super::ledger::{Row, RowKey};
+use super::proof::Proof;
 
 mod dir;
 mod disk;
@@ -64,6 +65,10 @@ pub struct FileState {
     pub cuts: Vec<Cut>,
     /// Records stamped before are left out (nanoseconds since the epoch), 0 = none are.
     pub cutoff: u64,
+    /// Tells it from another file that begins with the same bytes; 0 = nothing does.
+    pub salt: u64,
+    /// Of a plain file: what shows that it is the same one.
+    pub proof: Option<Proof>,
     /// Its last known name.
     pub name: String,
     /// Device and inode by which it was known; none = it had no name any more.
@@ -87,6 +92,8 @@ pub enum Entry {
     Gaps(u64),
     /// The process stopped: what was written before is all that it read.
     Stopped,
+    /// The files that this path of `logs.files` means were found once: what is new there is read from its start.
+    Begun(String),
 }
 
 /// What an earlier process kept, as a whole.
@@ -112,6 +119,8 @@ pub struct State {
     pub rows: BTreeMap<RowKey, Row>,
     /// Rotations that were not seen.
     pub gaps: u64,
+    /// Paths of `logs.files` whose files were found once.
+    pub begun: BTreeSet<String>,
     /// What an earlier process kept, as a whole.
     pub found: Found,
     /// Bytes in the middle that could not be read.

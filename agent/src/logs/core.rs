@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::LogsError;
 use super::checkpoint::{Checkpoints, Entry, FileKey, FileState, Found, Store};
+use super::copies::Copy;
 use super::decoders::Decoders;
 use super::discover::PodEntry;
 use super::docker_dirs::DockerDirs;
@@ -21,6 +22,7 @@ use super::metrics::Records;
 use super::multiline::Rules;
 use super::odd::OddNames;
 use super::outbox::Outbox;
+use super::plain_files::PlainFiles;
 use super::redact::Redactor;
 use super::redo::Redo;
 use super::resource::Node;
@@ -58,6 +60,8 @@ pub struct Settings {
     pub pinned_deleted: u64,
     /// Bytes a second.
     pub limits: config::Limits,
+    /// Plain files to read.
+    pub files: Vec<config::FileRule>,
     /// Whether a new container may wait for its pod to be known.
     pub wait_for_metadata: bool,
 }
@@ -81,8 +85,11 @@ pub struct Core<F: LogFs> {
     pub(super) pods: PodIndex,
     pub(super) files: HashMap<FileId, TailFile<F::File>>,
     pub(super) lineages: HashMap<LineageId, Lineage>,
+    /// Copies of files, which are not read while what they are of has its bytes.
+    pub(super) copies: Vec<Copy<F::File>>,
     pub(super) dirs: BTreeMap<Arc<str>, PodEntry>,
     pub(super) docker: DockerDirs,
+    pub(super) plain: PlainFiles,
     pub(super) dirty_places: BTreeSet<Place>,
     pub(super) root_watched: bool,
     pub(super) root_mtime: u64,
@@ -127,7 +134,7 @@ pub struct Core<F: LogFs> {
     pub(super) odd: OddNames,
     pub(super) next_file: u32,
     pub(super) next_lineage: u32,
-    started: Instant,
+    pub(super) started: Instant,
     next_rescan: Option<Instant>,
     next_dir_check: Instant,
     next_flush: Instant,
@@ -163,14 +170,17 @@ impl<F: LogFs> Core<F> {
         }
         ledger.reconcile(&pending);
         let limits = Limits::new(&settings.limits, now);
+        let plain = PlainFiles::new(&settings.files, state.begun);
         Ok(Self {
             fs,
             settings,
             pods,
             files: HashMap::new(),
             lineages: HashMap::new(),
+            copies: Vec::new(),
             dirs: BTreeMap::new(),
             docker: DockerDirs::default(),
+            plain,
             dirty_places: BTreeSet::new(),
             root_watched: false,
             root_mtime: 0,
@@ -265,7 +275,8 @@ impl<F: LogFs> Core<F> {
             self.outbox.due(),
             self.next_rescan,
             (blocked || self.needs_flush()).then_some(self.next_flush),
-            (!watched || self.docker.has_unnamed()).then_some(self.next_dir_check),
+            (!watched || self.docker.has_unnamed() || self.plain.has_unwatched())
+                .then_some(self.next_dir_check),
         ];
         times.into_iter().flatten().min().or(Some(self.next_flush + FLUSH))
     }
@@ -319,6 +330,7 @@ impl<F: LogFs> Core<F> {
         if !self.discovered {
             self.discovered = true;
             self.next_flush = now.mono;
+            self.plain.begin();
             if self.first_start && !self.files.is_empty() {
                 tracing::warn!(
                     files = self.files.len(),

@@ -1,5 +1,5 @@
 //! Which log files there are: listings of directories that changed, compared with what is known. Here those of the pod log
-//! directory; [`super::docker_dirs`] has Docker's.
+//! directory; [`super::docker_dirs`] has Docker's, [`super::plain_files`] the rules'.
 //!
 //! An event only marks a directory; the listing decides. So a lost or late event costs time, never a file.
 
@@ -55,6 +55,7 @@ impl<F: LogFs> Core<F> {
     pub(super) fn mark_all_dirty(&mut self) {
         self.dirty_places.insert(Place::Root);
         self.dirty_places.extend(self.docker.places(true));
+        self.dirty_places.extend(self.plain.places());
         for (pod, entry) in &self.dirs {
             self.dirty_places.insert(Place::Pod(pod.clone()));
             for container in entry.containers.keys() {
@@ -66,6 +67,7 @@ impl<F: LogFs> Core<F> {
     /// Directories that are not watched are to be listed again when their time of change moved.
     pub(super) fn check_unwatched(&mut self) {
         self.check_docker();
+        self.check_files();
         if !self.root_watched && self.mtime_of("") != self.root_mtime {
             self.dirty_places.insert(Place::Root);
         }
@@ -103,6 +105,8 @@ impl<F: LogFs> Core<F> {
                 Place::Docker(id) => self.look_docker(&id, now),
                 Place::Root => self.look_root(now),
                 Place::Pod(pod) => self.look_pod(&pod, now),
+                Place::Files => self.look_files(),
+                Place::Dir(dir) => self.look_dir(&dir, now),
                 Place::Container(pod, container) => self.look_container(&pod, &container, now),
             }
         }
@@ -320,7 +324,7 @@ impl<F: LogFs> Core<F> {
     /// Drops what could not be read below a directory and is no longer there.
     pub(super) fn forget_unreadable(&mut self, dir: &str, names: &[String]) {
         self.unreadable.retain(|path| {
-            if dir.is_empty() && path.starts_with(DOCKER) {
+            if dir.is_empty() && (path.starts_with(DOCKER) || path.starts_with('/')) {
                 return true;
             }
             let below = if dir.is_empty() { Some(path.as_str()) } else { below(path, dir) };
@@ -359,7 +363,9 @@ impl<F: LogFs> Core<F> {
         self.next_lineage += 1;
         let row = layout::row_of(&dir, container).unwrap_or_default();
         self.ledger.set_alive(&row, true, now);
-        let ruled_out = !self.settings.filter.admits(&pod, &row.container);
+        // Who asks for a file wants it.
+        let is_file = matches!(layout, Layout::Files { .. });
+        let ruled_out = !is_file && !self.settings.filter.admits(&pod, &row.container);
         let redact = self.redactor.rules_for(&pod, &row.container);
         let lineage = Lineage {
             layout,

@@ -1,6 +1,8 @@
 //! How a log file's lines are written: one format a lineage, chosen once; the loop over a window's lines is compiled for
 //! each of them.
 
+use sonde_wire::logs::Stream;
+
 use super::cri::{Clock, CriLine};
 use super::docker;
 
@@ -12,6 +14,8 @@ pub enum Format {
     Cri,
     /// [`super::docker`].
     Docker,
+    /// Each line is a body.
+    Plain,
 }
 
 /// Reads lines of one format, in the order of the file.
@@ -71,6 +75,28 @@ impl Lines for DockerLines {
     }
 }
 
+/// Lines of a plain file: nobody says when they were written. Where a file was emptied under a writer that goes on at its old
+/// place, there is a hole: NULs before the line are no part of it.
+#[derive(Debug, Default)]
+pub struct PlainLines;
+
+impl Lines for PlainLines {
+    #[inline]
+    fn header(&mut self, entry: &[u8]) -> Option<CriLine> {
+        Some(CriLine {
+            time_unix_nano: 0,
+            stream: Stream::Unknown,
+            partial: false,
+            body: entry.iter().take_while(|byte| **byte == 0).count(),
+        })
+    }
+
+    #[inline]
+    fn body<'a>(&'a mut self, entry: &'a [u8], header: &CriLine) -> &'a [u8] {
+        entry.get(header.body..).unwrap_or_default()
+    }
+}
+
 /// Lines of any format, where they are few: those of several entries, and of refused requests.
 #[derive(Debug)]
 pub enum AnyLines {
@@ -78,14 +104,22 @@ pub enum AnyLines {
     Cri(CriLines),
     /// See [`DockerLines`].
     Docker(DockerLines),
+    /// See [`PlainLines`].
+    Plain(PlainLines),
 }
 
 impl AnyLines {
+    /// Whether NULs before a line are no part of it.
+    pub fn has_holes(&self) -> bool {
+        matches!(self, Self::Plain(_))
+    }
+
     /// For a file of this format.
     pub fn new(format: Format) -> Self {
         match format {
             Format::Cri => Self::Cri(CriLines::default()),
             Format::Docker => Self::Docker(DockerLines::default()),
+            Format::Plain => Self::Plain(PlainLines),
         }
     }
 
@@ -93,7 +127,7 @@ impl AnyLines {
     /// Docker's the stamp is the last, so it is all of the entry.
     pub fn most_header(&self) -> usize {
         match self {
-            Self::Cri(_) => super::cri::MAX_HEADER,
+            Self::Cri(_) | Self::Plain(_) => super::cri::MAX_HEADER,
             Self::Docker(_) => docker::MAX_ENTRY + 1,
         }
     }
@@ -104,6 +138,7 @@ impl Lines for AnyLines {
         match self {
             Self::Cri(lines) => lines.header(entry),
             Self::Docker(lines) => lines.header(entry),
+            Self::Plain(lines) => lines.header(entry),
         }
     }
 
@@ -111,6 +146,7 @@ impl Lines for AnyLines {
         match self {
             Self::Cri(lines) => lines.body(entry, header),
             Self::Docker(lines) => lines.body(entry, header),
+            Self::Plain(lines) => lines.body(entry, header),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The file system as the reader needs it, so that the core runs on a simulated one too; and the host's.
 //!
 //! Paths are relative to the pod log directory, with `/`, `""` being the directory itself; those that begin with
-//! [`DOCKER`] are below Docker's container directory.
+//! [`DOCKER`] are below Docker's container directory, and absolute ones below the host's root.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -51,6 +51,21 @@ pub enum Place {
     Pod(Arc<str>),
     /// A container's directory.
     Container(Arc<str>, Arc<str>),
+    /// All directories of plain files.
+    Files,
+    /// A directory of plain files.
+    Dir(Arc<str>),
+}
+
+/// What a path is, beside a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The file's own name.
+    Own,
+    /// A link.
+    Link,
+    /// It leads below the directories of the containers' logs.
+    Container,
 }
 
 /// What changed.
@@ -72,6 +87,10 @@ pub trait LogFs: Send {
     fn list(&mut self, dir: &str) -> io::Result<Vec<String>>;
     /// `stat`, following links inside the host's root.
     fn stat(&mut self, path: &str) -> io::Result<Stat>;
+    /// What kind of name an absolute path is.
+    fn kind(&mut self, path: &str) -> Kind;
+    /// Whether a link is on the way to an absolute path: it may lead elsewhere without a change that a watch sees.
+    fn is_linked(&mut self, path: &str) -> bool;
     /// Opens a regular file; anything else is an error.
     fn open(&mut self, path: &str) -> io::Result<Self::File>;
     /// Asks for changes of a directory's names; false if they cannot be had.
@@ -86,9 +105,11 @@ pub trait LogFs: Send {
 pub struct HostFs {
     pods: Tree,
     docker: Tree,
+    host: Tree,
     beneath: bool,
     inotify: Option<Inotify>,
-    watches: HashMap<WatchDescriptor, Target>,
+    /// A directory may be watched for a rule's sake and for the pods': it has one descriptor.
+    watches: HashMap<WatchDescriptor, Vec<Target>>,
     events: Vec<u8>,
 }
 
@@ -112,7 +133,7 @@ impl Tree {
     }
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 enum Target {
     Place(Place),
     File(FileId),
@@ -127,6 +148,7 @@ impl HostFs {
         Ok(Self {
             pods: Tree::open(root, pod_logs)?,
             docker: Tree::open(root, docker_logs)?,
+            host: Tree::open(root, root)?,
             beneath: true,
             inotify,
             watches: HashMap::new(),
@@ -142,7 +164,10 @@ impl HostFs {
     fn open_with(&mut self, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
         let (tree, path) = match path.strip_prefix(DOCKER) {
             Some(path) => (&self.docker, path.trim_start_matches('/')),
-            None => (&self.pods, path),
+            None => match path.strip_prefix('/') {
+                Some(path) => (&self.host, path),
+                None => (&self.pods, path),
+            },
         };
         let full = if path.is_empty() { tree.base.clone() } else { tree.base.join(path) };
         let full = if full.as_os_str().is_empty() { PathBuf::from(".") } else { full };
@@ -162,6 +187,14 @@ impl HostFs {
             }
         }
         rustix::fs::open(tree.root_path.join(full), flags, Mode::empty()).map_err(io::Error::from)
+    }
+}
+
+impl HostFs {
+    /// Where a path leads.
+    fn real(&mut self, path: &str) -> Option<PathBuf> {
+        let handle = self.open_with(path, OFlags::PATH).ok()?;
+        std::fs::read_link(format!("/proc/self/fd/{}", handle.as_raw_fd())).ok()
     }
 }
 
@@ -186,6 +219,25 @@ impl LogFs for HostFs {
         // openat2 refuses any other flag beside O_PATH (fs/open.c, O_PATH_FLAGS).
         let handle = self.open_with(path, OFlags::PATH)?;
         Ok(plain(&rustix::fs::statat(&handle, "", AtFlags::EMPTY_PATH)?))
+    }
+
+    fn kind(&mut self, path: &str) -> Kind {
+        let real = self.real(path);
+        let is_below =
+            |dir: Option<PathBuf>| dir.zip(real.as_ref()).is_some_and(|(dir, real)| real.starts_with(dir));
+        if is_below(self.real("")) || is_below(self.real(DOCKER)) {
+            return Kind::Container;
+        }
+        let Ok(handle) = self.open_with(path, OFlags::PATH | OFlags::NOFOLLOW) else { return Kind::Own };
+        let is_link = rustix::fs::statat(&handle, "", AtFlags::EMPTY_PATH).is_ok_and(|stat| {
+            rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Symlink
+        });
+        if is_link { Kind::Link } else { Kind::Own }
+    }
+
+    fn is_linked(&mut self, path: &str) -> bool {
+        let straight = self.real("/").map(|root| root.join(path.trim_start_matches('/')));
+        self.real(path) != straight
     }
 
     fn open(&mut self, path: &str) -> io::Result<File> {
@@ -235,12 +287,14 @@ impl LogFs for HostFs {
                     changes.overflow = true;
                     continue;
                 }
-                match self.watches.get(&event.wd) {
-                    Some(Target::Place(place)) if changes.places.last() != Some(place) => {
-                        changes.places.push(place.clone())
+                for target in self.watches.get(&event.wd).into_iter().flatten() {
+                    match target {
+                        Target::Place(place) if changes.places.last() != Some(place) => {
+                            changes.places.push(place.clone());
+                        }
+                        Target::File(id) => changes.files.push(*id),
+                        Target::Place(_) => {}
                     }
-                    Some(Target::File(id)) => changes.files.push(*id),
-                    _ => {}
                 }
                 if event.mask.contains(EventMask::IGNORED) {
                     self.watches.remove(&event.wd);
@@ -260,7 +314,10 @@ impl HostFs {
         let path = format!("/proc/self/fd/{}", handle.as_raw_fd());
         match inotify.watches().add(path, mask) {
             Ok(descriptor) => {
-                self.watches.insert(descriptor, target);
+                let targets = self.watches.entry(descriptor).or_default();
+                if !targets.contains(&target) {
+                    targets.push(target);
+                }
                 true
             }
             Err(error) => {

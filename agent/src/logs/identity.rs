@@ -6,28 +6,37 @@ use std::sync::Arc;
 use sonde_wire::uid::{self, FIRST_ENTRY_BYTES, FileHash};
 
 use super::checkpoint::{FileKey, FileState};
+use super::copies::Copied;
 use super::core::{Core, Now};
-use super::format;
+use super::format::{self, Format};
 use super::fs::LogFs;
 use super::gz::{self, GzPool};
 use super::layout::Layout;
-use super::ledger::{Account, Excluded, Lost};
+use super::ledger::{Account, Lost};
 use super::open::read_file;
+use super::proof::{PROVED, Proof};
 use super::tail::{FileId, Handle, Identity};
-use crate::config::ReadExisting;
+use super::twins::hash;
 
 /// How long a file without a whole first entry stays quiet before what is there is taken for its first entry.
 pub const UNFINISHED_HEAD: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// How well an identity over the first `head_len` bytes suits a file that begins with `head`; the best is the greatest,
-/// none = not at all. One over the whole first entry goes before one that was taken while the entry was unfinished:
-/// those few bytes may begin other files too, and none at all begin every file.
-pub(super) fn fit(head: &[u8], head_len: usize) -> Option<usize> {
-    if head.is_empty() {
-        return None;
+/// For how long a plain file's first bytes wait for more of them, so that it is told from others that begin alike.
+const SHORT_HEAD: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// The bytes that name a file, of its first ones: its first entry, or of a plain file as many as there may be.
+pub(super) fn naming(format: Format, head: &[u8]) -> &[u8] {
+    match format {
+        Format::Plain => head,
+        Format::Cri | Format::Docker => uid::first_entry(head).unwrap_or(head),
     }
-    let whole = uid::first_entry(head).unwrap_or(head).len();
-    (head_len == whole || (1..whole).contains(&head_len)).then_some(head_len)
+}
+
+/// How well an identity over the first `head_len` bytes suits a file that is named by the bytes `naming`; the best is the
+/// greatest, none = not at all. One over the whole first entry goes before one that was taken while the entry was unfinished:
+/// those few bytes may begin other files too, and none at all begin every file.
+pub(super) fn fit(naming: &[u8], head_len: usize) -> Option<usize> {
+    (1..=naming.len()).contains(&head_len).then_some(head_len)
 }
 
 impl<F: LogFs> Core<F> {
@@ -51,23 +60,80 @@ impl<F: LogFs> Core<F> {
         let (pod_dir, container, restart) =
             (lineage.pod_dir.clone(), lineage.container.clone(), lineage.restart);
         let pod_uid = lineage.pod.uid.clone();
+        let format = lineage.format;
+        let is_first = self.first_start || self.plain.is_new(&lineage.layout);
         let mates = lineage.files.clone();
         let size = self.size_of(id)?;
 
-        let hash_of = |len: usize| FileHash::new(&pod_uid, &container, restart, &head[..len]);
+        let hash_of = |len: usize, salt: u64| hash(format, &pod_uid, &container, restart, salt, &head[..len]);
         let node = self.files.get(&id).and_then(|file| file.plain);
-        if let Some((key, state)) =
-            self.take_restored(&(pod_dir, container.clone(), restart), head, node, &hash_of)
-        {
+        if let Some((key, state)) = self.take_restored(
+            id,
+            &(pod_dir.clone(), container.clone(), restart),
+            format,
+            head,
+            node,
+            &hash_of,
+        )? {
             self.adopt(id, &key, &state, head, size, now);
             return Ok(true);
         }
-        let head_len = match uid::first_entry(head) {
-            Some(entry) => entry.len(),
-            None if force && !head.is_empty() => head.len(),
-            None => return Ok(false),
+        if self.tells_apart(of) {
+            match self.copied_from(id, now)? {
+                Copied::From(mate) => {
+                    self.set_copy(id, mate);
+                    return Ok(false);
+                }
+                Copied::Perhaps => {
+                    self.look_again(of, now.mono + SHORT_HEAD / 5);
+                    return Ok(false);
+                }
+                Copied::No => {}
+            }
+            // Emptied since its beginning was read, it is neither what it was nor what it will be.
+            let mut again = [0u8; FIRST_ENTRY_BYTES];
+            let len = read_file::<F>(&self.files, &mut self.gz, id, &mut again, 0)?;
+            if !again[..len].starts_with(head) {
+                self.look_again(of, now.mono + SHORT_HEAD / 5);
+                return Ok(false);
+            }
+        }
+        let head_len = naming(format, head).len();
+        let is_whole = match format {
+            Format::Plain => head.len() == FIRST_ENTRY_BYTES,
+            Format::Cri | Format::Docker => uid::first_entry(head).is_some(),
         };
-        let identity = Identity::new(hash_of(head_len), head, head_len);
+        if head.is_empty() || (format != Format::Plain && !is_whole && !force) {
+            return Ok(false);
+        }
+        let alike: Vec<FileId> = mates
+            .iter()
+            .copied()
+            .filter(|mate| *mate != id && self.begins_alike(*mate, format, head_len, &hash_of))
+            .collect();
+        let is_told_apart = !alike.is_empty() && self.tells_apart(of);
+        // Nobody writes into a compressed one; and what is there at the start is read in its order.
+        let may_grow = self.discovered
+            && self.files.get(&id).is_some_and(|file| matches!(file.handle, Some(Handle::Plain(_))));
+        if !is_whole && !force && may_grow {
+            self.note_unnamed(id, size, now);
+            let since = self.files.get(&id).and_then(|file| file.behind_since);
+            if since.is_none_or(|since| now.mono.saturating_duration_since(since) < SHORT_HEAD) {
+                self.look_again(of, now.mono + SHORT_HEAD / 5);
+                return Ok(false);
+            }
+        }
+        let key = (pod_dir, container.clone(), restart);
+        let salt = match format {
+            Format::Plain => {
+                let is_same = |mate: &FileId| self.head_len_of(*mate) == Some(head_len);
+                let is_common = !is_whole || alike.iter().any(is_same);
+                self.salt_of(id, &key, is_common, &|salt| hash_of(head_len, salt), now)
+            }
+            _ if is_told_apart => now.wall_nanos,
+            _ => 0,
+        };
+        let identity = Identity::new(hash_of(head_len, salt), head, head_len);
         let twin = mates.iter().any(|mate| {
             *mate != id
                 && self.files.get(mate).is_some_and(|mate| {
@@ -76,11 +142,15 @@ impl<F: LogFs> Core<F> {
         });
         if let Some(file) = self.files.get_mut(&id) {
             file.identity = Some(identity);
+            file.salt = salt;
+            file.proof = (format == Format::Plain).then(|| Proof::of(head));
             file.kept = !twin;
+            // Its records are called by it: it is on disk before they are sent, unless the disk takes nothing.
+            file.unsaved = salt != 0 || format == Format::Plain;
         }
         self.note_stated(id, size, now);
         if !self.discovered {
-            self.start_existing(id, size, now)?;
+            self.start_existing(id, is_first, size, now)?;
         }
         if self.is_excluded(of) {
             self.leave_out(of, id, false, now)?;
@@ -91,7 +161,7 @@ impl<F: LogFs> Core<F> {
 
     /// The beginning of a compressed file.
     pub(super) fn head_of_gz(file: &Arc<F::File>) -> Option<Vec<u8>> {
-        let mut head = vec![0u8; FIRST_ENTRY_BYTES];
+        let mut head = vec![0u8; PROVED];
         let len = GzPool::head(file, &mut head).ok()?;
         head.truncate(len);
         Some(head)
@@ -112,31 +182,50 @@ impl<F: LogFs> Core<F> {
         }
     }
 
+    /// What an earlier process knew of a file that begins like this, the best fitting first.
     fn take_restored(
         &mut self,
+        id: FileId,
         lineage: &super::core::LineageKey,
+        format: Format,
         head: &[u8],
         node: Option<(u64, u64)>,
-        hash_of: &dyn Fn(usize) -> FileHash,
-    ) -> Option<(FileKey, FileState)> {
-        let whole = uid::first_entry(head).unwrap_or(head).len();
-        let states = self.restored.get_mut(lineage)?;
-        let (_, at) = states
+        hash_of: &dyn Fn(usize, u64) -> FileHash,
+    ) -> io::Result<Option<(FileKey, FileState)>> {
+        let naming = naming(format, head);
+        let Some(states) = self.restored.get(lineage) else { return Ok(None) };
+        let mut fitting: Vec<_> = states
             .iter()
             .enumerate()
             .filter_map(|(at, (key, state))| {
                 let len = usize::from(state.head_len);
                 // A few bytes without a stamp's end may begin another file too: it must be the same inode. A compressed
-                // copy has another one.
-                let is_same = len == whole || node.is_none() || state.node.is_none() || state.node == node;
-                Some((fit(head, len)?, at)).filter(|_| is_same && hash_of(len) == key.hash)
+                // copy has another one. A plain file is proved.
+                let is_whole = len == naming.len() || format == Format::Plain;
+                let is_same = is_whole || node.is_none() || state.node.is_none() || state.node == node;
+                // Of those that begin alike, the one with its inode.
+                let is_node = node.is_some() && state.node == node;
+                Some((fit(naming, len)?, is_node, at, state.proof))
+                    .filter(|_| is_same && hash_of(len, state.salt) == key.hash)
             })
-            .max()?;
-        let found = states.swap_remove(at);
-        if states.is_empty() {
-            self.restored.remove(lineage);
+            .collect();
+        fitting.sort_unstable_by_key(|(fit, is_node, at, _)| std::cmp::Reverse((*fit, *is_node, *at)));
+        for (_, _, at, proof) in fitting {
+            if !self.is_proved(id, proof)? {
+                continue;
+            }
+            let Some(states) = self.restored.get_mut(lineage) else { break };
+            let found = states.swap_remove(at);
+            if states.is_empty() {
+                self.restored.remove(lineage);
+            }
+            return Ok(Some(found));
         }
-        Some(found)
+        Ok(None)
+    }
+
+    fn head_len_of(&self, id: FileId) -> Option<usize> {
+        self.files.get(&id)?.identity.map(|identity| usize::from(identity.head_len))
     }
 
     /// Goes on where an earlier process was.
@@ -198,71 +287,6 @@ impl<F: LogFs> Core<F> {
         }
     }
 
-    /// `logs.read_existing`, for a file that was there at the first start.
-    fn start_existing(&mut self, id: FileId, size: u64, now: Now) -> io::Result<()> {
-        let is_gz = self.files.get(&id).is_some_and(|file| matches!(file.handle, Some(Handle::Gz(_))));
-        if let Some(file) = self.files.get_mut(&id) {
-            file.resend_below = if is_gz { u64::MAX } else { size };
-        }
-        if !self.first_start {
-            return Ok(());
-        }
-        match self.settings.read_existing {
-            ReadExisting::All => {}
-            ReadExisting::None if is_gz => self.skip_gz(id, size, now),
-            ReadExisting::None => {
-                let end = self.last_line_end(id, size)?;
-                self.skip_to(id, end);
-            }
-            ReadExisting::Within(age) => {
-                let cutoff =
-                    now.wall_nanos.saturating_sub(u64::try_from(age.0.as_nanos()).unwrap_or(u64::MAX));
-                let Some(file) = self.files.get_mut(&id) else { return Ok(()) };
-                file.cutoff = cutoff;
-                let mtime = match &file.handle {
-                    Some(Handle::Plain(handle) | Handle::Gz(handle)) => {
-                        super::fs::LogFile::stat(&**handle)?.mtime_nanos
-                    }
-                    None => return Ok(()),
-                };
-                // Not one line in it can be younger than its last write.
-                if mtime != 0 && mtime < cutoff {
-                    if is_gz { self.skip_gz(id, size, now) } else { self.skip_to(id, size) }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Leaves out a whole compressed file. It is not decoded for its size: what it states has to do.
-    fn skip_gz(&mut self, id: FileId, size: u64, now: Now) {
-        self.note_size(id, size, now);
-        self.skip_to(id, size);
-        if let Some(file) = self.files.get_mut(&id) {
-            file.ended = true;
-            file.superseded = Some(now.mono);
-        }
-    }
-
-    fn skip_to(&mut self, id: FileId, end: u64) {
-        let Some(file) = self.files.get_mut(&id) else { return };
-        let bytes = file.settled.insert(0, end);
-        file.read = end;
-        file.scanned = end;
-        if let Some(lineage) = self.lineages.get(&file.lineage) {
-            self.ledger.settle(&lineage.row, bytes, Account::Excluded(Excluded::Old));
-        }
-    }
-
-    /// Where the last whole line ends, looking back at most one quantum.
-    fn last_line_end(&mut self, id: FileId, size: u64) -> io::Result<u64> {
-        let len = (super::core::QUANTUM as u64).min(size);
-        let mut tail = vec![0; usize::try_from(len).unwrap_or(0)];
-        let read = read_file::<F>(&self.files, &mut self.gz, id, &mut tail, size - len)?;
-        let newline = memchr::memrchr(b'\n', &tail[..read]);
-        Ok(newline.map_or(size, |at| size - len + at as u64 + 1))
-    }
-
     /// Counts what is new of a file by its size. Of a compressed file nothing is counted before it is decoded.
     pub(super) fn note_stated(&mut self, id: FileId, size: u64, now: Now) {
         let is_counted = |file: &super::tail::TailFile<F::File>| {
@@ -271,6 +295,16 @@ impl<F: LogFs> Core<F> {
         };
         if self.files.get(&id).is_some_and(is_counted) {
             self.note_size(id, size, now);
+        }
+    }
+
+    /// Notes the size of a file without an identity. Where another may have its bytes, they are counted when that is known.
+    pub(super) fn note_unnamed(&mut self, id: FileId, size: u64, now: Now) {
+        let Some(lineage) = self.files.get(&id).map(|file| file.lineage) else { return };
+        if !self.tells_apart(lineage) {
+            self.note_stated(id, size, now);
+        } else if let Some(file) = self.files.get_mut(&id) {
+            file.observe_unnamed(size, now.mono);
         }
     }
 

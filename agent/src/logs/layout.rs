@@ -1,6 +1,6 @@
-//! Where the files of a lineage lie, and what their names say: the kubelet's directories, or Docker's.
+//! Where the files of a lineage lie, and what their names say: the kubelet's directories, Docker's, or a rule's.
 //!
-//! Paths are those of [`super::fs`]: the kubelet's are relative, Docker's begin with [`DOCKER`]. No pod's directory is called like that,
+//! Paths are those of [`super::fs`]: the kubelet's are relative, Docker's begin with [`DOCKER`], plain files' with `/`, and their keys with [`FILE`]. No pod's directory is called like that,
 //! so neither paths nor the keys of the state can be taken for one another.
 
 use std::cmp::Ordering;
@@ -8,9 +8,13 @@ use std::sync::Arc;
 
 use super::ledger::RowKey;
 use super::pod_path::{self, PodDir};
+use super::{plain_files, plain_names};
+use crate::config::FileRule;
 
 /// Begins the paths below Docker's container directory, and the key of a container that is known by its id alone.
 pub const DOCKER: &str = "docker:";
+/// Begins the key of a directory of plain files, and the container of their rows in the ledger.
+pub const FILE: &str = "file:";
 /// Longest id of a container.
 const ID_LIMIT: usize = 128;
 
@@ -21,6 +25,15 @@ pub enum Layout {
     Pods,
     /// `docker:/<id>/<id>-json.log[.N][.gz]`; the greater N, the older (moby, `daemon/logger/loggerutils/logfile.go`).
     Docker(Arc<str>),
+    /// `<dir>/<base>`, and what rotation makes of it: see [`plain_names`].
+    Files {
+        /// Absolute.
+        dir: Arc<str>,
+        /// Name of the file that is written to.
+        base: Arc<str>,
+        /// What was asked for.
+        rule: Arc<FileRule>,
+    },
 }
 
 impl Layout {
@@ -28,6 +41,7 @@ impl Layout {
     pub fn order(&self, left: Option<&str>, right: Option<&str>) -> Ordering {
         match (self, left, right) {
             (Self::Docker(_), Some(left), Some(right)) => pod_path::order(Some(right), Some(left)),
+            (Self::Files { .. }, left, right) => plain_names::order(left, right),
             _ => pod_path::order(left, right),
         }
     }
@@ -66,6 +80,10 @@ pub fn docker_name(id: &str, name: &str) -> Option<DockerName> {
 pub fn row_of(dir: &str, container: &str) -> Option<RowKey> {
     if let Some(id) = dir.strip_prefix(DOCKER) {
         return Some(RowKey { container: id.to_owned(), ..RowKey::default() });
+    }
+    if let Some(dir) = dir.strip_prefix(FILE) {
+        let container = format!("{FILE}{}", plain_files::join(dir, container));
+        return Some(RowKey { container, ..RowKey::default() });
     }
     let PodDir { namespace, pod, .. } = pod_path::pod_dir(dir)?;
     Some(RowKey { namespace, pod, container: container.to_owned() })

@@ -15,6 +15,7 @@ use super::layout::{DOCKER, Layout};
 use super::ledger::RowKey;
 use super::limits::Quota;
 use super::multiline::Rule;
+use super::plain_files;
 use super::pod_path::PodDir;
 use super::redact::RuleSet;
 use super::redo::Again;
@@ -120,6 +121,7 @@ impl Lineage {
         match &self.layout {
             Layout::Pods => format!("{}/{}/{name}", self.pod_dir, self.container),
             Layout::Docker(id) => format!("{DOCKER}/{id}/{name}"),
+            Layout::Files { dir, .. } => plain_files::join(dir, name),
         }
     }
 
@@ -128,6 +130,7 @@ impl Lineage {
         match &self.layout {
             Layout::Pods => Place::Container(self.pod_dir.clone(), self.container.clone()),
             Layout::Docker(id) => Place::Docker(id.clone()),
+            Layout::Files { dir, .. } => Place::Dir(dir.clone()),
         }
     }
 
@@ -139,7 +142,11 @@ impl Lineage {
             restart: self.restart,
             container_id: match &self.layout {
                 Layout::Docker(id) => Some(id),
-                Layout::Pods => None,
+                Layout::Pods | Layout::Files { .. } => None,
+            },
+            file: match &self.layout {
+                Layout::Files { dir, base, rule } => Some((dir, base, rule)),
+                Layout::Pods | Layout::Docker(_) => None,
             },
         }
     }
@@ -155,6 +162,8 @@ impl Lineage {
         let live = match &self.layout {
             Layout::Pods => format!("{}.log", self.restart),
             Layout::Docker(id) => format!("{id}-json.log"),
+            // The suffix is the whole name.
+            Layout::Files { base, .. } => return format!("{}{gz}", suffix.unwrap_or(base)),
         };
         match suffix {
             Some(suffix) => format!("{live}.{suffix}{gz}"),

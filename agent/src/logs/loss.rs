@@ -7,24 +7,33 @@ use sonde_wire::logs::Stream;
 
 use super::core::{Core, LineageKey, Now, row_of};
 use super::fs::{LogFs, Place};
-use super::layout::{DOCKER, Layout};
+use super::layout::{DOCKER, FILE, Layout};
 use super::ledger::{Account, Lost};
-use super::lineage::LineageId;
+use super::lineage::{Lineage, LineageId};
 use super::redo::Redo;
 use super::tail::{Aside, FileId, Handle, TailFile};
+use super::visit::GRACE;
 
 impl<F: LogFs> Core<F> {
-    /// The file was cut under us: what of it was not read is gone, and what it holds now is another file.
+    /// The file was cut under us: what of it was not read is gone, unless a copy has it, and what it holds now is another file.
     pub(super) fn truncated(&mut self, lineage: LineageId, id: FileId, now: Now) {
+        let may_have_copy = self.tells_apart(lineage);
         let Some(file) = self.files.get_mut(&id) else { return };
         let handle = file.handle.take();
         let (plain, gz, suffix, name) =
             (file.plain.take(), file.gz.take(), file.suffix.clone(), file.name.clone());
-        self.give_up(id, Lost::Truncated, now.mono);
+        if may_have_copy {
+            file.emptied = Some(now.mono);
+            self.gz.forget(id);
+        } else {
+            self.give_up(id, Lost::Truncated, now.mono);
+        }
+        // Its copy was there before; whether anything changes in the directory from now on or not, it is listed.
+        self.dirty_places.extend(self.lineages.get(&lineage).map(Lineage::place));
         let new = FileId(self.next_file);
         self.next_file += 1;
         let mut file = TailFile::new(lineage, &name, suffix, now.mono);
-        (file.plain, file.gz) = (plain, gz);
+        (file.plain, file.gz, file.is_reused, file.was_live) = (plain, gz, true, true);
         file.handle = handle.filter(|handle| matches!(handle, Handle::Plain(_)));
         self.files.insert(new, file);
         if let Some(lineage) = self.lineages.get_mut(&lineage) {
@@ -38,11 +47,16 @@ impl<F: LogFs> Core<F> {
     pub(super) fn give_up(&mut self, id: FileId, reason: Lost, now: Instant) {
         let Some(file) = self.files.get_mut(&id) else { return };
         file.aside = Some(Aside::Gone);
-        file.handle = None;
+        (file.handle, file.emptied) = (None, None);
         file.behind_since.get_or_insert(now);
-        let lineage = file.lineage;
         self.gz.forget(id);
-        let Some(file) = self.files.get(&id) else { return };
+        self.lose_behind(id, 0, reason);
+        self.drop_unfinished(id, reason);
+    }
+
+    /// Counts as lost what of a file's bytes from here on is neither settled nor on its way; gives how many.
+    pub(super) fn lose_behind(&mut self, id: FileId, from: u64, reason: Lost) -> u64 {
+        let Some(file) = self.files.get(&id) else { return 0 };
         // What is in a batch may yet be acknowledged.
         let mut covered = file.settled.clone();
         for range in self.outbox.ranges().filter(|range| range.file == id) {
@@ -55,10 +69,20 @@ impl<F: LogFs> Core<F> {
         {
             covered.insert(extent.start, extent.end);
         }
+        let mut lost = 0;
         for (start, end) in covered.gaps(file.seen) {
-            self.settle(id, start, end, Account::Lost(reason));
+            let start = start.max(from);
+            if start < end {
+                self.settle(id, start, end, Account::Lost(reason));
+                lost += end - start;
+            }
         }
-        // A line that began in it cannot be read again; its entries in other files go with it.
+        lost
+    }
+
+    /// A line that began in a file that is gone cannot be read again; its entries in other files go with it.
+    pub(super) fn drop_unfinished(&mut self, id: FileId, reason: Lost) {
+        let Some(lineage) = self.files.get(&id).map(|file| file.lineage) else { return };
         let Some(lineage) = self.lineages.get_mut(&lineage) else { return };
         for stream in [Stream::Stdout, Stream::Stderr] {
             for extent in lineage.take_with(stream, id) {
@@ -121,15 +145,19 @@ impl<F: LogFs> Core<F> {
             let files = files_of.get(&key).map(Vec::as_slice).unwrap_or_default();
             let may_come = files.iter().any(|file| {
                 self.files.get(file).is_some_and(|file| {
-                    let may_have_bytes = file.seen > 0 || !file.is_drained();
+                    let may_have_bytes = file.has_bytes() || !file.is_drained();
                     file.identity.is_none() && file.aside.is_none() && may_have_bytes
                 })
             });
             let prefix = format!("{}/{}", key.0, key.1);
             let hidden = self.unreadable.iter().any(|path| {
-                path.is_empty() || **path == *key.0 || path.starts_with(&prefix) || path.starts_with(DOCKER)
+                let is_file = key.0.strip_prefix(FILE).is_some_and(|dir| path.starts_with(dir));
+                let of_pod = **path == *key.0 || path.starts_with(&prefix) || path.starts_with(DOCKER);
+                path.is_empty() || of_pod || is_file
             });
-            if may_come || hidden {
+            // The listing may have been taken during a rename or a compression.
+            let is_early = key.0.starts_with(FILE) && now.saturating_duration_since(self.started) < GRACE;
+            if may_come || hidden || is_early {
                 continue;
             }
             let is_rotated = !files.is_empty();
@@ -152,6 +180,7 @@ impl<F: LogFs> Core<F> {
 
     /// Removes what is over: files without a name whose bytes are settled, lineages without files, pods without those.
     pub(super) fn sweep(&mut self, now: Instant) {
+        self.give_up_emptied(now);
         if !self.restored.is_empty() {
             self.give_up_ghosts(now);
         }
@@ -159,17 +188,27 @@ impl<F: LogFs> Core<F> {
             .files
             .iter()
             .filter(|(_, file)| {
-                !file.is_named() && file.pending() == 0 && (file.is_drained() || file.aside.is_some())
+                let is_over = file.is_drained() || file.aside.is_some();
+                !file.is_named() && file.emptied.is_none() && file.pending() == 0 && is_over
+            })
+            .filter(|(_, file)| {
+                // Where its name in the state is all that tells it from others, it may turn up again.
+                let since = file.nameless.filter(|_| self.tells_apart(file.lineage));
+                since.is_none_or(|since| now.saturating_duration_since(since) >= GRACE)
             })
             .filter(|(_, file)| {
                 file.handle.is_none()
                     || file.aside == Some(Aside::Gone)
-                    || now.saturating_duration_since(file.grown) >= super::visit::GRACE
+                    || now.saturating_duration_since(file.grown) >= GRACE
             })
             .map(|(id, _)| *id)
             .collect();
         for id in over {
             if self.outbox.ranges().any(|range| range.file == id) {
+                continue;
+            }
+            // Its copy keeps its state.
+            if self.go_on_in_copy(id) {
                 continue;
             }
             self.mark_gone(id);
@@ -179,11 +218,13 @@ impl<F: LogFs> Core<F> {
             self.lineages.iter().filter(|(_, lineage)| lineage.files.is_empty()).map(|(id, _)| *id).collect();
         for id in empty {
             let Some(lineage) = self.lineages.remove(&id) else { continue };
+            self.copies.retain(|copy| copy.lineage != id);
             let is_dead = !self.lineages.values().any(|other| other.row == lineage.row);
             self.ledger.set_alive(&lineage.row, !is_dead, now);
             self.dirty_places.insert(lineage.place());
             match lineage.layout {
                 Layout::Docker(id) => self.docker.forget(&id),
+                Layout::Files { dir, base, .. } => self.plain.forget(&dir, &base),
                 Layout::Pods => {
                     if let Some(entry) = self.dirs.get_mut(&lineage.pod_dir)
                         && let Some(inner) = entry.containers.get_mut(&lineage.container)
@@ -212,13 +253,14 @@ impl<F: LogFs> Core<F> {
         let (Some(identity), Some(lineage)) = (file.identity, self.lineages.get(&file.lineage)) else {
             return;
         };
+        let key = super::checkpoint::FileKey {
+            pod_dir: lineage.pod_dir.to_string(),
+            container: lineage.container.to_string(),
+            restart: lineage.restart,
+            hash: identity.hash,
+        };
         if file.kept {
-            self.gone.push(super::checkpoint::FileKey {
-                pod_dir: lineage.pod_dir.to_string(),
-                container: lineage.container.to_string(),
-                restart: lineage.restart,
-                hash: identity.hash,
-            });
+            self.gone.push(key);
         }
     }
 }

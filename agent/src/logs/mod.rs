@@ -13,8 +13,8 @@
 //!   reading stops.
 //! - A file is what its first entry says it is, wherever it lies and whatever inode it has.
 //!
-//! The way of a byte: `discover` and `docker_dirs` list what changed, `pod_path` and `layout` name it, `reconcile` tells known files from new ones,
-//! `identity` finds what is known of them, `visit` chooses the file, `window` reads and cuts it into lines, `format`, `cri`, `docker` and
+//! The way of a byte: `discover`, `docker_dirs` and `plain_files` list what changed, `pod_path`, `layout` and `plain_names` name it, `reconcile` tells known files from new ones,
+//! `identity` finds what is known of them (`twins` and `proof` where files begin alike), `visit` chooses the file, `window` reads and cuts it into lines, `format`, `cri`, `docker` and
 //! `join` make them whole, `group` and `grouping` make records of several (by the rules of `multiline`, as `bindings` says),
 //! `emit`, `record`, `redact`, `fields` and `resource` dress them, `outbox` fills the request; `settle`
 //! hears what became of it (`redo` sends what was refused in smaller requests), `ledger` and `persist` write it down.
@@ -67,6 +67,7 @@ pub mod spans;
 
 mod bindings;
 pub(crate) mod checkpoint;
+mod copies;
 pub(crate) mod core;
 mod cuts;
 mod decoders;
@@ -74,6 +75,7 @@ mod discover;
 pub(crate) mod docker_config;
 mod docker_dirs;
 mod emit;
+mod existing;
 pub(crate) mod filter;
 pub(crate) mod format;
 pub(crate) mod fs;
@@ -92,6 +94,9 @@ mod open;
 mod outbox;
 mod parsed;
 mod persist;
+mod plain_files;
+mod plain_names;
+pub(crate) mod proof;
 mod reader;
 mod reconcile;
 pub(crate) mod record;
@@ -101,6 +106,7 @@ mod rules;
 mod settle;
 mod status;
 mod tail;
+mod twins;
 mod visit;
 mod window;
 
@@ -174,7 +180,7 @@ pub enum LogsError {
 /// One log file, for `/debug/files`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct FileStatus {
-    /// Below the pod log directory; `docker:/…` is below Docker's container directory.
+    /// Below the pod log directory; `docker:/…` is below Docker's container directory, `/…` below the host's root.
     pub path: String,
     /// Namespace.
     pub namespace: String,

@@ -64,7 +64,7 @@ impl OddNames {
         tracing::warn!(
             dir,
             name = ?shown,
-            "a name below the pod log directory is not read: {}; others like it are not said for an hour",
+            "a name in a directory of log files is not read: {}; others like it are not said for an hour",
             oddity.text()
         );
     }

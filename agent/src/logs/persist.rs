@@ -10,7 +10,11 @@ use super::tail::FileId;
 impl<F: LogFs> Core<F> {
     /// Whether something changed since the last write.
     pub(super) fn needs_flush(&self) -> bool {
-        !self.dirty_files.is_empty() || !self.gone.is_empty() || self.gaps_dirty || self.checkpoints.failing()
+        !self.dirty_files.is_empty()
+            || !self.gone.is_empty()
+            || self.gaps_dirty
+            || self.plain.begun_since().next().is_some()
+            || self.checkpoints.failing()
     }
 
     /// Writes what changed (or everything, where the file has grown or is new); whether all is durable now.
@@ -33,6 +37,7 @@ impl<F: LogFs> Core<F> {
             self.gone.clear();
             self.folded.clear();
             self.gaps_dirty = false;
+            self.plain.begun_is_kept();
             self.ledger.clear_dirty();
         }
         done
@@ -49,6 +54,7 @@ impl<F: LogFs> Core<F> {
         if self.gaps_dirty {
             entries.push(Entry::Gaps(self.gaps));
         }
+        entries.extend(self.plain.begun_since().map(Entry::Begun));
         entries
     }
 
@@ -60,10 +66,12 @@ impl<F: LogFs> Core<F> {
         }
         entries.extend(self.ledger.rows().map(|(key, row)| Entry::Row(key.clone(), *row)));
         entries.push(Entry::Gaps(self.gaps));
+        entries.extend(self.plain.begun().map(Entry::Begun));
         entries
     }
 
     fn entry_of(&mut self, id: FileId) -> Option<Entry> {
+        self.prove(id);
         let file = self.files.get_mut(&id)?;
         let identity = file.identity.filter(|_| file.kept)?;
         let watermark = file.settled.watermark();

@@ -4,7 +4,10 @@ use super::simulation::World;
 use crate::config::ReadExisting;
 
 mod compressed;
+mod copies;
 mod docker;
+mod files;
+mod files_anew;
 mod late;
 mod limits;
 mod lines;

@@ -40,6 +40,7 @@ impl Reader {
             parse: deps.config.parse,
             pinned_deleted: deps.config.pinned_deleted.0,
             limits: deps.config.limits.clone(),
+            files: deps.config.files.clone(),
             wait_for_metadata: deps.wait_for_metadata,
         };
         let bytes = usize::try_from(deps.batch.bytes.0).unwrap_or(usize::MAX).max(1);

@@ -4,23 +4,23 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use sonde_wire::uid::FileHash;
+use sonde_wire::uid::FIRST_ENTRY_BYTES;
 
 use super::core::{Core, Now};
 use super::discover::Listed;
 use super::fs::LogFs;
-use super::identity::fit;
+use super::identity::{fit, naming};
 use super::lineage::{FIRST_LOOK, LineageId};
 use super::tail::{Aside, FileId, Handle, TailFile};
+use super::twins::hash;
+
+/// What a directory shows of a lineage, by suffix.
+pub(super) type Files = BTreeMap<Option<String>, Listed>;
 
 impl<F: LogFs> Core<F> {
     /// Brings a lineage in line with what its directory shows.
-    pub(super) fn reconcile(
-        &mut self,
-        id: LineageId,
-        listing: &mut BTreeMap<Option<String>, Listed>,
-        now: Now,
-    ) {
+    pub(super) fn reconcile(&mut self, id: LineageId, listing: &mut Files, now: Now) {
+        self.list_copies(id, listing);
         let Some(lineage) = self.lineages.get(&id) else { return };
         let known = lineage.files.clone();
         let mut named: Vec<FileId> = Vec::new();
@@ -51,16 +51,39 @@ impl<F: LogFs> Core<F> {
                 && let Some(known) = self.files.get_mut(&file)
             {
                 changed |= known.is_named();
+                known.nameless.get_or_insert(now.mono);
                 (known.plain, known.gz) = (None, None);
             }
         }
+        changed |= self.add_new(id, listing, named, now);
+        self.go_on_in_copies(id);
+        if !changed {
+            return;
+        }
+        if let Some(lineage) = self.lineages.get_mut(&id) {
+            lineage.period = FIRST_LOOK;
+        }
+        self.wake(id);
+    }
+
+    /// Adds the listed files that are not known; whether there are any.
+    fn add_new(&mut self, id: LineageId, listing: &Files, mut named: Vec<FileId>, now: Now) -> bool {
         // The live file last: the state of an unfinished first line is an older file's before it is this one's.
-        let rotated = listing.iter().filter(|(suffix, _)| suffix.is_some());
-        for (suffix, listed) in rotated.chain(listing.iter().filter(|(suffix, _)| suffix.is_none())) {
+        // Before both, what an earlier process knew by its inode, the live one first: a copy of it must not take its place, whatever
+        // inode that was given.
+        let of_earlier = self.nodes_of_earlier(id);
+        let mut order: Vec<(&Option<String>, &Listed)> = listing.iter().collect();
+        order.sort_by_key(|(suffix, listed)| {
+            let node = listed.plain.map(|stat| stat.node);
+            let is_known = node.is_some_and(|node| of_earlier.contains(&node));
+            (!is_known, suffix.is_none() != is_known)
+        });
+        let (mut new, mut is_any) = (Vec::new(), false);
+        for (suffix, listed) in order {
             if listed.plain.or(listed.gz).is_none() {
                 continue;
             }
-            changed = true;
+            is_any = true;
             let gz_only = listed.plain.is_none();
             let plain_node = listed.plain.map(|stat| stat.node);
             let gz_node = listed.gz.map(|stat| stat.node);
@@ -91,6 +114,10 @@ impl<F: LogFs> Core<F> {
                 self.unreadable.remove(&path);
             }
             named.push(file);
+            new.push(file);
+        }
+        // When all of them are there: one may be a copy of another.
+        for file in new {
             let identified =
                 std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.identify(file, false, now)));
             match identified {
@@ -99,13 +126,7 @@ impl<F: LogFs> Core<F> {
                 Err(_) => self.set_aside(file),
             }
         }
-        if !changed {
-            return;
-        }
-        if let Some(lineage) = self.lineages.get_mut(&id) {
-            lineage.period = FIRST_LOOK;
-        }
-        self.wake(id);
+        is_any
     }
 
     /// The known file with one of these inodes.
@@ -163,17 +184,22 @@ impl<F: LogFs> Core<F> {
         }
         let path = lineage.path(&lineage.file_name(suffix, true));
         let key = (lineage.pod.uid.clone(), lineage.container.clone(), lineage.restart);
+        let format = lineage.format;
         let file = Arc::new(self.fs.open(&path).ok()?);
-        let head = Self::head_of_gz(&file)?;
+        let beginning = Self::head_of_gz(&file)?;
+        let head = &beginning[..beginning.len().min(FIRST_ENTRY_BYTES)];
         let fits = candidates.into_iter().rev().filter_map(|candidate| {
             // Found when it was empty, and not visited since (every slot was taken): its first entry is there by now.
             if self.files.get(&candidate).is_some_and(|file| file.identity.is_none()) {
                 let _ = self.identify(candidate, true, now);
             }
-            let identity = self.files.get(&candidate)?.identity?;
+            self.prove(candidate);
+            let (identity, salt, proof) =
+                self.files.get(&candidate).and_then(|file| Some((file.identity?, file.salt, file.proof)))?;
             let len = usize::from(identity.head_len);
-            let fit = fit(&head, len)?;
-            let is_same = FileHash::new(&key.0, &key.1, key.2, &head[..len]) == identity.hash;
+            let fit = fit(naming(format, head), len)?;
+            let is_same = hash(format, &key.0, &key.1, key.2, salt, &head[..len]) == identity.hash
+                && proof.is_none_or(|proof| proof.fits(&beginning));
             is_same.then_some((fit, candidate))
         });
         // Of those that fit alike, the oldest.
@@ -195,6 +221,9 @@ impl<F: LogFs> Core<F> {
             }
         }
         file.suffix = suffix.map(str::to_owned);
+        // A compressed copy of it was found.
+        file.is_copy |= file.emptied.take().is_some();
+        file.nameless = None;
         file.plain = plain;
         file.gz = gz;
     }
@@ -216,6 +245,7 @@ impl<F: LogFs> Core<F> {
             .unwrap_or_default();
         let mut file = TailFile::new(lineage, &name, suffix, now.mono);
         (file.plain, file.gz) = (plain, gz);
+        file.is_reused = plain.is_some_and(|node| self.nodes_of_earlier(lineage).contains(&node));
         let at = self.chain_position(lineage, file.suffix.as_deref());
         self.files.insert(id, file);
         if let Some(lineage) = self.lineages.get_mut(&lineage) {

@@ -76,7 +76,11 @@ pub fn record<'a>(
 ) -> LogRecord<'a> {
     let fields = if context.parse { fields::parse(&body.text) } else { Fields::default() };
     LogRecord {
-        time_unix_nano: header.map_or(context.observed_nanos, |header| header.time_unix_nano),
+        time_unix_nano: match header {
+            // 0 of a plain line: a receiver that makes names of times must not take this reading's for it.
+            Some(header) => header.time_unix_nano,
+            None => context.observed_nanos,
+        },
         observed_time_unix_nano: context.observed_nanos,
         severity_number: fields.severity_number,
         severity_text: fields.severity_text,
@@ -115,6 +119,9 @@ pub fn gather(
         let rest_after: u64 = extents[nth + 1..].iter().map(|extent| extent.end - extent.start).sum();
         let mut at = extent.start;
         let mut room = CHUNK;
+        if lines.has_holes() {
+            at = behind_hole(&mut *read_at, extent, side)?;
+        }
         while at < extent.end {
             let wanted = usize::try_from(extent.end - at).unwrap_or(usize::MAX).min(room);
             side.resize(wanted, 0);
@@ -165,6 +172,23 @@ pub fn gather(
         }
     }
     Ok(gathered)
+}
+
+/// Where the NULs end with which an extent begins; its end, if there is nothing else.
+fn behind_hole(read_at: ReadAt<'_>, extent: &Extent, side: &mut Vec<u8>) -> io::Result<u64> {
+    let mut at = extent.start;
+    while at < extent.end {
+        side.resize(usize::try_from(extent.end - at).unwrap_or(usize::MAX).min(CHUNK), 0);
+        if read_at(extent, side, at)? < side.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let Some(nuls) = side.iter().position(|byte| *byte != 0) else {
+            at += side.len() as u64;
+            continue;
+        };
+        return Ok(at + nuls as u64);
+    }
+    Ok(at)
 }
 
 #[cfg(test)]

@@ -3,9 +3,15 @@
 use sonde_wire::attrs::{AttrSet, AttrSetBuilder, keys};
 
 use super::filter::glob;
+use super::plain_files;
 use super::pod_path::PodDir;
+use crate::config::FileRule;
 use crate::pods::{ContainerMeta, PodMeta};
 
+/// Path of the file that is written to, whatever rotation made of it since (semantic conventions, `log.file.*`).
+const FILE_PATH: &str = "log.file.path";
+/// Its name.
+const FILE_NAME: &str = "log.file.name";
 const SERVICE_NAME_ANNOTATION: &str = "resource.opentelemetry.io/service.name";
 
 /// What is the same for all containers of the node.
@@ -30,17 +36,27 @@ pub struct Source<'a> {
     pub restart: u32,
     /// The runtime's id of the container, where the place says it.
     pub container_id: Option<&'a str>,
+    /// Of a plain file: its directory, name, and rule.
+    pub file: Option<(&'a str, &'a str, &'a FileRule)>,
 }
 
 /// The attributes: namespace, pod, uid, container and restart come from the path or Docker's labels, the rest from the pod
 /// where it is known. `meta` belongs to the path's uid; what it says of another restart of the container is not used.
 pub fn attributes(node: &Node, source: &Source<'_>, meta: Option<&PodMeta>) -> AttrSet {
-    let Source { pod: path, container, restart, container_id } = *source;
+    let Source { pod: path, container, restart, container_id, file } = *source;
     let mut set = AttrSet::builder();
     if !node.cluster.is_empty() {
         set = set.str(keys::CLUSTER_NAME, &node.cluster);
     }
     set = set.str(keys::NODE_NAME, &node.name);
+    if let Some((dir, name, rule)) = file {
+        set = set.str(FILE_PATH, &plain_files::join(dir, name)).str(FILE_NAME, name);
+        for (key, value) in &rule.attributes {
+            set = set.str(key, value);
+        }
+        let service = if rule.name.is_empty() { name } else { &rule.name };
+        return set.str(keys::SERVICE_NAME, service).build();
+    }
     if let Some(id) = container_id {
         set = set.str(keys::CONTAINER_ID, id);
         if path.namespace.is_empty() {
@@ -170,7 +186,7 @@ mod tests {
             labels: vec!["app".into(), "app.kubernetes.io/*".into()],
         };
         let path = PodDir { namespace: "shop".into(), pod: "web-1".into(), uid: uid.into() };
-        let source = Source { pod: &path, container: "app", restart, container_id: None };
+        let source = Source { pod: &path, container: "app", restart, container_id: None, file: None };
         String::from_utf8_lossy(attributes(&node, &source, meta).bytes()).into_owned()
     }
 

@@ -8,6 +8,7 @@ use sonde_wire::uid::FileHash;
 use super::bindings::Bindings;
 use super::checkpoint::{Cut, FileState};
 use super::lineage::LineageId;
+use super::proof::Proof;
 use super::spans::Spans;
 use super::visit::GRACE;
 
@@ -35,6 +36,24 @@ pub struct TailFile<F> {
     pub gz: Option<(u64, u64)>,
     /// The open file.
     pub handle: Option<Handle<F>>,
+    /// Tells it from an earlier file of its lineage that begins with the same bytes; 0 = there was none.
+    pub salt: u64,
+    /// Its inode had other contents before.
+    pub is_reused: bool,
+    /// It was written to under the name that it has now, or before that: it is nobody's copy.
+    pub was_live: bool,
+    /// A copy: what is shorter than what was read of it is the copy, not a file that was emptied.
+    pub is_copy: bool,
+    /// It was emptied then, and its copy may turn up; until then it has neither name nor handle.
+    pub emptied: Option<Instant>,
+    /// Since when no listing has shown it; one that is taken during a rename or a compression may not.
+    pub nameless: Option<Instant>,
+    /// Size that was seen before it had an identity, where what is seen then is not counted yet.
+    pub unnamed: u64,
+    /// What names and proves it has to be on disk before it is read on.
+    pub unsaved: bool,
+    /// Of a plain file: what shows that it is the same one.
+    pub proof: Option<Proof>,
     /// Identity; none = not enough of its first line is there yet.
     pub identity: Option<Identity>,
     /// Largest size seen, uncompressed.
@@ -123,11 +142,20 @@ impl<F> TailFile<F> {
     pub fn new(lineage: LineageId, name: &str, suffix: Option<String>, now: Instant) -> Self {
         Self {
             lineage,
+            was_live: suffix.is_none(),
             suffix,
             name: name.to_owned(),
             plain: None,
             gz: None,
             handle: None,
+            salt: 0,
+            is_reused: false,
+            is_copy: false,
+            emptied: None,
+            nameless: None,
+            unnamed: 0,
+            unsaved: false,
+            proof: None,
             identity: None,
             seen: 0,
             read: 0,
@@ -185,6 +213,22 @@ impl<F> TailFile<F> {
         self.aside.is_some() || self.read >= self.resend_below || is_at_end
     }
 
+    /// Whether there are bytes of it, counted or not.
+    pub fn has_bytes(&self) -> bool {
+        self.seen > 0 || self.unnamed > 0
+    }
+
+    /// Notes the size of a file that has no name yet, and is counted when it has.
+    pub fn observe_unnamed(&mut self, size: u64, now: Instant) {
+        if size != self.unnamed {
+            self.unnamed = size;
+            self.grown = now;
+        }
+        if size > 0 {
+            self.behind_since.get_or_insert(now);
+        }
+    }
+
     /// Notes a size; gives the bytes that are new.
     pub fn observe(&mut self, size: u64, now: Instant) -> u64 {
         let new = size.saturating_sub(self.seen);
@@ -204,6 +248,8 @@ impl<F> TailFile<F> {
         }
         self.cuts.clone_from(&state.cuts);
         self.cutoff = state.cutoff;
+        self.salt = state.salt;
+        self.proof = state.proof;
         self.read = self.settled.watermark();
         self.scanned = self.read;
         self.check = None;
@@ -219,6 +265,8 @@ impl<F> TailFile<F> {
             settled: self.settled.iter().collect(),
             cuts: self.cuts.iter().filter(|cut| cut.offset > watermark).copied().collect(),
             cutoff: self.cutoff,
+            salt: self.salt,
+            proof: self.proof,
             name: self.name.clone(),
             node: self.plain.or(self.gz),
             rules: self.bindings.specs(),

@@ -114,7 +114,8 @@ impl<F: LogFs> Core<F> {
             } else if !finished && self.files.get(&file).is_some_and(TailFile::is_named) {
                 break;
             }
-            at += 1;
+            // What turned out to be a copy is none of its files any more.
+            at += usize::from(self.files.contains_key(&file));
         }
         self.current = None;
         self.rest(id, now)
@@ -170,11 +171,11 @@ impl<F: LogFs> Core<F> {
         let Some(lineage) = self.lineages.get(&id) else { return false };
         let later: Vec<FileId> = lineage.files[at + 1..].to_vec();
         for file in later {
-            if self.files.get(&file).is_some_and(|file| file.seen > 0) {
+            if self.files.get(&file).is_some_and(TailFile::has_bytes) {
                 return true;
             }
             if let Ok(size) = self.size_of(file) {
-                self.note_stated(file, size, now);
+                self.note_unnamed(file, size, now);
                 if size > 0 {
                     return true;
                 }
@@ -191,7 +192,7 @@ impl<F: LogFs> Core<F> {
         now: Now,
     ) -> io::Result<Progress> {
         let Some(file) = self.files.get(&id) else { return Ok(Progress::End) };
-        if file.aside.is_some() {
+        if file.aside.is_some() || file.emptied.is_some() {
             return Ok(Progress::End);
         }
         if file.unpassed && self.has_open_group(lineage) {
@@ -215,7 +216,7 @@ impl<F: LogFs> Core<F> {
         }
         if self.files.get(&id).is_some_and(|file| file.identity.is_none()) {
             let size = self.size_of(id)?;
-            self.note_stated(id, size, now);
+            self.note_unnamed(id, size, now);
             let force = self.files.get(&id).is_some_and(|file| {
                 let quiet = now.mono.saturating_duration_since(file.grown);
                 let ended = has_successor || !file.is_named();
@@ -228,6 +229,7 @@ impl<F: LogFs> Core<F> {
         if self.must_bind(id, now) {
             return Ok(Progress::Unbound);
         }
+        self.lose_what_no_copy_has(id);
         if self.is_excluded(lineage) {
             return self.visit_excluded(lineage, id, has_successor, now);
         }
@@ -272,11 +274,11 @@ impl<F: LogFs> Core<F> {
         let files = lineage.files.clone();
         for file in &files {
             let Some(file) = self.files.get(file) else { continue };
-            if file.aside.is_some() {
+            if file.aside.is_some() || file.emptied.is_some() {
                 continue;
             }
             if file.read < file.seen || file.identity.is_none() {
-                waits |= file.seen > 0 || !file.is_drained();
+                waits |= file.has_bytes() || !file.is_drained();
                 is_due |= file.identity.is_some()
                     && file.handle.is_some()
                     && now.mono.saturating_duration_since(file.grown) >= MAX_WAIT;

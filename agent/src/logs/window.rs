@@ -7,7 +7,7 @@ use sonde_wire::uid::FileHash;
 use super::checkpoint::Cut;
 use super::core::{Core, Now, QUANTUM};
 use super::emit::{Last, Unread};
-use super::format::{CriLines, DockerLines, Format, Lines};
+use super::format::{CriLines, DockerLines, Format, Lines, PlainLines};
 use super::fs::LogFs;
 use super::group::{Groups, Line};
 use super::grouping::Pass;
@@ -56,11 +56,16 @@ impl<F: LogFs> Core<F> {
         let is_gz = matches!(file.handle, Some(Handle::Gz(_)));
         let before = file.read;
         let back = usize::try_from(back).unwrap_or(0);
+        if self.prove_first(id)? {
+            self.unbound.push(lineage);
+            return Ok(Progress::Unbound);
+        }
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.resize(QUANTUM + CHECK_BYTES, 0);
         let read = read_file::<F>(&self.files, &mut self.gz, id, &mut buffer, base);
         // Behind the window: whatever the window shows was written before, so what is parsed is of the known file.
-        let read = read.map(|read| read.min(self.readable_below(lineage, id, base)));
+        let read = read
+            .map(|read| read.min(self.readable_below(lineage, id, base)).min(self.proved_below(id, base)));
         if self.grew_before(lineage, id, now) {
             self.buffer = buffer;
             return Ok(Progress::Before);
@@ -152,6 +157,9 @@ impl<F: LogFs> Core<F> {
             None => true,
             Some(before) => back > 0 && file.check.is_some_and(|check| crc32fast::hash(before) != check),
         };
+        if checked.is_none() && file.is_copy {
+            return Ok((Progress::End, window.len()));
+        }
         if is_other && matches!(file.handle, Some(Handle::Plain(_))) {
             self.truncated(lineage, id, now);
             return Ok((Progress::Read, window.len()));
@@ -170,6 +178,7 @@ impl<F: LogFs> Core<F> {
         let format = self.lineages.get(&lineage).map(|lineage| lineage.format).unwrap_or_default();
         let done = match format {
             Format::Cri => self.parse_lines(CriLines::default(), lineage, id, hash, window, base, now),
+            Format::Plain => self.parse_lines(PlainLines, lineage, id, hash, window, base, now),
             Format::Docker => self.parse_lines(DockerLines::default(), lineage, id, hash, window, base, now),
         };
         let (position, blocked) = (done.position, done.blocked);

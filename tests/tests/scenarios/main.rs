@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
 mod docker;
+mod files;
 mod kubelet;
 mod lines;
 mod multiline;

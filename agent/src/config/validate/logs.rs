@@ -4,11 +4,18 @@ use sonde_daemon::config::Problems;
 use sonde_daemon::units::Size;
 
 use super::{check_container, check_glob, within};
-use crate::config::{Journald, Logs};
+use crate::config::{FileRule, Journald, Logs};
 use crate::logs::{multiline, redact};
 
 /// The characters of unit names beside those of Kubernetes' names: systemd.unit(5).
 const UNIT: &str = ":_@\\";
+
+/// Rules of `logs.files`.
+const MOST_FILES: usize = 64;
+/// Longest path of a rule.
+const LONGEST_PATH: usize = 1024;
+/// Longest name of a rule.
+const LONGEST_NAME: usize = 255;
 
 impl Logs {
     pub(super) fn check(&self, problems: &mut Problems) {
@@ -23,6 +30,7 @@ impl Logs {
         }
         self.check_multiline(problems);
         self.check_redact(problems);
+        self.check_files(problems);
         let limits =
             [("per_container", self.limits.per_container), ("per_namespace", self.limits.per_namespace)];
         for (name, limit) in limits {
@@ -54,13 +62,24 @@ impl Logs {
         }
     }
 
+    fn check_files(&self, problems: &mut Problems) {
+        if self.files.len() > MOST_FILES {
+            let what = format!("has {} rules", self.files.len());
+            problems.add("logs.files", what, format!("{MOST_FILES} at most"));
+        }
+        for (at, rule) in self.files.iter().enumerate() {
+            rule.check(problems, &format!("logs.files[{at}]"));
+        }
+    }
+
     fn check_redact(&self, problems: &mut Problems) {
         for (at, rule) in self.redact.iter().enumerate() {
             let path = format!("logs.redact[{at}]");
             check_container(problems, &path, [&rule.namespace, &rule.pod, ""]);
             if !rule.container.is_empty() {
-                // The journal's rows are called `journal:` and the unit.
-                check_glob(problems, &format!("{path}.container"), &rule.container, UNIT);
+                // The journal's rows are called `journal:` and the unit, plain files' `file:` and the path.
+                let more = format!("{UNIT}/+,=~#%() ");
+                check_glob(problems, &format!("{path}.container"), &rule.container, &more);
             }
         }
         for problem in redact::problems(&self.redact) {
@@ -84,6 +103,46 @@ impl Journald {
         }
         for (at, unit) in self.units.iter().enumerate() {
             check_glob(problems, &format!("logs.journald.units[{at}]"), unit, UNIT);
+        }
+    }
+}
+
+impl FileRule {
+    fn check(&self, problems: &mut Problems, key: &str) {
+        let path = self.path.as_str();
+        let file = path.rsplit('/').next().unwrap_or_default();
+        let (what, expected) = if !path.starts_with('/') {
+            ("is not absolute", "a path on the host, such as `/var/log/app/*.log`")
+        } else if file.is_empty() {
+            ("ends with `/`", "the path of files, such as `/var/log/app/*.log`")
+        } else if path.len() > LONGEST_PATH || path.chars().any(char::is_control) {
+            ("is too long, or has a control character", "at most 1024 printable characters")
+        } else if path.contains("**") {
+            ("has `**`: directories are not walked", "one `*` a directory, such as `/var/log/*/*.log`")
+        } else if path.split('/').any(|part| part == ".." || part == ".") {
+            ("has a part `.` or `..`", "the path itself")
+        } else {
+            ("", "")
+        };
+        if !what.is_empty() {
+            problems.add(format!("{key}.path"), what, expected);
+        }
+        if self.name.len() > LONGEST_NAME || self.name.chars().any(char::is_control) {
+            problems.add(format!("{key}.name"), "is not a name", "at most 255 printable characters");
+        }
+        for (at, pattern) in self.exclude.iter().enumerate() {
+            if pattern.is_empty() || pattern.len() > LONGEST_PATH || pattern.chars().any(char::is_control) {
+                let expected = "a name or a path, with `*`, of at most 1024 printable characters";
+                problems.add(format!("{key}.exclude[{at}]"), "is not a pattern", expected);
+            }
+        }
+        for attribute in self.attributes.keys() {
+            let is_ours = attribute == "service.name"
+                || ["k8s.", "log.", "container."].iter().any(|ours| attribute.starts_with(ours));
+            if attribute.is_empty() || is_ours {
+                let what = format!("`{attribute}` is empty, or a name that the agent gives");
+                problems.add(format!("{key}.attributes"), what, "another name; `name` is the service's");
+            }
         }
     }
 }

@@ -5,18 +5,27 @@ use sonde_wire::uid::FileHash;
 
 use super::{Cut, Entry, FileKey, FileState, Found, State};
 use crate::logs::ledger::{Row, RowKey};
+use crate::logs::proof::Proof;
 
 const MAGIC: [u8; 4] = *b"\xf5SP1";
-pub(super) const VERSION: u8 = 2;
-/// What has no multi-line rules in it is written as this version, which earlier agents read.
+/// With plain files.
+pub(super) const VERSION: u8 = 3;
+/// What has no plain files in it is written as this version, which earlier agents read.
+pub(super) const WITHOUT_FILES: u8 = 2;
+/// What has no multi-line rules in it either is written as this one.
 pub(super) const WITHOUT_RULES: u8 = 1;
 const FRAME_HEAD: usize = 12;
 
 /// One frame with all entries.
 pub(super) fn frame(entries: &[Entry]) -> Vec<u8> {
     let mut bytes = vec![0; FRAME_HEAD];
-    let has_rules = |entry: &Entry| matches!(entry, Entry::File(_, state) if !state.rules.is_empty());
-    bytes.push(if entries.iter().any(has_rules) { VERSION } else { WITHOUT_RULES });
+    let version = |entry: &Entry| match entry {
+        Entry::File(_, state) if state.salt != 0 || state.proof.is_some() => VERSION,
+        Entry::Begun(_) => VERSION,
+        Entry::File(_, state) if !state.rules.is_empty() => WITHOUT_FILES,
+        _ => WITHOUT_RULES,
+    };
+    bytes.push(entries.iter().map(version).max().unwrap_or(WITHOUT_RULES));
     for entry in entries {
         write_entry(&mut bytes, entry);
     }
@@ -93,6 +102,9 @@ pub(super) fn apply(state: &mut State, payload: &[u8]) -> Option<()> {
             }
             Entry::Gaps(gaps) => state.gaps = gaps,
             Entry::Stopped => state.stopped = true,
+            Entry::Begun(path) => {
+                state.begun.insert(path);
+            }
         }
     }
     Some(())
@@ -101,7 +113,12 @@ pub(super) fn apply(state: &mut State, payload: &[u8]) -> Option<()> {
 fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
     match entry {
         Entry::File(key, file) => {
-            out.push(if file.rules.is_empty() { 6 } else { 7 });
+            let is_plain = file.salt != 0 || file.proof.is_some();
+            out.push(match (is_plain, file.rules.is_empty()) {
+                (true, _) => 8,
+                (false, false) => 7,
+                (false, true) => 6,
+            });
             write_key(out, key);
             put(out, u64::from(file.head_len));
             put(out, file.seen);
@@ -126,11 +143,19 @@ fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
             let (device, inode) = file.node.unwrap_or_default();
             put(out, device);
             put(out, inode);
-            if !file.rules.is_empty() {
+            if is_plain || !file.rules.is_empty() {
                 put(out, file.rules.len() as u64);
                 for (from, spec) in &file.rules {
                     put(out, *from);
                     put_str(out, spec);
+                }
+            }
+            if is_plain {
+                put(out, file.salt);
+                put(out, u64::from(file.proof.is_some()));
+                let Proof { head_len, head, at, tail } = file.proof.unwrap_or_default();
+                for value in [u64::from(head_len), u64::from(head), at, u64::from(tail)] {
+                    put(out, value);
                 }
             }
         }
@@ -163,6 +188,10 @@ fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
         Entry::Gaps(gaps) => {
             out.push(5);
             put(out, *gaps);
+        }
+        Entry::Begun(path) => {
+            out.push(9);
+            put_str(out, path);
         }
     }
 }
@@ -201,8 +230,8 @@ struct Decoder<'a> {
 impl Decoder<'_> {
     fn entry(&mut self) -> Option<Entry> {
         Some(match self.byte()? {
-            // 1 is the same without its inode.
-            tag @ (1 | 6 | 7) => {
+            // 1 is the same without its inode, 6 without rules, 7 without salt and proof.
+            tag @ (1 | 6..=8) => {
                 let key = self.key()?;
                 let (head_len, seen, cutoff, name) =
                     (u16::try_from(self.int()?).ok()?, self.int()?, self.int()?, self.text()?);
@@ -229,15 +258,25 @@ impl Decoder<'_> {
                     node = Some((self.int()?, self.int()?)).filter(|_| is_known);
                 }
                 let mut rules = Vec::new();
-                if tag == 7 {
+                if tag >= 7 {
                     for _ in 0..self.int()? {
                         rules.push((self.int()?, self.text()?));
                     }
                 }
+                let (mut salt, mut proof) = (0, None);
+                if tag == 8 {
+                    salt = self.int()?;
+                    let is_known = self.int()? != 0;
+                    let (head_len, head) = (u16::try_from(self.int()?).ok()?, self.small()?);
+                    proof = Some(Proof { head_len, head, at: self.int()?, tail: self.small()? })
+                        .filter(|_| is_known);
+                }
                 if key.pod_dir.is_empty() {
                     return Some(Entry::Stopped);
                 }
-                Entry::File(key, FileState { head_len, seen, settled, cuts, cutoff, name, node, rules })
+                let state =
+                    FileState { head_len, seen, settled, cuts, cutoff, salt, proof, name, node, rules };
+                Entry::File(key, state)
             }
             2 => Entry::Gone(self.key()?),
             3 => {
@@ -251,6 +290,7 @@ impl Decoder<'_> {
             }
             4 => Entry::Folded(self.row_key()?),
             5 => Entry::Gaps(self.int()?),
+            9 => Entry::Begun(self.text()?),
             _ => return None,
         })
     }
@@ -283,6 +323,10 @@ impl Decoder<'_> {
             }
         }
         None
+    }
+
+    fn small(&mut self) -> Option<u32> {
+        u32::try_from(self.int()?).ok()
     }
 
     fn byte(&mut self) -> Option<u8> {

@@ -28,6 +28,8 @@ fn file(n: u8, watermark: u64) -> Entry {
         settled: vec![(0, watermark), (watermark + 10, watermark + 20)],
         cuts,
         cutoff: 7,
+        salt: if n >= 3 { 1 << 60 } else { 0 },
+        proof: (n == 3).then_some(Proof { head_len: 4096, head: u32::MAX, at: 1 << 40, tail: 7 }),
         name: "0.log".into(),
         node: (n != 2).then_some((u64::from(n), 1 << 40)),
         rules: if n == 3 { vec![(0, "c 9 9 9 preset java".into()), (7, String::new())] } else { vec![] },
@@ -62,7 +64,7 @@ fn what_is_written_is_read_back() {
 #[test]
 fn multi_line_rules_and_a_clean_stop_are_kept_and_a_state_without_rules_is_as_earlier_versions_wrote_it() {
     let plain = frame(&[file(1, 1), Entry::Stopped]);
-    assert_eq!((plain[12], frame(&[file(3, 1)])[12]), (1, 2));
+    assert_eq!(plain[12], 1);
     let state = read(&[plain, frame(&[file(3, 1)]), frame(&[Entry::Stopped])].concat());
     assert!(state.stopped && state.damaged == 0);
     assert_eq!(state.files.len(), 2, "the stop is no file");
@@ -73,6 +75,31 @@ fn multi_line_rules_and_a_clean_stop_are_kept_and_a_state_without_rules_is_as_ea
             "something was written behind it"
         );
     }
+}
+
+#[test]
+fn a_state_has_the_lowest_version_that_has_a_name_for_all_that_is_in_it_and_is_read_with_older_ones() {
+    let Entry::File(of, with_proof) = file(3, 1) else { panic!("a file") };
+    let rules_alone = FileState { salt: 0, proof: None, ..with_proof.clone() };
+    let of_salt = FileState { rules: vec![], proof: None, ..with_proof.clone() };
+    let begun = Entry::Begun("/var/log/*.log".into());
+    let mut frames = Vec::new();
+    for (entry, version) in [
+        (row(1), 1),
+        (file(1, 1), 1),
+        (Entry::File(of.clone(), rules_alone.clone()), 2),
+        (Entry::File(of.clone(), of_salt.clone()), 3),
+        (begun, 3),
+    ] {
+        let bytes = frame(&[file(2, 1), entry.clone()]);
+        assert_eq!(bytes[12], version, "{entry:?}");
+        frames.push(bytes);
+    }
+    for (count, state) in [(3, rules_alone), (4, of_salt)] {
+        let read = read(&frames[..count].concat());
+        assert_eq!((&read.files[&of], read.files.len(), read.damaged), (&state, 3, 0));
+    }
+    assert_eq!(read(&frames.concat()).begun.len(), 1);
 }
 
 #[test]

@@ -164,7 +164,9 @@ fn a_line_over_the_limit_is_cut_by_what_it_means_and_not_by_how_it_is_written() 
 fn a_refused_request_is_halved_down_to_the_record_at_fault() {
     let mut world = labelled();
     for second in 0..20 {
-        world.disk.append(JSON, full(second, &format!("line \\\"{second}\\\"")).as_bytes());
+        // In two fragments.
+        world.disk.append(JSON, line(second, "stdout", "line \\\"").as_bytes());
+        world.disk.append(JSON, full(second, &format!("{second}\\\"")).as_bytes());
     }
     world.turn(100);
     world.turn(1000);
@@ -184,7 +186,8 @@ fn a_refused_request_is_halved_down_to_the_record_at_fault() {
     let mut got = world.bodies("pod", "stdout");
     got.sort_by_key(|body| expected.iter().position(|other| other == body));
     assert_eq!(got, expected);
-    assert_eq!((world.lost(), pending(&world)), (full(13, "line \\\"13\\\"").len() as u64, 0));
+    let lost = line(13, "stdout", "line \\\"") + &full(13, "13\\\"");
+    assert_eq!((world.lost(), pending(&world)), (lost.len() as u64, 0));
 }
 
 #[test]

@@ -155,7 +155,7 @@ fn a_downgrade_sends_again_what_the_newer_version_read_and_says_that_it_is_a_res
         let len = u32::from_le_bytes(rest[4..8].try_into().unwrap()) as usize;
         let (frame, behind) = rest.split_at(12 + len);
         let mut frame = frame.to_vec();
-        frame[12] += 2;
+        frame[12] = u8::MAX;
         let checksum = crc32fast::hash(&frame[12..]).to_le_bytes();
         frame[8..12].copy_from_slice(&checksum);
         newer.extend(frame);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::logs::checkpoint::Store;
-use crate::logs::fs::{Changes, LogFile, LogFs, Place, Stat};
+use crate::logs::fs::{Changes, Kind, LogFile, LogFs, Place, Stat};
 use crate::logs::layout::DOCKER;
 use crate::logs::tail::FileId;
 
@@ -24,6 +24,8 @@ pub(in crate::logs) struct Disk {
 struct DiskInner {
     files: BTreeMap<String, (u64, Bytes)>,
     next: u64,
+    /// Inodes without a name, which are given again when nobody has them open.
+    nameless: Vec<(u64, Bytes)>,
     taken: Arc<AtomicU64>,
     faults: Arc<Mutex<Faults>>,
     denied: BTreeSet<String>,
@@ -92,19 +94,27 @@ impl Disk {
     }
     pub(in crate::logs) fn append(&self, path: &str, bytes: &[u8]) {
         let mut inner = self.inner.lock().unwrap();
-        inner.next += 1;
-        let next = inner.next;
-        let file = inner.files.entry(path.to_owned()).or_insert_with(|| (next, Bytes::default()));
+        if !inner.files.contains_key(path) {
+            let free = inner.nameless.iter().position(|(_, bytes)| Arc::strong_count(bytes) == 1);
+            let inode = free.map(|at| inner.nameless.swap_remove(at).0);
+            inner.next += u64::from(inode.is_none());
+            let inode = inode.unwrap_or(inner.next);
+            inner.files.insert(path.to_owned(), (inode, Bytes::default()));
+        }
+        let file = &inner.files[path];
         file.1.lock().unwrap().extend_from_slice(bytes);
     }
     pub(in crate::logs) fn rename(&self, from: &str, to: &str) {
         let mut inner = self.inner.lock().unwrap();
         if let Some(file) = inner.files.remove(from) {
-            inner.files.insert(to.to_owned(), file);
+            let before = inner.files.insert(to.to_owned(), file);
+            inner.nameless.extend(before);
         }
     }
     pub(in crate::logs) fn remove(&self, path: &str) {
-        self.inner.lock().unwrap().files.remove(path);
+        let mut inner = self.inner.lock().unwrap();
+        let file = inner.files.remove(path);
+        inner.nameless.extend(file);
     }
     /// Another name of the same file.
     pub(in crate::logs) fn link(&self, from: &str, to: &str) {
@@ -120,6 +130,9 @@ impl Disk {
     }
     pub(in crate::logs) fn truncate(&self, path: &str) {
         self.inner.lock().unwrap().files[path].1.lock().unwrap().clear();
+    }
+    pub(in crate::logs) fn shrink(&self, path: &str, len: usize) {
+        self.inner.lock().unwrap().files[path].1.lock().unwrap().truncate(len);
     }
     pub(in crate::logs) fn corrupt(&self, path: &str) {
         let inner = self.inner.lock().unwrap();
@@ -171,12 +184,12 @@ impl LogFs for Disk {
     type File = SimFile;
     fn list(&mut self, dir: &str) -> io::Result<Vec<String>> {
         self.inner.lock().unwrap().calls += 1;
-        let prefix = if dir.is_empty() { String::new() } else { format!("{dir}/") };
+        let prefix = if dir.is_empty() { String::new() } else { format!("{}/", dir.trim_end_matches('/')) };
         let mut names: Vec<String> = self
             .names(&prefix)
             .iter()
             .map(|path| path[prefix.len()..].split('/').next().unwrap().to_owned())
-            .filter(|name| !dir.is_empty() || name != DOCKER)
+            .filter(|name| !dir.is_empty() || (name != DOCKER && !name.is_empty()))
             .collect();
         names.dedup();
         if names.is_empty() && !dir.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(names) }
@@ -188,6 +201,12 @@ impl LogFs for Disk {
             // A directory: its time of change is not simulated, the regular listing finds what is new.
             Err(_) => Ok(Stat::default()),
         }
+    }
+    fn kind(&mut self, path: &str) -> Kind {
+        if path.contains("link") { Kind::Link } else { Kind::Own }
+    }
+    fn is_linked(&mut self, _: &str) -> bool {
+        false
     }
     fn open(&mut self, path: &str) -> io::Result<SimFile> {
         let mut inner = self.inner.lock().unwrap();

@@ -42,7 +42,13 @@ pub(in crate::logs) fn decode(payload: &[u8]) -> Vec<(String, Got)> {
     for resource in ExportLogsServiceRequest::decode(payload).unwrap().resource_logs {
         let attributes = resource.resource.unwrap().attributes;
         let name = |key: &str| attributes.iter().find(|attribute| attribute.key == key).cloned();
-        let pod = text(name("k8s.pod.name").or_else(|| name("container.id")).unwrap().value);
+        let pod = text(
+            name("k8s.pod.name")
+                .or_else(|| name("container.id"))
+                .or_else(|| name("log.file.path"))
+                .unwrap()
+                .value,
+        );
         for record in resource.scope_logs.into_iter().flat_map(|scope| scope.log_records) {
             let mut got = Got {
                 pod: pod.clone(),
@@ -141,6 +147,7 @@ impl World {
             parse: config.parse,
             pinned_deleted: config.pinned_deleted.0,
             limits: config.limits.clone(),
+            files: config.files.clone(),
             wait_for_metadata,
         };
         let (sender, batches) = mpsc::channel(slots);
