@@ -97,22 +97,25 @@ impl<F: LogFs> Core<F> {
                 if known.suffix.is_some() || self.ensure_open(mate).is_err() {
                     continue;
                 }
-                let is_named =
-                    |core: &Self| core.files.get(&mate).is_some_and(|mate| mate.identity.is_some());
-                if self.is_beginning_of(id, mate)? {
-                    if !is_named(self) {
-                        self.identify(mate, false, now)?;
+                let is_beginning = self.is_beginning_of(id, mate)?;
+                if is_beginning && self.files.get(&mate).is_some_and(|mate| mate.identity.is_none()) {
+                    self.identify(mate, false, now)?;
+                }
+                if self.files.get(&mate).is_some_and(|mate| mate.identity.is_none()) {
+                    if is_beginning {
+                        found = Copied::Perhaps;
                     }
-                    if is_named(self) {
-                        return Ok(Copied::From(mate));
-                    }
-                    found = Copied::Perhaps;
                     continue;
                 }
-                if !is_named(self) || self.is_as_read(mate)? {
+                // Asked last: what was compared is what is known. If it was emptied before, it is of what comes next, perhaps.
+                if self.is_as_read(mate)? {
+                    if is_beginning {
+                        return Ok(Copied::From(mate));
+                    }
                     continue;
                 }
                 self.truncated(of, mate, now);
+                found = Copied::Perhaps;
             }
             if self.is_of_emptied(id, mate)? {
                 return Ok(Copied::From(mate));

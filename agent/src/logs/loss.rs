@@ -62,7 +62,7 @@ impl<F: LogFs> Core<F> {
         for range in self.outbox.ranges().filter(|range| range.file == id) {
             covered.insert(range.start, range.end);
         }
-        let unread = self.lineages.get(&lineage).into_iter().flat_map(|lineage| &lineage.unread);
+        let unread = self.lineages.get(&file.lineage).into_iter().flat_map(|lineage| &lineage.unread);
         let unread = unread.flat_map(|again| &again.extents);
         for extent in
             self.redo.iter().flat_map(Redo::extents).chain(unread).filter(|extent| extent.file == id)
