@@ -9,6 +9,7 @@ mod files;
 mod kernel;
 mod lines;
 mod multiline;
+mod names;
 mod receive;
 mod redaction;
 
@@ -23,6 +24,7 @@ pub const TARGETS: [Target; 14] = [
     ("multiline", multiline::multiline, multiline::multiline_seeds),
     ("redact", redaction::presets, redaction::preset_seeds),
     ("redact-rules", redaction::rules, redaction::rule_seeds),
+    ("plain-names", names::plain_names, names::seeds),
     ("positions", files::positions, files::positions_seeds),
     ("gzip-log", files::gzip, files::gzip_seeds),
     ("journal", files::journal, files::journal_seeds),

@@ -148,7 +148,7 @@ impl<F: LogFs> Core<F> {
     }
 
     /// Whether a file still has what was read of it.
-    fn is_as_read(&mut self, id: FileId) -> io::Result<bool> {
+    pub(super) fn is_as_read(&mut self, id: FileId) -> io::Result<bool> {
         let Some(file) = self.files.get(&id) else { return Ok(false) };
         let (read, check, proof) = (file.read, file.check, file.proof);
         if !self.begins_as_before(id)? || !self.is_proved(id, proof)? {
@@ -271,6 +271,19 @@ impl<F: LogFs> Core<F> {
             let after = self.files.get(&id).map_or(0, |file| file.pending());
             self.say_emptied(id, before - after);
         }
+    }
+
+    /// Notes which of these files were emptied; whether the copy of one of them may turn up.
+    pub(super) fn wait_for_copies(&mut self, files: impl Iterator<Item = FileId>, now: Now) -> bool {
+        let mut waits = false;
+        for id in files {
+            let Some(lineage) = self.files.get(&id).map(|file| file.lineage) else { continue };
+            if self.tells_apart(lineage) && matches!(self.begins_as_before(id), Ok(false)) {
+                self.truncated(lineage, id, now);
+            }
+            waits |= self.files.get(&id).is_some_and(|file| file.emptied.is_some());
+        }
+        waits
     }
 
     fn say_emptied(&self, id: FileId, lost_bytes: u64) {

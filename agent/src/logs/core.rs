@@ -24,7 +24,7 @@ use super::odd::OddNames;
 use super::outbox::Outbox;
 use super::plain_files::PlainFiles;
 use super::redact::Redactor;
-use super::redo::Redo;
+use super::redo::{Redo, Refused};
 use super::resource::Node;
 use super::tail::{Aside, FileId, TailFile};
 use super::visit::Visit;
@@ -111,6 +111,8 @@ pub struct Core<F: LogFs> {
     pub(super) joined: Vec<u8>,
     pub(super) side: Vec<u8>,
     pub(super) redo: VecDeque<Redo>,
+    /// Refused batches that wait for a copy of one of their files.
+    pub(super) refused: VecDeque<Refused>,
     pub(super) cuts_due: Vec<LineageId>,
     pub(super) next_cuts: Instant,
     pub(super) multiline: Rules,
@@ -200,6 +202,7 @@ impl<F: LogFs> Core<F> {
             joined: Vec::new(),
             side: Vec::new(),
             redo: VecDeque::new(),
+            refused: VecDeque::new(),
             cuts_due: Vec::new(),
             next_cuts: now,
             multiline,

@@ -18,7 +18,7 @@ use super::parsed::Window;
 use super::record::{self, Context, Gathered};
 use super::redact::{self, RuleSet};
 use super::redo::Again;
-use super::tail::{FileId, TailFile};
+use super::tail::FileId;
 
 /// How a line of several entries ends.
 #[derive(Clone, Copy, Debug)]
@@ -48,10 +48,10 @@ pub(super) enum Unread {
 }
 
 impl Unread {
-    /// What an error of a file means; `is_named`: whether it has a name in its directory.
-    fn of(error: &io::Error, is_named: bool) -> Self {
+    /// What an error of a file means; `may_come`: whether it has a name in its directory, or may get one.
+    fn of(error: &io::Error, may_come: bool) -> Self {
         match error.kind() {
-            io::ErrorKind::NotFound if is_named => Self::Later,
+            io::ErrorKind::NotFound if may_come => Self::Later,
             io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
                 Self::Lost(Lost::RotatedUnread)
             }
@@ -152,7 +152,12 @@ impl<F: LogFs> Core<F> {
     ) -> Result<(), Unread> {
         let Some(first) = extents.first().copied() else { return Ok(()) };
         let mut joined = std::mem::take(&mut self.joined);
-        let gathered = self.gather(context.format, extents, self.settings.max_line, window, &mut joined);
+        let mut gathered = self.gather(context.format, extents, self.settings.max_line, window, &mut joined);
+        if let Err(Unread::Lost(Lost::Truncated)) = gathered
+            && self.wait_for_copies(extents.iter().map(|extent| extent.file), now)
+        {
+            gathered = Err(Unread::Later);
+        }
         if let Ok(gathered) = &gathered {
             let was_cut = gathered.cut > 0 || shape.is_cut;
             let keep = kept(context.redact, &joined, self.settings.max_line, was_cut);
@@ -194,8 +199,9 @@ impl<F: LogFs> Core<F> {
         again.dedup();
         for file in &again {
             let opened = self.ensure_open(*file);
-            let is_named = self.files.get(file).is_some_and(TailFile::is_named);
-            opened.map_err(|error| Unread::of(&error, is_named))?;
+            // The copy of one that was emptied may turn up.
+            let may_come = self.files.get(file).is_some_and(|file| file.is_named() || file.emptied.is_some());
+            opened.map_err(|error| Unread::of(&error, may_come))?;
         }
         let mut side = std::mem::take(&mut self.side);
         let (files, gz) = (&self.files, &mut self.gz);

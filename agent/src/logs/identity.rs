@@ -267,6 +267,8 @@ impl<F: LogFs> Core<F> {
             if let Some(row) = row {
                 self.ledger.settle(&row, lost, Account::Lost(Lost::Truncated));
             }
+            // A copy: from now on it is known by what it has.
+            self.prove_copy(id);
         }
         let is_as_stated =
             state.seen > 0 && self.stated_end(id).map(u64::from) == Some(state.seen & u64::from(u32::MAX));
@@ -366,7 +368,15 @@ impl<F: LogFs> Core<F> {
             })
             .collect();
         for id in files {
-            if let Ok(size) = self.size_of(id) {
+            let Ok(size) = self.size_of(id) else { continue };
+            let file = self.files.get(&id);
+            if file.is_some_and(|file| file.identity.is_none()) {
+                self.note_unnamed(id, size, now);
+                continue;
+            }
+            // Of one that was emptied, what is there now is another file's: the next visit says so.
+            let may_be_other = file.is_some_and(|file| self.tells_apart(file.lineage));
+            if !may_be_other || matches!(self.is_as_read(id), Ok(true)) {
                 self.note_stated(id, size, now);
             }
         }

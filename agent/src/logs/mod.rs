@@ -95,7 +95,7 @@ mod outbox;
 mod parsed;
 mod persist;
 mod plain_files;
-mod plain_names;
+pub(crate) mod plain_names;
 pub(crate) mod proof;
 mod reader;
 mod reconcile;

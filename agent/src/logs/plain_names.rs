@@ -199,7 +199,7 @@ mod tests {
         }
 
         #[test]
-        fn the_order_is_total(names in proptest::collection::vec("a[.-][0-9]{1,9}", 3)) {
+        fn the_order_is_total(names in proptest::collection::vec("a([.-][0-9]{1,9}|-2026[-0-9T.]{0,20}|[-.0-9a]{0,8})", 3)) {
             let by = |left: usize, right: usize| order(Some(&names[left]), Some(&names[right]));
             prop_assert_eq!(by(0, 1), by(1, 0).reverse());
             if by(0, 1) != Ordering::Greater && by(1, 2) != Ordering::Greater {

@@ -95,6 +95,7 @@ impl<F: LogFs> Core<F> {
         };
         let mut bytes = [0; PROVED];
         let len = read_file::<F>(&self.files, &mut self.gz, id, &mut bytes, 0)?;
+        // What does not begin as it did is another file's: what is read says so.
         if len <= usize::from(proof.head_len) || !proof.fits(&bytes[..len]) {
             return Ok(false);
         }
@@ -111,17 +112,33 @@ impl<F: LogFs> Core<F> {
     pub(super) fn prove_copy(&mut self, id: FileId) {
         let Some(file) = self.files.get_mut(&id) else { return };
         let (Some(Handle::Plain(handle)), Some(proof)) = (&file.handle, file.proof) else { return };
-        let Some(size) = handle.stat().ok().map(|stat| stat.size).filter(|size| *size < proof.at) else {
+        let Ok(size) = handle.stat().map(|stat| stat.size) else { return };
+        if size >= proof.at.max(u64::from(proof.head_len)) {
             return;
-        };
+        }
         let mut bytes = [0; PROVED];
         let head = &mut bytes[..usize::try_from(size).unwrap_or(PROVED).min(PROVED)];
         let is_read = handle.read_at(head, 0).ok() == Some(head.len());
-        let of_head = Proof::of(head);
-        let tail = &mut bytes[..usize::try_from(size).unwrap_or(CHECK_BYTES).min(CHECK_BYTES)];
-        if is_read && handle.read_at(tail, size - tail.len() as u64).ok() == Some(tail.len()) {
-            file.proof = Some(Proof { at: size, tail: crc32fast::hash(tail), ..of_head });
+        let (of_head, at) = (Proof::of(head), proof.at.min(size));
+        let tail = &mut bytes[..usize::try_from(at).unwrap_or(CHECK_BYTES).min(CHECK_BYTES)];
+        if is_read && handle.read_at(tail, at - tail.len() as u64).ok() == Some(tail.len()) {
+            file.proof = Some(Proof { at, tail: crc32fast::hash(tail), ..of_head });
         }
+    }
+
+    /// Whether a file of which less was read than is proved still begins like that. The beginning that is compared with every window is shorter,
+    /// and of files that begin alike it is the same.
+    pub(super) fn begins_as_proved(&mut self, id: FileId) -> io::Result<bool> {
+        let Some(file) = self.files.get(&id) else { return Ok(true) };
+        let Some(proof) = file.proof.filter(|proof| file.read < u64::from(proof.head_len)) else {
+            return Ok(true);
+        };
+        if !matches!(file.handle, Some(Handle::Plain(_))) {
+            return Ok(true);
+        }
+        let mut bytes = [0; PROVED];
+        let len = read_file::<F>(&self.files, &mut self.gz, id, &mut bytes, 0)?;
+        Ok(proof.fits(&bytes[..len]))
     }
 
     /// How many bytes of a window that begins at `base` the proof of a file allows to be looked at.

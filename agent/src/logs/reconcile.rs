@@ -8,6 +8,7 @@ use sonde_wire::uid::FIRST_ENTRY_BYTES;
 
 use super::core::{Core, Now};
 use super::discover::Listed;
+use super::format::Format;
 use super::fs::LogFs;
 use super::identity::{fit, naming};
 use super::lineage::{FIRST_LOOK, LineageId};
@@ -191,7 +192,7 @@ impl<F: LogFs> Core<F> {
         let fits = candidates.into_iter().rev().filter_map(|candidate| {
             // Found when it was empty, and not visited since (every slot was taken): its first entry is there by now.
             if self.files.get(&candidate).is_some_and(|file| file.identity.is_none()) {
-                let _ = self.identify(candidate, true, now);
+                self.identify_compressed(candidate, now);
             }
             self.prove(candidate);
             let (identity, salt, proof) =
@@ -204,6 +205,24 @@ impl<F: LogFs> Core<F> {
         });
         // Of those that fit alike, the oldest.
         fits.max_by_key(|(fit, _)| *fit).map(|(_, candidate)| candidate)
+    }
+
+    /// Names a file that was compressed. What it may be a copy of is named before, since nothing more will say whether it is.
+    fn identify_compressed(&mut self, id: FileId, now: Now) {
+        let is_unnamed = |file: &TailFile<F::File>| file.identity.is_none() && file.has_bytes();
+        for _ in 0..3 {
+            let _ = self.identify(id, true, now);
+            let Some(file) = self.files.get(&id).filter(|file| file.identity.is_none()) else { return };
+            let Some(lineage) = self.lineages.get(&file.lineage) else { return };
+            if lineage.format != Format::Plain {
+                return;
+            }
+            for mate in lineage.files.clone() {
+                if mate != id && self.files.get(&mate).is_some_and(is_unnamed) {
+                    let _ = self.identify(mate, true, now);
+                }
+            }
+        }
     }
 
     fn set_names(

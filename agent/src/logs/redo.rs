@@ -46,6 +46,14 @@ impl Again {
     }
 }
 
+/// A refused batch whose records are not found yet: a file of it waits for its copy ([`super::copies`]), ten seconds at most.
+pub struct Refused {
+    pub(super) ranges: Vec<Range>,
+    /// Of the next batch.
+    pub(super) bytes: usize,
+    pub(super) count: u32,
+}
+
 impl Redo {
     /// All entries that it holds.
     pub fn extents(&self) -> impl Iterator<Item = &Extent> {
@@ -175,8 +183,26 @@ impl<F: LogFs> Core<F> {
         Some((found.or((from >= limit).then_some(limit))?, header))
     }
 
+    /// Finds the records of refused batches whose files wait for nothing.
+    pub(super) fn read_refused(&mut self, now: Now) {
+        for _ in 0..self.refused.len() {
+            let Some(Refused { ranges, bytes, count }) = self.refused.pop_front() else { return };
+            let files = || ranges.iter().map(|range| range.file);
+            if !self.wait_for_copies(files(), now) {
+                let records = self.records_of(&ranges, now.mono);
+                // Asked again behind the reading: what was found is of the known files.
+                if !self.wait_for_copies(files(), now) {
+                    self.redo.push_back(Redo { records, bytes, count });
+                    continue;
+                }
+            }
+            self.refused.push_back(Refused { ranges, bytes, count });
+        }
+    }
+
     /// Sends refused records again, before anything new.
     pub(super) fn run_redo(&mut self, now: Now) {
+        self.read_refused(now);
         while let Some(mut redo) = self.redo.pop_front() {
             if !self.outbox.has_slot() || !self.outbox.seal() || !self.outbox.has_slot() {
                 self.redo.push_front(redo);

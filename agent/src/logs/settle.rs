@@ -5,7 +5,7 @@ use super::fs::LogFs;
 use super::ledger::{Account, Excluded, Lost};
 use super::lineage::LineageId;
 use super::outbox::Range;
-use super::redo::Redo;
+use super::redo::Refused;
 use super::tail::FileId;
 use crate::batch::{Outcome, Settlement};
 
@@ -35,8 +35,12 @@ impl<F: LogFs> Core<F> {
                         self.settle_range(range, Account::Lost(Lost::Rejected));
                     }
                 } else {
-                    let records = self.records_of(&batch.ranges, now.mono);
-                    self.redo.push_back(Redo { records, bytes: batch.bytes / 2, count: batch.records / 2 });
+                    self.refused.push_back(Refused {
+                        ranges: batch.ranges,
+                        bytes: batch.bytes / 2,
+                        count: batch.records / 2,
+                    });
+                    self.read_refused(now);
                 }
             }
             // Nothing moves: an earlier position is read again by the next process.

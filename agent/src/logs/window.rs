@@ -70,7 +70,9 @@ impl<F: LogFs> Core<F> {
             self.buffer = buffer;
             return Ok(Progress::Before);
         }
-        let outcome = match read.and_then(|read| Ok((read, self.begins_as_before(id)?))) {
+        let outcome = match read
+            .and_then(|read| Ok((read, self.begins_as_before(id)? && self.begins_as_proved(id)?)))
+        {
             Ok((_, false)) => {
                 self.truncated(lineage, id, now);
                 Ok((Progress::Read, 0))

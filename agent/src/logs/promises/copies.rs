@@ -26,12 +26,14 @@ struct Node {
     written: Vec<String>,
     /// Bytes that were written between copying and emptying.
     between: u64,
+    /// Whether requests are refused for their size, and lines are longer than a window.
+    refuses: bool,
 }
 
 impl Node {
     fn new(seed: u64) -> Self {
         let steps = Steps(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        let mut node = Self { world: world(), steps, written: Vec::new(), between: 0 };
+        let mut node = Self { world: world(), steps, written: Vec::new(), between: 0, refuses: false };
         node.begin();
         node
     }
@@ -45,9 +47,12 @@ impl Node {
 
     fn next_line(&mut self) -> String {
         let number = self.written.len();
-        let len = [3, 40, 1500][usize::try_from(self.steps.below(3)).unwrap()];
+        let mut len = [3, 40, 1500][usize::try_from(self.steps.below(3)).unwrap()];
+        if self.refuses && self.steps.below(10) == 0 {
+            len = 300_000;
+        }
         let line = format!("{number} {}", "=".repeat(len));
-        self.written.push(line.clone());
+        self.written.push(line[..line.len().min(4096)].to_owned());
         format!("{line}\n")
     }
 
@@ -67,6 +72,9 @@ impl Node {
             }
             3 => self.world.turn(1000),
             4 | 5 if !self.world.unsettled.is_empty() => {
+                if self.refuses && self.world.unsettled[0].records > 1 && self.steps.below(2) == 0 {
+                    return self.world.settle(0, Outcome::Refused { code: "413".into() });
+                }
                 let is_answered = self.steps.below(3) > 0;
                 self.world.accept(0, is_answered);
             }
@@ -141,9 +149,21 @@ fn whatever_happens_while_a_file_is_copied_and_emptied_each_line_is_stored_once(
 }
 
 #[test]
+fn requests_that_are_refused_and_lines_longer_than_a_window_are_taken_from_the_copy_too() {
+    for seed in 1..40 {
+        let mut node = Node { refuses: true, ..Node::new(seed) };
+        node.run(false);
+        let got = bodies(&node.world);
+        assert!(counts(&got) == counts(&node.written), "seed {seed}");
+        assert_eq!((node.world.lost(), pending(&node.world)), (0, 0), "seed {seed}");
+        assert!(is_quiet_after_a_restart(&mut node.world), "sent again: seed {seed}");
+    }
+}
+
+#[test]
 fn what_is_written_between_copying_and_emptying_is_stored_once_or_counted_as_lost() {
     let mut lost = 0;
-    for seed in 1..150 {
+    for seed in (1..150).chain([214, 241, 319]) {
         let mut node = Node::new(seed);
         node.run(true);
         let got = bodies(&node.world);

@@ -71,6 +71,35 @@ fn a_file_that_is_emptied_and_written_anew_with_the_same_first_line_is_shipped_f
 }
 
 #[test]
+fn a_file_that_is_emptied_when_it_is_named_and_not_read_yet_is_shipped_once_however_long_it_begins_alike() {
+    let heading = format!("{}\n", "#".repeat(99));
+    for old in ["old\n".to_owned(), format!("{}\n", "o".repeat(2000))] {
+        let mut world = world();
+        world.disk.append(APP, format!("{heading}{old}").as_bytes());
+        let is_named = |world: &World| world.core.files.values().any(|file| file.identity.is_some());
+        for _ in 0..100 {
+            if !is_named(&world) {
+                world.turn(50);
+            }
+        }
+        assert!(is_named(&world) && world.core.files.values().all(|file| file.read == 0));
+        world.disk.truncate(APP);
+        world.disk.append(APP, format!("{heading}new\n{}\n", "n".repeat(2000)).as_bytes());
+        for _ in 0..60 {
+            world.turn(50);
+        }
+        // Stored, and killed before that is known.
+        for at in 0..world.unsettled.len() {
+            world.accept(at, false);
+        }
+        world.restart();
+        world.drain_for(30);
+        assert_eq!(bodies(&world), [&heading[..99], "new", &"n".repeat(2000)]);
+        assert_eq!(pending(&world), 0);
+    }
+}
+
+#[test]
 fn a_copy_that_is_found_when_the_emptied_file_has_its_heading_again_has_a_name_of_its_own() {
     let mut world = world();
     world.disk.append(APP, HEADING.as_bytes());
