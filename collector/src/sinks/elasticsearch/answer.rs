@@ -14,10 +14,11 @@
 //! | status | means |
 //! |---|---|
 //! | 200, 201 | stored; with `failure_store: used` it is among the failures and not in the stream: refused |
+//! | 200, 201, in an index that has the stream's own name | somebody has deleted stream and template: hold, set up again |
 //! | 409, a version conflict | a document with our id is there: duplicate |
 //! | 409 else, 408, 429, 502, 503, 504 | retry the item; but for 429 it may have been stored |
 //! | 500 and other 5xx | it may have been stored; retry the item, for some time where others are taken |
-//! | 401, 403, 404, 405; 400 that is not about the document | hold |
+//! | 401, 403, 404, 405; 400 that is not about the document | hold; after a 404 all is set up again |
 //! | 400, 413, any other | refused for good |
 //!
 //! Items are told apart by `_id`, whatever their order. A record without an item, in an answer that is cut off, is

@@ -46,6 +46,9 @@ pub const PORTS: (u16, u16) = (9200, 9200);
 const FILTER: &str = "errors,error,status,items.*._id,items.*._index,items.*.status,items.*.failure_store,\
                       items.*.error.type,items.*.error.reason";
 
+/// The code where the stream's name is an index's.
+const NO_STREAM: &str = "no_stream";
+
 /// The sink.
 pub struct Elasticsearch {
     client: Client,
@@ -53,6 +56,7 @@ pub struct Elasticsearch {
     stream: String,
     writer: Arc<document::Writer>,
     collector: Arc<str>,
+    /// All is set up, as far as we know.
     ready: Mutex<bool>,
 }
 
@@ -132,7 +136,7 @@ impl Elasticsearch {
             }
         }
         match answer::items(&reply.body, &bulk.ids) {
-            Ok(items) => settle(bulk, items, known, batch),
+            Ok(items) => settle(&self.stream, bulk, items, known, batch),
             Err(error) => {
                 doubt(batch);
                 Err(Trouble::retry("answer", error))
@@ -159,7 +163,12 @@ impl Sink for Elasticsearch {
         while let Some(bulk) = self.encode(batch, from, piece).await? {
             let (first, last) = (bulk.records[0], bulk.records[bulk.records.len() - 1]);
             let open = batch.open();
-            match self.send(&bulk, &known, batch).await {
+            let sent = self.send(&bulk, &known, batch).await;
+            if sent.as_ref().is_err_and(says_gone) {
+                // Somebody has deleted the stream. The next try sets it up again before it sends anything.
+                *self.ready.lock().await = false;
+            }
+            match sent {
                 Ok(Sent::Settled) => {
                     from = last + 1;
                     piece = piece.doubled();
@@ -187,11 +196,22 @@ impl Sink for Elasticsearch {
     }
 }
 
-/// Settles records by their items.
-fn settle(bulk: &Bulk, items: answer::Items, known: &[Backing], batch: &mut Batch) -> Result<Sent, Trouble> {
-    let (mut trouble, mut rolled_over, mut missing) = (None, false, 0);
+/// Settles records of `stream` by their items.
+fn settle(
+    stream: &str,
+    bulk: &Bulk,
+    items: answer::Items,
+    known: &[Backing],
+    batch: &mut Batch,
+) -> Result<Sent, Trouble> {
+    let (mut trouble, mut rolled_over, mut missing, mut plain) = (None, false, 0, false);
     for (record, item) in bulk.records.iter().copied().zip(items.items) {
         match item {
+            // A plain index of that name, made because the stream and its template are gone.
+            Some(Item::Stored(index)) if index == stream => {
+                batch.doubt(record);
+                plain = true;
+            }
             Some(Item::Stored(index)) => {
                 // In doubt, and in an index that came after the lookup: an older one may have got it meanwhile.
                 let checked = known.is_empty() || known.iter().any(|known| known.name == index);
@@ -220,6 +240,10 @@ fn settle(bulk: &Bulk, items: answer::Items, known: &[Backing], batch: &mut Batc
             }
         }
     }
+    if plain {
+        let words = format!("there is an index {stream} in the place of the data stream; delete it");
+        return Err(Trouble::hold(NO_STREAM, words));
+    }
     if missing > 0 || items.foreign > 0 {
         let words = format!("{missing} records without an item, {} items without a record", items.foreign);
         return Err(Trouble::retry("answer", words));
@@ -229,6 +253,11 @@ fn settle(bulk: &Bulk, items: answer::Items, known: &[Backing], batch: &mut Batc
         None if rolled_over => Ok(Sent::RolledOver),
         None => Ok(Sent::Settled),
     }
+}
+
+/// Whether it says that there is no stream.
+fn says_gone(trouble: &Trouble) -> bool {
+    matches!(trouble.code.as_str(), "404" | NO_STREAM)
 }
 
 fn not_sent(error: &CallError) -> Trouble {

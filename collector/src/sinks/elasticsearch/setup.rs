@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sonde_daemon::client::pool::Reply;
 use sonde_daemon::units::Interval;
 
 use super::answer::{error, shortened};
 use super::client::{Client, Content};
-use super::template::{self, Flavour};
+use super::template::{self, Existing, Flavour};
 use super::{not_sent, trouble};
 use crate::config::{DataStream, Layout};
 use crate::deliver::Trouble;
@@ -33,11 +33,18 @@ impl Setup {
     pub async fn run(&self, client: &Client) -> Result<(), Trouble> {
         let flavour = flavour(&call(client, Method::GET, "/", None).await?)?;
         let stream = template::stream_name(self.layout, &self.stream);
+        let mut template = Existing::Other;
         if self.templates {
             if flavour == Flavour::OpenSearch {
                 self.install_policy(client).await?;
+            } else if self.retention.is_some() && !template::has_lifecycle(flavour) {
+                tracing::error!(
+                    ?flavour,
+                    "`retention` of this sink does nothing: only Elasticsearch 8.14 and newer has a lifecycle that we can \
+                     set; the policy `logs` of the server says how long records are kept"
+                );
             }
-            self.install_template(client, flavour).await?;
+            template = self.install_template(client, flavour).await?;
         }
         let path = format!("/_data_stream/{stream}");
         let made = call(client, Method::PUT, &path, None).await?;
@@ -49,52 +56,114 @@ impl Setup {
             401 | 403 => {}
             _ => return Err(held("stream", &made)),
         }
+        match template {
+            // The template only says how a stream begins.
+            Existing::Ours(before) | Existing::Replaceable(before) if template::has_lifecycle(flavour) => {
+                self.install_lifecycle(client, &stream, before).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Sees to it that the stream keeps records as long as is asked for. Where nothing is asked for, only what we asked
+    /// for `before` is taken back.
+    async fn install_lifecycle(
+        &self,
+        client: &Client,
+        stream: &str,
+        before: Option<String>,
+    ) -> Result<(), Trouble> {
+        let path = format!("/_data_stream/{stream}/_lifecycle");
+        let existing = call(client, Method::GET, &path, None).await?;
+        let said: Value = serde_json::from_slice(&existing.body).unwrap_or_default();
+        let now = said["data_streams"][0]["lifecycle"]["data_retention"].as_str().map(str::to_owned);
+        let stays = match self.retention.map(template::age) {
+            Some(wanted) => now == Some(wanted),
+            None => now.is_none() || now != before,
+        };
+        if stays {
+            return Ok(());
+        }
+        let put = call(client, Method::PUT, &path, Some(&template::lifecycle(self.retention))).await?;
+        if put.status.is_success() {
+            tracing::info!(stream, before = now, retention = ?self.retention, "the stream's retention is set");
+        } else {
+            let words = shortened(&String::from_utf8_lossy(&put.body));
+            tracing::warn!(stream, words, "the stream's retention could not be set");
+        }
         Ok(())
     }
 
-    async fn install_template(&self, client: &Client, flavour: Flavour) -> Result<(), Trouble> {
+    /// Gives what was there.
+    async fn install_template(&self, client: &Client, flavour: Flavour) -> Result<Existing, Trouble> {
         let name = template::name(self.layout, &self.stream);
         let path = format!("/_index_template/{name}");
-        let existing = call(client, Method::GET, &path, None).await?;
-        match existing.status.as_u16() {
-            404 => {}
-            200 if template::replaces(&serde_json::from_slice(&existing.body).unwrap_or_default()) => {}
-            200 => return Ok(()),
+        let ours = template::template(self.layout, &self.stream, flavour, self.retention);
+        let found = call(client, Method::GET, &path, None).await?;
+        let existing = match found.status.as_u16() {
+            404 => Existing::Replaceable(None),
+            200 => template::compare(&serde_json::from_slice(&found.body).unwrap_or_default(), &ours),
             401 | 403 => {
                 tracing::warn!(
                     template = name,
                     "we may not look at templates: whatever the server has is used"
                 );
-                return Ok(());
+                Existing::Other
             }
-            _ => return Err(held("template", &existing)),
+            _ => return Err(held("template", &found)),
+        };
+        if !matches!(existing, Existing::Replaceable(_)) {
+            return Ok(existing);
         }
-        let ours = template::template(self.layout, &self.stream, flavour, self.retention);
         let put = call(client, Method::PUT, &path, Some(&ours)).await?;
         match put.status.as_u16() {
             200 => tracing::info!(template = name, ?flavour, "the index template is installed"),
-            401 | 403 => tracing::warn!(
-                template = name,
-                "we may not install our template: whatever the server has is used"
-            ),
+            401 | 403 => {
+                tracing::warn!(
+                    template = name,
+                    "we may not install our template: whatever the server has is used"
+                );
+                return Ok(Existing::Other);
+            }
             _ => return Err(held("template", &put)),
         }
-        Ok(())
+        Ok(existing)
     }
 
-    /// A server without Index State Management does without; a policy that is there stays.
+    /// A server without Index State Management does without; a policy that is there stays, but for ours with another
+    /// retention. That goes to the indices that are there too.
     async fn install_policy(&self, client: &Client) -> Result<(), Trouble> {
         let name = template::name(self.layout, &self.stream);
         let path = format!("/_plugins/_ism/policies/{name}");
         let existing = call(client, Method::GET, &path, None).await?;
-        if existing.status.as_u16() != 404 {
-            return Ok(());
-        }
         let ours = template::policy(self.layout, &self.stream, self.retention);
-        let put = call(client, Method::PUT, &path, Some(&ours)).await?;
+        let said: Value = serde_json::from_slice(&existing.body).unwrap_or_default();
+        let only_if = match existing.status.as_u16() {
+            404 => String::new(),
+            200 if template::policy_differs(&said, &ours) => {
+                format!("?if_seq_no={}&if_primary_term={}", said["_seq_no"], said["_primary_term"])
+            }
+            _ => return Ok(()),
+        };
+        let put = call(client, Method::PUT, &format!("{path}{only_if}"), Some(&ours)).await?;
         if !put.status.is_success() {
             let words = shortened(&String::from_utf8_lossy(&put.body));
             tracing::warn!(policy = name, words, "the lifecycle policy could not be installed");
+            return Ok(());
+        }
+        tracing::info!(policy = name, retention = ?self.retention, "the lifecycle policy is installed");
+        if only_if.is_empty() {
+            return Ok(());
+        }
+        // What is managed already goes on by the policy as it was, until it is told.
+        let indices = template::backing_pattern(self.layout, &self.stream);
+        let path = format!("/_plugins/_ism/change_policy/{indices}");
+        let changed = call(client, Method::POST, &path, Some(&json!({"policy_id": name}))).await?;
+        let words = shortened(&String::from_utf8_lossy(&changed.body));
+        if changed.status.is_success() {
+            tracing::info!(policy = name, words, "the indices that are there go by the changed policy");
+        } else {
+            tracing::warn!(policy = name, words, "the indices that are there stay with the policy as it was");
         }
         Ok(())
     }

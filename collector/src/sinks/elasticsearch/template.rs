@@ -18,6 +18,8 @@ pub const VERSION: u64 = 1;
 const PRIORITY: u64 = 300;
 /// Who installed a template; one that says something else is somebody's own.
 const OWNER: &str = "sonde";
+/// The same of a policy, which has no place for it.
+const DESCRIPTION: &str = "container logs, as Sonde's collector writes them";
 
 /// What kind of server answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,10 +44,41 @@ fn pattern(layout: Layout, stream: &DataStream) -> String {
     format!("logs-{}-*", document::dataset(layout, stream))
 }
 
-/// Whether ours is to be put in the place of what is there: what is not ours, or newer, stays.
-pub fn replaces(existing: &Value) -> bool {
+/// What a template that is there means for ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// It is as ours; or ours, and to be replaced. And the `data_retention` that it gives.
+    Ours(Option<String>),
+    /// See above.
+    Replaceable(Option<String>),
+    /// Somebody else's, or newer: it stays.
+    Other,
+}
+
+/// Compares the answer about a template with ours.
+pub fn compare(existing: &Value, ours: &Value) -> Existing {
     let template = &existing["index_templates"][0]["index_template"];
-    template["_meta"]["managed_by"] == OWNER && template["version"].as_u64().unwrap_or(0) < VERSION
+    let version = template["version"].as_u64().unwrap_or(0);
+    if template["_meta"]["managed_by"] != OWNER || version > VERSION {
+        return Existing::Other;
+    }
+    let retention = template["template"]["lifecycle"]["data_retention"].as_str().map(str::to_owned);
+    // Servers write the rest in their own way; this they keep as it is.
+    if version == VERSION && template["_meta"] == ours["_meta"] {
+        Existing::Ours(retention)
+    } else {
+        Existing::Replaceable(retention)
+    }
+}
+
+/// A retention in Elasticsearch's words.
+pub fn age(retention: Interval) -> String {
+    format!("{}s", retention.0.as_secs())
+}
+
+/// Whether the server has a lifecycle of data streams that we can set. It is generally available from 8.14 on.
+pub fn has_lifecycle(flavour: Flavour) -> bool {
+    matches!(flavour, Flavour::Elasticsearch(major, minor) if (major, minor) >= (8, 14))
 }
 
 /// The index template.
@@ -64,12 +97,8 @@ pub fn template(layout: Layout, stream: &DataStream, flavour: Flavour, retention
         },
     });
     match flavour {
-        // Data stream lifecycle is generally available from 8.14 on; without `data_retention` it only rolls over.
-        Flavour::Elasticsearch(major, minor) if (major, minor) >= (8, 14) => {
-            template["lifecycle"] = match retention {
-                Some(age) => json!({"data_retention": format!("{}s", age.0.as_secs())}),
-                None => json!({}),
-            };
+        Flavour::Elasticsearch(..) if has_lifecycle(flavour) => {
+            template["lifecycle"] = lifecycle(retention);
             // Attributes of others may have any number of names; the thousandth is kept and not searched.
             settings["index.mapping.total_fields.ignore_dynamic_beyond_limit"] = true.into();
             template["mappings"]["dynamic_templates"] = keywords();
@@ -86,9 +115,31 @@ pub fn template(layout: Layout, stream: &DataStream, flavour: Flavour, retention
         "data_stream": {},
         "priority": PRIORITY,
         "version": VERSION,
-        "_meta": {"managed_by": OWNER, "description": "container logs, as Sonde's collector writes them"},
+        "_meta": {
+            "managed_by": OWNER,
+            "description": DESCRIPTION,
+            "retention": retention.map_or("none".to_owned(), age),
+        },
         "template": template,
     })
+}
+
+/// The lifecycle of a data stream; without `data_retention` it only rolls over.
+pub fn lifecycle(retention: Option<Interval>) -> Value {
+    retention.map_or_else(|| json!({}), |retention| json!({"data_retention": age(retention)}))
+}
+
+/// The backing indices that a policy is for.
+pub fn backing_pattern(layout: Layout, stream: &DataStream) -> String {
+    format!(".ds-{}", pattern(layout, stream))
+}
+
+/// Whether a policy that is there is ours and keeps records for another time.
+pub fn policy_differs(existing: &Value, ours: &Value) -> bool {
+    fn kept(policy: &Value) -> &Value {
+        &policy["policy"]["states"][0]["transitions"][0]["conditions"]["min_rollover_age"]
+    }
+    existing["policy"]["description"] == DESCRIPTION && kept(existing) != kept(ours)
 }
 
 /// OpenSearch's lifecycle (Index State Management): a new backing index each day or 30 GiB, old ones go.
@@ -105,7 +156,7 @@ pub fn policy(layout: Layout, stream: &DataStream, retention: Option<Interval>) 
         states.push(json!({"name": "old", "actions": [{"delete": {}}], "transitions": []}));
     }
     json!({"policy": {
-        "description": "container logs, as Sonde's collector writes them",
+        "description": DESCRIPTION,
         "default_state": "open",
         "states": states,
         "ism_template": [{"index_patterns": [pattern(layout, stream)], "priority": PRIORITY}],

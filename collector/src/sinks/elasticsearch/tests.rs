@@ -1,6 +1,6 @@
 //! The sink against a server that does its work and lies about it in every way that servers and proxies do.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Mutex as StdMutex;
@@ -25,15 +25,36 @@ use crate::deliver::lane::{self, LaneOptions, Timing};
 use crate::queue::{Codec, Frame, Queue, QueueOptions, RealFilesystem, Signal};
 use crate::store::tests::{Line, request};
 
+mod gone;
+mod retention;
+mod statuses;
+
 /// A data stream that keeps `create`'s promise and no other.
 #[derive(Default)]
 struct Server {
     /// Backing indices: id → text.
     indices: Vec<HashMap<String, String>>,
+    /// The name of the stream, as documents are sent to it.
+    stream: String,
     random: u64,
     /// Hundredths of requests and items that go wrong.
     mischief: u64,
     template: Option<Value>,
+    /// What was written while there was no stream; `None` = that is forbidden (`action.auto_create_index`).
+    plain: Option<HashMap<String, String>>,
+    /// Cases of [`statuses`] may roll the stream over.
+    rolls_over: bool,
+    /// Ids whose case was answered.
+    answered: HashSet<String>,
+    /// It is Elasticsearch of this version.
+    elastic: Option<&'static str>,
+    /// The stream's lifecycle.
+    lifecycle: Option<Value>,
+    /// It is OpenSearch with Index State Management; the policy.
+    has_ism: bool,
+    policy: Option<Value>,
+    /// Requests that changed something of these.
+    changes: Vec<String>,
     wrongs: HashMap<&'static str, u64>,
 }
 
@@ -60,14 +81,20 @@ impl Server {
 
     /// `None` = the connection is dropped.
     fn answer(&mut self, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
-        if self.indices.len() < 12 && self.chance(self.mischief / 6) {
+        if (1..12).contains(&self.indices.len()) && self.chance(self.mischief / 6) {
             self.indices.push(HashMap::new());
         }
-        let path = path.split('?').next().unwrap();
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let stream = json!({"data_streams": [{"indices":
             (0..self.indices.len()).map(|n| json!({"index_name": Self::name(n)})).collect::<Vec<_>>()}]});
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         match (method, parts.as_slice()) {
+            ("GET", [""]) if self.elastic.is_some() => {
+                Some((200, json!({"version": {"number": self.elastic}}).to_string()))
+            }
+            (_, [.., "_lifecycle"] | ["_plugins", ..]) if self.elastic.is_some() || self.has_ism => {
+                Some(self.lifecycles(method, &parts, query, body))
+            }
             ("GET", [""]) => {
                 Some((200, r#"{"version":{"distribution":"opensearch","number":"2.19.3"}}"#.to_owned()))
             }
@@ -82,17 +109,28 @@ impl Server {
                 }
             },
             ("PUT", ["_index_template", _]) => {
+                self.changes.push(path.to_owned());
                 self.template = Some(serde_json::from_str(body).unwrap());
                 Some((200, "{}".to_owned()))
             }
+            ("PUT", ["_data_stream", _]) if self.plain.as_ref().is_some_and(|plain| !plain.is_empty()) => {
+                Some((
+                    500,
+                    r#"{"error":{"type":"illegal_state_exception","reason":"names need to be unique"}}"#
+                        .to_owned(),
+                ))
+            }
             ("PUT", ["_data_stream", _]) if self.indices.is_empty() => {
                 self.indices.push(HashMap::new());
+                self.lifecycle =
+                    self.template.as_ref().map(|template| template["template"]["lifecycle"].clone());
                 Some((200, "{}".to_owned()))
             }
             ("PUT", ["_data_stream", _]) => Some((
                 400,
                 r#"{"error":{"type":"resource_already_exists_exception","reason":""}}"#.to_owned(),
             )),
+            ("GET", ["_data_stream", _]) if self.indices.is_empty() => Some((404, "{}".to_owned())),
             ("GET", ["_data_stream", _]) if self.chance(self.mischief / 2) => {
                 self.wrong("a stream without a list");
                 Some((200, "{}".to_owned()))
@@ -106,7 +144,52 @@ impl Server {
                 let status = if self.indices[at].remove(*id).is_some() { 200 } else { 404 };
                 Some((status, "{}".to_owned()))
             }
-            ("POST", [_, "_bulk"]) => self.bulk(body),
+            ("POST", [index, "_bulk"]) => {
+                self.stream = (*index).to_owned();
+                self.bulk(body)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The lifecycle of the stream, and the policy with what is about it.
+    fn lifecycles(&mut self, method: &str, parts: &[&str], query: &str, body: &str) -> (u16, String) {
+        let done = || (200, "{}".to_owned());
+        if method != "GET" {
+            self.changes.push(format!("/{}", parts.join("/")));
+        }
+        match (method, parts) {
+            ("GET", ["_data_stream", _, "_lifecycle"]) => {
+                (200, json!({"data_streams": [{"lifecycle": self.lifecycle}]}).to_string())
+            }
+            ("PUT", ["_data_stream", _, "_lifecycle"]) => {
+                self.lifecycle = Some(serde_json::from_str(body).unwrap());
+                done()
+            }
+            ("GET", ["_plugins", "_ism", "policies", name]) => match &self.policy {
+                None => {
+                    (404, r#"{"error":{"type":"status_exception","reason":"Policy not found"}}"#.to_owned())
+                }
+                Some(policy) => {
+                    let seq_no = self.changes.len();
+                    let policy = policy["policy"].clone();
+                    (
+                        200,
+                        json!({"_id": name, "_seq_no": seq_no, "_primary_term": 1, "policy": policy})
+                            .to_string(),
+                    )
+                }
+            },
+            ("PUT", ["_plugins", "_ism", "policies", _]) => {
+                // This request is a change too.
+                let expected = format!("if_seq_no={}&if_primary_term=1", self.changes.len() - 1);
+                if self.policy.is_some() && query != expected {
+                    return (409, r#"{"error":{"type":"version_conflict_engine_exception"}}"#.to_owned());
+                }
+                self.policy = Some(serde_json::from_str(body).unwrap());
+                done()
+            }
+            ("POST", ["_plugins", "_ism", "change_policy", _]) => done(),
             other => panic!("{other:?}"),
         }
     }
@@ -181,7 +264,12 @@ impl Server {
                 self.item(action["create"]["_id"].as_str().unwrap(), document["message"].as_str().unwrap())
             })
             .collect();
-        let after = if self.chance(self.mischief) { self.pick(7) } else { 99 };
+        let drops = body.contains("dropped") && self.answered.insert(body.to_owned());
+        let after = match self.chance(self.mischief) {
+            true => self.pick(7),
+            false if drops => 0,
+            false => 99,
+        };
         let whole = |items: &[Value]| json!({"errors": false, "items": items}).to_string();
         match after {
             0 => {
@@ -226,8 +314,22 @@ impl Server {
     }
 
     fn item(&mut self, id: &str, text: &str) -> Value {
-        let newest = self.indices.len() - 1;
         let fail = |status: u16, kind: &str| json!({"create": {"_id": id, "status": status, "error": {"type": kind, "reason": "r"}}});
+        let Some(newest) = self.indices.len().checked_sub(1) else {
+            let Some(plain) = &mut self.plain else { return fail(404, "index_not_found_exception") };
+            plain.insert(id.to_owned(), text.to_owned());
+            return json!({"create": {"_id": id, "_index": self.stream, "status": 201}});
+        };
+        let is_first = self.answered.insert(id.to_owned());
+        if let Some(case) = statuses::Case::of(text).filter(|case| is_first || case.is_dead()) {
+            if case.done() {
+                self.indices[newest].insert(id.to_owned(), text.to_owned());
+            }
+            if self.rolls_over && case.rolls_over() && self.indices.len() < 16 {
+                self.indices.push(HashMap::new());
+            }
+            return case.item(id, &Self::name(newest));
+        }
         if text.contains("poison") {
             return fail(400, "mapper_parsing_exception");
         }

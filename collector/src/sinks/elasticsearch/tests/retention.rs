@@ -1,0 +1,94 @@
+//! A retention that is changed reaches what is there.
+
+use sonde_daemon::units::Interval;
+
+use super::*;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Starts with this retention; gives what was changed at the server.
+async fn start_with(server: &Arc<StdMutex<Server>>, port: u16, retention: Option<Duration>) -> Vec<String> {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = config::Sink { retention: retention.map(Interval), ..sink(port) };
+    let es = Elasticsearch::build(&sink, dir.path()).unwrap();
+    server.lock().unwrap().changes.clear();
+    es.get_ready().await.unwrap();
+    server.lock().unwrap().changes.clone()
+}
+
+const TEMPLATE: &str = "/_index_template/sonde-logs-kubernetes.container_logs";
+const LIFECYCLE: &str = "/_data_stream/logs-kubernetes.container_logs-default/_lifecycle";
+const POLICY: &str = "/_plugins/_ism/policies/sonde-logs-kubernetes.container_logs";
+const CHANGE: &str = "/_plugins/_ism/change_policy/.ds-logs-kubernetes.container_logs-*";
+
+async fn server(server: Server) -> (Arc<StdMutex<Server>>, u16) {
+    let server = Arc::new(StdMutex::new(Server { random: 1, ..server }));
+    let port = serve(Arc::clone(&server)).await;
+    (server, port)
+}
+
+#[tokio::test]
+async fn a_changed_retention_reaches_the_template_and_the_stream_of_elasticsearch() {
+    let (server, port) = server(Server { elastic: Some("8.15.0"), ..Server::default() }).await;
+    let kept = || server.lock().unwrap().lifecycle.clone().unwrap()["data_retention"].clone();
+    assert_eq!(start_with(&server, port, Some(7 * DAY)).await, [TEMPLATE]);
+    assert_eq!(kept(), "604800s", "the stream was made by the template");
+    assert!(start_with(&server, port, Some(7 * DAY)).await.is_empty(), "nothing has changed");
+    assert_eq!(start_with(&server, port, Some(3 * DAY)).await, [TEMPLATE, LIFECYCLE]);
+    assert_eq!(kept(), "259200s");
+    let template = server.lock().unwrap().template.clone().unwrap();
+    assert_eq!(template["template"]["lifecycle"]["data_retention"], "259200s");
+    assert!(start_with(&server, port, Some(3 * DAY)).await.is_empty());
+    // What we asked for is taken back, what somebody else has set is not.
+    assert_eq!(start_with(&server, port, None).await, [TEMPLATE, LIFECYCLE]);
+    assert_eq!(kept(), Value::Null);
+    server.lock().unwrap().lifecycle = Some(json!({"data_retention": "90d"}));
+    assert!(start_with(&server, port, None).await.is_empty());
+    assert_eq!(kept(), "90d");
+}
+
+#[tokio::test]
+async fn a_retention_reaches_a_stream_whose_template_an_older_version_installed() {
+    let template = json!({"version": 1, "_meta": {"managed_by": "sonde"}, "template": {"lifecycle": {}}});
+    let older = Server { elastic: Some("9.1.0"), template: Some(template), ..Server::default() };
+    let (server, port) =
+        server(Server { indices: vec![HashMap::new()], lifecycle: Some(json!({})), ..older }).await;
+    assert_eq!(start_with(&server, port, Some(DAY)).await, [TEMPLATE, LIFECYCLE]);
+    assert_eq!(server.lock().unwrap().lifecycle, Some(json!({"data_retention": "86400s"})));
+}
+
+#[tokio::test]
+async fn a_stream_by_somebody_elses_template_and_one_of_an_old_elasticsearch_keep_their_lifecycle() {
+    let theirs = Some(json!({"version": 1, "template": {}}));
+    for (elastic, template, changes) in [("8.15.0", theirs, &[][..]), ("8.13.4", None, &[TEMPLATE])] {
+        let (server, port) = server(Server {
+            elastic: Some(elastic),
+            template,
+            lifecycle: Some(json!({})),
+            ..Server::default()
+        })
+        .await;
+        assert_eq!(start_with(&server, port, Some(DAY)).await, changes, "{elastic}");
+    }
+}
+
+#[tokio::test]
+async fn a_changed_retention_reaches_the_policy_and_the_indices_of_opensearch() {
+    let (server, port) = server(Server { has_ism: true, ..Server::default() }).await;
+    let kept = || {
+        let policy = server.lock().unwrap().policy.clone().unwrap();
+        policy["policy"]["states"][0]["transitions"][0]["conditions"]["min_rollover_age"].clone()
+    };
+    assert_eq!(start_with(&server, port, Some(7 * DAY)).await, [POLICY, TEMPLATE]);
+    assert_eq!(kept(), "7d");
+    assert!(start_with(&server, port, Some(7 * DAY)).await.is_empty(), "nothing has changed");
+    assert_eq!(start_with(&server, port, Some(3 * DAY)).await, [POLICY, CHANGE, TEMPLATE]);
+    assert_eq!(kept(), "3d");
+    assert_eq!(start_with(&server, port, None).await, [POLICY, CHANGE, TEMPLATE]);
+    assert_eq!(kept(), Value::Null);
+    // One that somebody else wrote stays.
+    let theirs = json!({"policy": {"description": "ours", "states": []}});
+    server.lock().unwrap().policy = Some(theirs.clone());
+    assert_eq!(start_with(&server, port, Some(3 * DAY)).await, [TEMPLATE]);
+    assert_eq!(server.lock().unwrap().policy, Some(theirs));
+}
