@@ -17,7 +17,7 @@ mod redaction;
 pub type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
 
 /// All of the agent's.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     ("cri", lines::cri, lines::cri_seeds),
     ("docker", lines::docker, lines::docker_seeds),
     ("fields", lines::fields, lines::fields_seeds),
