@@ -1,9 +1,10 @@
 //! How long the lines of quiet containers take while others write a hundred times as much, or have a backlog.
 //!
-//! `cargo run --release -p sonde-benches --bin fairness -- [--seconds 15] [--rounds 3] [--dir /dev/shm]` prints a table: the time
+//! `cargo run --release -p sonde-benches --bin fairness -- [--seconds 8] [--rounds 3] [--dir /dev/shm]` prints a table: the time
 //! from a line's writing until the receiver has it, of 20 containers with 10 lines a second each; alone, and beside loud ones.
 //! Each row is a fresh agent with its defaults, uncompressed, to a receiver that takes everything at once; rounds alternate the
-//! rows. The backlog of 500 files is one file under 500 names, each a container's.
+//! rows. The backlog of 500 files is one file under 500 names, each a container's; that of one container is 10 GB long, so `--dir`
+//! needs room for it. A backlog that is read before the row ends, and an agent that takes more than 40 MiB, fail the run.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -22,7 +23,7 @@ use sonde_wire::view::{AnyValueView, LogsRequest};
 #[derive(Parser)]
 struct Args {
     /// Seconds of each row, after two to begin with.
-    #[arg(long, default_value_t = 15)]
+    #[arg(long, default_value_t = 8)]
     seconds: u64,
     /// Alternated runs of each row.
     #[arg(long, default_value_t = 3)]
@@ -30,12 +31,17 @@ struct Args {
     /// Lines of each file of the backlog of 500.
     #[arg(long, default_value_t = 1_000_000)]
     lines: u64,
+    /// Bytes of the backlog of one container.
+    #[arg(long, default_value_t = 10_000_000_000)]
+    one: u64,
     /// Where the files go; memory-backed, so that the disk does not count.
     #[arg(long, default_value = "/dev/shm")]
     dir: PathBuf,
 }
 
 const QUIET: usize = 20;
+/// Most memory of the agent, in MiB: what the contract promises.
+const MOST: f64 = 40.0;
 const PERIOD: Duration = Duration::from_millis(100);
 
 /// What stands beside the quiet ones.
@@ -53,7 +59,7 @@ enum Loud {
 const ROWS: [(&str, Loud); 4] = [
     ("alone", Loud::Nobody),
     ("beside one that writes 100 times as much", Loud::Writer),
-    ("beside one file of backlog", Loud::One),
+    ("beside one container with 10 GB of backlog", Loud::One),
     ("beside 500 files of backlog", Loud::Many),
 ];
 
@@ -75,6 +81,8 @@ fn main() -> anyhow::Result<()> {
     let scratch = tempfile::tempdir_in(&args.dir)?;
     // Lines of about 200 bytes.
     let backlog = corpus::write(&scratch.path().join("backlog"), Shape::Plain, 1, args.lines * 200)?;
+    let one = scratch.path().join("one");
+    repeat(&backlog.files[0], args.one, &one)?;
     let delays = Delays::default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let seen = delays.clone();
@@ -83,7 +91,8 @@ fn main() -> anyhow::Result<()> {
     for _ in 0..args.rounds {
         for ((_, loud), runs) in ROWS.iter().zip(&mut runs) {
             let pods = tempfile::tempdir_in(scratch.path())?;
-            runs.push(run(&binary, pods.path(), *loud, &backlog.files[0], &args, address.port(), &delays)?);
+            let backlog = if *loud == Loud::One { &one } else { &backlog.files[0] };
+            runs.push(run(&binary, pods.path(), *loud, backlog, &args, address.port(), &delays)?);
         }
     }
     println!(
@@ -156,9 +165,13 @@ fn run(
     let mut sorted = std::mem::take(&mut *lock(delays));
     let acked = agent.acked()?.saturating_sub(begin);
     let seconds = since.elapsed().as_secs_f64();
+    let all = std::fs::metadata(backlog)?.len() * names;
+    anyhow::ensure!(names == 0 || begin + acked < all, "the backlog was read before the row ended: it shows nothing");
     let cost = agent.end()?;
     stop.store(true, Ordering::Relaxed);
     writers.join().map_err(|_| anyhow::anyhow!("the writers ended early"))??;
+    let peak = cost.peak as f64 / f64::from(1 << 20);
+    anyhow::ensure!(peak < MOST, "{peak:.1} MiB at most, and {MOST} are promised");
     sorted.sort_by(f64::total_cmp);
     let at = |share: usize| sorted.get(sorted.len() * share / 100).copied().unwrap_or(f64::INFINITY);
     Ok(Run {
@@ -166,8 +179,20 @@ fn run(
         p99: at(99),
         samples: sorted.len(),
         megabytes_per_second: acked as f64 / 1e6 / seconds,
-        peak: cost.peak as f64 / f64::from(1 << 20),
+        peak,
     })
+}
+
+/// Writes a file again and again until there are so many bytes.
+fn repeat(file: &Path, bytes: u64, to: &Path) -> std::io::Result<()> {
+    let text = std::fs::read(file)?;
+    let mut out = File::create(to)?;
+    let mut written = 0;
+    while written < bytes {
+        out.write_all(&text)?;
+        written += text.len() as u64;
+    }
+    Ok(())
 }
 
 /// The log file of a new container.
