@@ -14,7 +14,7 @@ const PODS: u64 = 1000;
 
 fn series(out: &mut Sink, pods: &[String]) {
     for family in 0..FAMILIES {
-        let mut rows = out.gauge(&format!("container_something_{family}_bytes"), "Help.");
+        let mut rows = out.gauge(format!("container_something_{family}_bytes"), "Help.");
         for pod in pods {
             let labels = [
                 ("namespace", "shop"),

@@ -170,17 +170,12 @@ fn cost(pid: u32, wall: Duration) -> anyhow::Result<Cost> {
     Ok(Cost { cpu: usage(pid)?.cpu, wall, peak: status(pid, "VmHWM:")? })
 }
 
-/// What a process has taken and holds: the times of every thread that still runs (`/proc/<pid>/task/*/schedstat`), and `VmRSS`.
+/// What a process has taken ([`crate::clock`]) and holds: `VmRSS`.
 ///
 /// # Errors
 /// There is no such process.
 pub fn usage(pid: u32) -> anyhow::Result<Usage> {
-    let mut nanos = 0;
-    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        let stat = std::fs::read_to_string(task?.path().join("schedstat"))?;
-        nanos += stat.split_whitespace().next().context("schedstat")?.parse::<u64>()?;
-    }
-    Ok(Usage { cpu: Duration::from_nanos(nanos), resident: status(pid, "VmRSS:")? })
+    Ok(Usage { cpu: crate::clock::cpu(pid)?, resident: status(pid, "VmRSS:")? })
 }
 
 /// A size of `/proc/<pid>/status`, bytes.

@@ -9,6 +9,7 @@ pub mod args;
 pub mod backoff;
 pub mod client;
 pub mod config;
+pub mod errands;
 pub mod health;
 pub mod http;
 pub mod lock;

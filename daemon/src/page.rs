@@ -1,5 +1,5 @@
 //! A page of metrics: sources are asked one by one, each timed, bounded and caught; what they say is merged by
-//! family and written by prometheus-client.
+//! family and written as text.
 //!
 //! The format is classic Prometheus text 0.0.4: names and types come out exactly as a source gives them, which
 //! OpenMetrics cannot promise (`container_memory_failcnt` is a counter without `_total`). A page of our own names
@@ -10,7 +10,7 @@ mod sink;
 mod text;
 mod turn;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,8 +18,8 @@ use http::{HeaderMap, HeaderValue, Response, header};
 use http_body_util::Full;
 
 pub use process::{Build, Process, Usage};
-pub use sink::{Cell, Family, Kind, Rows, Sink, Value};
-use turn::Turn;
+pub use sink::{Buckets, Cell, Family, Kind, LabelSet, Labels, Rows, Sink, Value};
+use turn::{Outcome, Slow, Turn};
 
 /// A part of the daemon that has metrics to show.
 pub trait Source: Send + Sync + 'static {
@@ -33,7 +33,8 @@ pub trait Source: Send + Sync + 'static {
     fn collect(&self, out: &mut Sink) -> Result<(), String>;
 
     /// How long it may take. `None`: it never waits for anything, and is asked on the scrape's own thread. Given,
-    /// it is asked on a thread of its own, and left out of the page from then until it has answered.
+    /// it is asked on another thread, after the others of its kind, and one that has not answered in time is left out of the
+    /// page from then until it has.
     fn patience(&self) -> Option<Duration> {
         None
     }
@@ -43,6 +44,8 @@ pub trait Source: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct Section {
     turns: Vec<Turn>,
+    /// Asks those that may hang.
+    slow: Option<Mutex<Slow>>,
     accounting: Option<Accounting>,
 }
 
@@ -95,32 +98,50 @@ impl<F: Fn(&mut Sink) -> Result<(), String> + Send + Sync + 'static> Source for 
 }
 
 impl Section {
-    /// Sources in the order of the page.
+    /// Sources in the order of the page, those that may hang after the others.
     pub fn new(accounting: Option<Accounting>, sources: Vec<Box<dyn Source>>) -> Arc<Self> {
-        Arc::new(Self { turns: sources.into_iter().map(Turn::new).collect(), accounting })
+        let turns: Vec<Turn> = sources.into_iter().map(Turn::new).collect();
+        let slow = turn::slow(&turns).map(Mutex::new);
+        Arc::new(Self { turns, slow, accounting })
     }
 
     /// Asks every source as a page does, for who reads the rows instead of writing them. Blocks for the sources'
     /// patience at worst.
     pub fn sample(&self) -> Sink {
-        let mut out = Sink::default();
+        let mut out = Sink::with_room();
         self.collect(&mut out);
         out
     }
 
+    /// Asks the sources that may hang beside the others.
+    fn take_turns(&self, out: &mut Sink) -> Vec<(&Turn, Outcome)> {
+        let mut slow = self.slow.as_ref().map(|slow| slow.lock().unwrap_or_else(PoisonError::into_inner));
+        let patient = || self.turns.iter().enumerate().filter_map(|(at, turn)| Some((at, turn.patience()?)));
+        let round = slow.as_mut().map(|slow| slow.begin(patient().collect()));
+        let quick = self.turns.iter().filter(|turn| turn.patience().is_none());
+        let mut outcomes: Vec<_> = quick.map(|turn| (turn, turn.take(out))).collect();
+        if let (Some(slow), Some(round)) = (&mut slow, round) {
+            for ((at, _), answer) in patient().zip(slow.finish(round, None)) {
+                let turn = &self.turns[at];
+                outcomes.push((turn, turn.settle(answer, out)));
+            }
+        }
+        outcomes
+    }
+
     fn collect(&self, out: &mut Sink) {
-        let outcomes: Vec<_> = self.turns.iter().map(|turn| turn.take(out)).collect();
+        let outcomes = self.take_turns(out);
         let Some(Accounting { prefix, label }) = &self.accounting else { return };
-        let mut rows = out.gauge(&format!("{prefix}_success"), "Whether the source was collected.");
-        for (turn, outcome) in self.turns.iter().zip(&outcomes) {
+        let mut rows = out.gauge(format!("{prefix}_success"), "Whether the source was collected.");
+        for (turn, outcome) in &outcomes {
             rows.row([(label.as_str(), turn.name())], u64::from(outcome.success));
         }
-        let mut rows = out.gauge(&format!("{prefix}_duration_seconds"), "How long the source took.");
-        for (turn, outcome) in self.turns.iter().zip(&outcomes) {
+        let mut rows = out.gauge(format!("{prefix}_duration_seconds"), "How long the source took.");
+        for (turn, outcome) in &outcomes {
             rows.row([(label.as_str(), turn.name())], outcome.took.as_secs_f64());
         }
         let mut rows =
-            out.counter(&format!("{prefix}_panics_total"), "Panics of the source that were caught.");
+            out.counter(format!("{prefix}_panics_total"), "Panics of the source that were caught.");
         for turn in &self.turns {
             rows.row([(label.as_str(), turn.name())], turn.panics());
         }
@@ -135,11 +156,11 @@ impl Page {
 
     /// Asks every source and writes the page. Blocks for the sources' patience at worst.
     pub fn render(&self, format: Format) -> String {
-        let mut sink = Sink::default();
+        let mut sink = Sink::with_room();
         for section in &self.sections {
             section.collect(&mut sink);
         }
-        text::render(sink, format)
+        text::render(&sink, format)
     }
 
     /// The answer to a scrape: the format by `Accept`, gzip by `Accept-Encoding`. Blocks as [`Page::render`].

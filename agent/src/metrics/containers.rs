@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
-use sonde_daemon::page::{Kind as Type, Rows, Sink, Source, Value};
+use sonde_daemon::page::{Kind as Type, LabelSet, Sink, Source, Value};
 
 use super::busiest::{self, Busiest};
 use super::cgroup::{Cgroup, Kind};
@@ -112,37 +112,42 @@ impl Source for Containers {
     fn collect(&self, out: &mut Sink) -> Result<(), String> {
         self.machine.show(out);
         let sample = self.sampler.sample()?;
-        let rows: Vec<&Row> = sample.rows.iter().filter(|row| row.shown).collect();
+        let rows: Vec<(LabelSet, &Row)> = sample
+            .rows
+            .iter()
+            .filter(|row| row.shown)
+            .map(|row| (labels(out, &row.cgroup.id, &row.names), row))
+            .collect();
         let mut family = help::counter(out, "container_cpu_usage_seconds_total");
-        for row in &rows {
+        for (labels, row) in &rows {
             // cAdvisor shows no row while the total is 0.
             if let Some(cpu) = row.cgroup.cpu.filter(|cpu| cpu.usage_seconds > 0.0) {
-                labelled(&mut family, row, [("cpu", "total")], cpu.usage_seconds);
+                family.row_of(*labels, [("cpu", "total")], cpu.usage_seconds);
             }
         }
         for column in COLUMNS {
             let mut family = help::family(out, column.kind, column.name);
-            for row in &rows {
+            for (labels, row) in &rows {
                 if let Some(value) =
                     self.machine.of_root(column.name, &row.cgroup).or_else(|| (column.value)(&row.cgroup))
                 {
-                    labelled(&mut family, row, [], value);
+                    family.row_of(*labels, [], value);
                 }
             }
         }
         let mut family = help::counter(out, "container_memory_failures_total");
-        for row in &rows {
+        for (labels, row) in &rows {
             let Some(memory) = row.cgroup.memory else { continue };
             for scope in ["container", "hierarchy"] {
                 for (kind, value) in [("pgfault", memory.pgfault), ("pgmajfault", memory.pgmajfault)] {
-                    labelled(&mut family, row, [("failure_type", kind), ("scope", scope)], value);
+                    family.row_of(*labels, [("failure_type", kind), ("scope", scope)], value);
                 }
             }
         }
         let mut family = help::gauge(out, "container_last_seen");
         let now = sample.at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        for row in &rows {
-            labelled(&mut family, row, [], now);
+        for (labels, _) in &rows {
+            family.row_of(*labels, [], now);
         }
         self.show_io(&rows, out);
         show_networks(&sample, out);
@@ -151,7 +156,7 @@ impl Source for Containers {
 }
 
 impl Containers {
-    fn show_io(&self, rows: &[&Row], out: &mut Sink) {
+    fn show_io(&self, rows: &[(LabelSet, &Row)], out: &mut Sink) {
         let devices = device_names(&read_once(&self.proc.join("diskstats")).unwrap_or_default());
         type Cell = fn(&super::cgroup::io::DeviceIo) -> u64;
         let families: [(&str, Cell); 4] = [
@@ -163,7 +168,7 @@ impl Containers {
         let mut busiest = self.busiest.lock().unwrap_or_else(PoisonError::into_inner);
         busiest.begin();
         let mut shown = Vec::with_capacity(rows.len());
-        for row in rows {
+        for (labels, row) in rows {
             let (id, io) = (&row.cgroup.id, &row.cgroup.io);
             let devices = match &row.names {
                 names if names.container.is_empty() => io.iter().collect(),
@@ -171,17 +176,17 @@ impl Containers {
                 names if names.is_sandbox() => busiest.of(id, io, 1),
                 _ => busiest.of(id, io, busiest::MOST),
             };
-            shown.push((row, devices));
+            shown.push((*labels, devices));
         }
         drop(busiest);
         for (name, value) in families {
             let mut family = help::counter(out, name);
-            for (row, devices_of_row) in &shown {
+            for (labels, devices_of_row) in &shown {
                 for io in devices_of_row {
                     let (major, minor) = io.device;
                     let numbers = || Cow::from(format!("{major}:{minor}"));
                     let device = devices.get(&io.device).map_or_else(numbers, |name| name.as_str().into());
-                    labelled(&mut family, row, [("device", &device)], value(io));
+                    family.row_of(*labels, [("device", &*device)], value(io));
                 }
             }
         }
@@ -200,44 +205,30 @@ fn show_networks(sample: &super::sampler::Sample, out: &mut Sink) {
         ("container_network_transmit_packets_dropped_total", |interface| interface.transmit.dropped),
         ("container_network_transmit_packets_total", |interface| interface.transmit.packets),
     ];
-    let node = Names::default();
+    let mut all = vec![(labels(out, "/", &Names::default()), &sample.node_network)];
+    for pod in &sample.pod_networks {
+        all.push((labels(out, &pod.id, &pod.names), &pod.interfaces));
+    }
     for (name, value) in families {
         let mut family = help::counter(out, name);
-        let all = std::iter::once(("/", &node, &sample.node_network))
-            .chain(sample.pod_networks.iter().map(|pod| (pod.id.as_str(), &pod.names, &pod.interfaces)));
-        for (id, names, interfaces) in all {
-            for interface in interfaces {
-                put(&mut family, id, names, [("interface", interface.name.as_str())], value(interface));
+        for (labels, interfaces) in &all {
+            for interface in *interfaces {
+                family.row_of(*labels, [("interface", interface.name.as_str())], value(interface));
             }
         }
     }
 }
 
-fn labelled<const N: usize>(
-    family: &mut Rows<'_>,
-    row: &Row,
-    extra: [(&str, &str); N],
-    value: impl Into<Value>,
-) {
-    put(family, &row.cgroup.id, &row.names, extra, value);
-}
-
-fn put<const N: usize>(
-    family: &mut Rows<'_>,
-    id: &str,
-    names: &Names,
-    extra: [(&str, &str); N],
-    value: impl Into<Value>,
-) {
-    let labels = [
+/// The six labels that stand on every row.
+fn labels(out: &mut Sink, id: &str, names: &Names) -> LabelSet {
+    out.labels([
         ("container", names.container.as_str()),
         ("id", id),
         ("image", names.image.as_str()),
         ("name", names.name.as_str()),
         ("namespace", names.namespace.as_str()),
         ("pod", names.pod.as_str()),
-    ];
-    family.row(labels.into_iter().chain(extra), value);
+    ])
 }
 
 /// `/dev/<name>` by major and minor number, from `/proc/diskstats`.

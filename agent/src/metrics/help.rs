@@ -15,10 +15,11 @@ pub(super) fn gauge<'s>(out: &'s mut Sink, name: &str) -> Rows<'s> {
 /// A family with its help.
 pub(super) fn family<'s>(out: &'s mut Sink, kind: Kind, name: &str) -> Rows<'s> {
     let known = TEXTS.binary_search_by_key(&name, |(known, _)| known).ok();
-    let exact = known.and_then(|at| TEXTS.get(at)).map(|(_, text)| *text);
-    let text =
-        exact.or_else(|| GROUPS.iter().find(|(start, _)| name.starts_with(start)).map(|(_, text)| *text));
-    out.family(kind, name, text.unwrap_or("A metric from a text file."))
+    if let Some((name, text)) = known.and_then(|at| TEXTS.get(at)) {
+        return out.family(kind, *name, *text);
+    }
+    let text = GROUPS.iter().find(|(start, _)| name.starts_with(start)).map(|(_, text)| *text);
+    out.family(kind, name.to_owned(), text.unwrap_or("A metric from a text file."))
 }
 
 /// Families whose names are made of the kernel's own.

@@ -6,6 +6,7 @@
 
 mod busiest;
 pub mod cgroup;
+mod class;
 mod containers;
 mod help;
 mod kubelet_counts;
@@ -59,8 +60,10 @@ impl Source for Dropping {
     }
 
     fn collect(&self, out: &mut Sink) -> Result<(), String> {
-        let result = self.source.collect(out);
-        out.retain(|name| !self.drop.is_match(name));
+        let mut own = Sink::default();
+        let result = self.source.collect(&mut own);
+        own.retain(|name| !self.drop.is_match(name));
+        out.absorb(own);
         result
     }
 

@@ -29,7 +29,7 @@ pub(super) fn show<'n>(logs: &LogMetrics, namespaces: impl Iterator<Item = &'n S
     ];
     for (name, help, value) in FAMILIES {
         let help = format!("{help} Pods of this namespace on this node, since the agent's start.");
-        let mut family = out.counter(name, &help);
+        let mut family = out.counter(name, help);
         for (namespace, intake) in &all {
             family.row([("namespace", *namespace)], value(intake));
         }

@@ -172,7 +172,7 @@ fn show_used(namespaces: &BTreeMap<String, Used>, out: &mut Sink) {
     ];
     for (name, help, value) in FAMILIES {
         let help = format!("{help} Pods of this namespace on this node, since the agent's start.");
-        let mut family = out.counter(name, &help);
+        let mut family = out.counter(name, help);
         for (namespace, used) in namespaces {
             family.row([("namespace", namespace.as_str())], value(used));
         }
@@ -194,7 +194,7 @@ fn show_now(namespaces: &BTreeMap<String, Now>, out: &mut Sink) {
     ];
     for (name, help, value) in FAMILIES {
         let help = format!("{help} Sum over the pods of this namespace on this node.");
-        let mut family = out.gauge(name, &help);
+        let mut family = out.gauge(name, help);
         for (namespace, now) in namespaces {
             family.row([("namespace", namespace.as_str())], value(now));
         }

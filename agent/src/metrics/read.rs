@@ -3,27 +3,44 @@
 use std::borrow::Cow;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, openat};
-
 /// No file that is read here is larger on a sane machine; `/proc/stat` of 1,024 CPUs has 120 KiB.
 const LIMIT: usize = 16 << 20;
+/// The kernel answers a read with whole records, as many as fit into a page of this size; a file of one record is answered whole.
+const PAGE: usize = 4096;
+/// The longest record of a file that has [`Records::Short`] ones.
+const SHORT: usize = 1024;
+
+/// How long a file's records are, which is what the kernel never cuts: most often lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Records {
+    /// There is but one, or each is so short that an answer which leaves room for one more was the last: the file
+    /// is read without asking for its end, which costs as much as reading it where the kernel has to look for records.
+    Short,
+    /// Not known.
+    Any,
+}
 
 /// A file whose handle is kept: the kernel makes its text anew at each read from offset 0, so only the walk over
 /// the path is saved.
 #[derive(Debug)]
 pub(crate) struct Kept {
     path: PathBuf,
+    records: Records,
     open: Mutex<Option<File>>,
 }
 
 impl Kept {
     pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), open: Mutex::default() }
+        Self { path: path.into(), records: Records::Any, open: Mutex::default() }
+    }
+
+    /// The same of a file with [`Records::Short`].
+    pub(crate) fn short(self) -> Self {
+        Self { records: Records::Short, ..self }
     }
 
     /// The first of these that is there now, or the last one.
@@ -50,29 +67,31 @@ impl Kept {
         let mut slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let mut bytes = Vec::new();
         if let Some(file) = &*slot
-            && read_at_start(file, &mut bytes).is_ok()
+            && read_at_start(file, self.records, &mut bytes).is_ok()
         {
             return Ok(bytes);
         }
         *slot = None;
         let file = File::open(&self.path)?;
-        read_at_start(&file, &mut bytes)?;
+        read_at_start(&file, self.records, &mut bytes)?;
         *slot = Some(file);
         Ok(bytes)
     }
 }
 
 /// Reads a file from its start into `into`, which is cleared first.
-pub(crate) fn read_at_start(file: &File, into: &mut Vec<u8>) -> io::Result<()> {
+pub(crate) fn read_at_start(file: &File, records: Records, into: &mut Vec<u8>) -> io::Result<()> {
     into.clear();
     let mut filled = 0;
     loop {
         if into.len() - filled < 1024 {
-            into.resize((into.len() * 2).max(4096), 0);
+            into.resize((into.len() * 2).max(PAGE), 0);
         }
+        let room = into.len() - filled;
         let got = file.read_at(&mut into[filled..], filled as u64)?;
         filled += got;
-        if got == 0 {
+        let last = records == Records::Short && got + SHORT <= PAGE.min(room);
+        if got == 0 || last {
             into.truncate(filled);
             return Ok(());
         }
@@ -85,33 +104,8 @@ pub(crate) fn read_at_start(file: &File, into: &mut Vec<u8>) -> io::Result<()> {
 /// Opens, reads, closes.
 pub(crate) fn read_once(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
-    read_at_start(&File::open(path)?, &mut bytes)?;
+    read_at_start(&File::open(path)?, Records::Any, &mut bytes)?;
     Ok(lossy(bytes))
-}
-
-/// A directory of sysfs, to read several of its attributes: of each only the last step of the path is walked.
-#[derive(Debug)]
-pub(crate) struct Attributes(OwnedFd);
-
-impl Attributes {
-    pub(crate) fn of(directory: &Path) -> io::Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self(openat(CWD, directory, flags, Mode::empty())?))
-    }
-
-    /// An attribute without the white space around it; `None` where there is none, or no answer. The kernel answers one read
-    /// with the whole of it (Documentation/filesystems/sysfs.rst), and none that is read here has more than 4 KiB.
-    pub(crate) fn get(&self, name: &str) -> Option<String> {
-        let file = openat(&self.0, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-        let mut bytes = [0; 4096];
-        let got = rustix::io::read(&file, &mut bytes).ok()?;
-        Some(String::from_utf8_lossy(bytes.get(..got)?).trim().to_owned())
-    }
-
-    /// Whether there is such an entry.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        accessat(&self.0, name, Access::EXISTS, AtFlags::empty()).is_ok()
-    }
 }
 
 /// The one number in a file such as `nr_conntrack_max`.
@@ -154,17 +148,32 @@ mod tests {
     }
 
     #[test]
-    fn attributes_are_what_the_directory_has() {
+    fn a_file_of_short_records_is_read_whole_whatever_its_length() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("mtu"), " 1500\n").unwrap();
-        std::fs::write(dir.path().join("long"), "x".repeat(10_000)).unwrap();
-        std::fs::create_dir(dir.path().join("device")).unwrap();
-        let attributes = Attributes::of(dir.path()).unwrap();
-        assert_eq!(attributes.get("mtu").as_deref(), Some("1500"));
-        assert_eq!(attributes.get("long").map(|text| text.len()), Some(4096));
-        assert_eq!(attributes.get("carrier"), None);
-        assert_eq!(attributes.get("device"), None, "a directory has no text");
-        assert!(attributes.has("device") && !attributes.has("carrier"));
-        assert!(Attributes::of(&dir.path().join("mtu")).is_err());
+        let path = dir.path().join("x");
+        for lines in [0, 1, 2, 3, 4, 5, 100, 1000] {
+            let text = format!("{}\n", "a".repeat(SHORT - 1)).repeat(lines);
+            std::fs::write(&path, &text).unwrap();
+            let file = File::open(&path).unwrap();
+            let mut bytes = Vec::new();
+            for records in [Records::Short, Records::Any] {
+                read_at_start(&file, records, &mut bytes).unwrap();
+                assert!(bytes == text.as_bytes(), "{lines} lines, {records:?}");
+            }
+        }
+        // As the kernel says it, beside what is read to the end; nothing of it changes meanwhile.
+        for name in ["/proc/net/snmp6", "/proc/sys/kernel/hostname", "/proc/filesystems", "/proc/version"] {
+            let (short, any) = (Kept::new(name).short(), Kept::new(name));
+            let keys = |text: String| {
+                text.lines()
+                    .filter_map(|line| Some(line.split('\t').next()?.split(' ').next()?.to_owned()))
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(
+                short.read_if_there().unwrap().map(keys),
+                any.read_if_there().unwrap().map(keys),
+                "{name}"
+            );
+        }
     }
 }

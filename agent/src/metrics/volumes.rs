@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sonde_daemon::page::{Sink, Source};
 
@@ -75,7 +75,6 @@ impl Source for Volumes {
         let real = self.kubelet_dir.canonicalize().unwrap_or_else(|_| self.kubelet_dir.clone());
         let mounts = parse(&self.mounts.read()?, &real);
         let mut prober = self.prober.lock().unwrap_or_else(PoisonError::into_inner);
-        let until = Instant::now() + ALL;
         let certain = claims(&pods, &mounts);
         let mut others =
             pods.iter().flat_map(full_claims_of).filter(|claim| !certain.contains_key(claim)).peekable();
@@ -84,11 +83,9 @@ impl Source for Volumes {
             let told = self.index.volumes();
             stats.extend(others.filter_map(|claim| told.get(&claim).map(|told| (claim.clone(), *told))));
         }
-        stats.extend(
-            certain
-                .into_iter()
-                .filter_map(|(claim, path)| Some((claim, of_space(&prober.ask(&path, until).ok()?)))),
-        );
+        let (names, paths): (Vec<Claim>, Vec<PathBuf>) = certain.into_iter().unzip();
+        let spaces = names.into_iter().zip(prober.ask(paths));
+        stats.extend(spaces.filter_map(|(claim, space)| Some((claim, of_space(&space.ok()?)))));
         show(&stats, out);
         Ok(())
     }

@@ -102,7 +102,7 @@ pub(super) fn put(rows: &Sink, about: &About<'_>, encoder: &mut MetricsEncoder) 
             let attributes = labels.clone().chain(ours.into_iter().filter(|(key, _)| !has(key)));
             match cell {
                 Cell::Plain(value) => metric.point(attributes, span, number(*value)),
-                Cell::Buckets(sum, _, buckets) => metric.histogram(attributes, span, *sum, buckets),
+                Cell::Buckets(all) => metric.histogram(attributes, span, all.sum, &all.each),
             }
         }
     }
@@ -147,7 +147,7 @@ impl<'a> Starts<'a> {
         starts
     }
 
-    fn learn(&mut self, family: &'a Family, key: &str) {
+    fn learn(&mut self, family: Family<'a>, key: &str) {
         for (mut labels, cell) in family.rows() {
             if let Some((_, value)) = labels.find(|(own, _)| *own == key) {
                 self.rows.insert(value, seconds(cell));

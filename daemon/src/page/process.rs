@@ -96,7 +96,7 @@ impl Source for Build {
     fn collect(&self, out: &mut Sink) -> Result<(), String> {
         let labels =
             [("version", self.version), ("arch", std::env::consts::ARCH), ("os", std::env::consts::OS)];
-        out.gauge(&format!("{}_build_info", self.prefix), "Always 1; its labels say what was built.")
+        out.gauge(format!("{}_build_info", self.prefix), "Always 1; its labels say what was built.")
             .row(labels, 1u64);
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! What the page promises.
 
+mod reference;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::time::Instant;
@@ -98,6 +100,30 @@ fn a_family_of_several_sources_is_one_family_and_one_with_two_types_is_refused()
     let wanted = "# HELP g G\n# TYPE g gauge\ng{source=\"a\"} 1\ng{source=\"b\"} 1\n\
         # HELP other O\n# TYPE other gauge\nother{source=\"a\"} 1\nother{source=\"b\"} 1\n";
     assert_eq!(text, wanted);
+}
+
+#[test]
+fn families_may_be_filled_in_turn_and_a_panic_takes_out_its_own_rows_alone() {
+    let first = source("first", |out| {
+        for row in ["1", "2"] {
+            out.gauge("a", "A").row([("row", row)], 1u64);
+            out.gauge("b", "B").row([("row", row)], 1u64);
+        }
+        Ok(())
+    });
+    let panics = source("panics", |out| {
+        out.gauge("a", "A").row([("row", "3")], 1u64);
+        out.gauge("c", "C").row([], 1u64);
+        panic!("of course")
+    });
+    let last = source("last", |out| {
+        out.counter("c", "C").row([], 2u64);
+        out.gauge("a", "A").row([("row", "4")], 1u64);
+        Ok(())
+    });
+    let wanted = "# HELP a A\n# TYPE a gauge\na{row=\"1\"} 1\na{row=\"2\"} 1\na{row=\"4\"} 1\n\
+        # HELP b B\n# TYPE b gauge\nb{row=\"1\"} 1\nb{row=\"2\"} 1\n# HELP c C\n# TYPE c counter\nc 2\n";
+    assert_eq!(page(vec![first, panics, last]).render(Format::Classic), wanted);
 }
 
 /// Waits for a word from outside before it answers.

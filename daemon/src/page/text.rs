@@ -1,170 +1,217 @@
-//! From families to text, through prometheus-client; and which text, by the request's headers.
+//! From families to text; and which text, by the request's headers.
 //!
-//! prometheus-client is written for OpenMetrics: a counter's sample always ends in `_total`, help is not escaped,
-//! and `untyped` does not exist. A value written as a gauge under a descriptor of any type comes out plain, so
-//! classic text is always written that way; see `crates.md` of the project's notes for what was measured.
+//! The writer is our own: prometheus-client is written for OpenMetrics (a counter's sample always ends in `_total`, help is
+//! not escaped, `untyped` does not exist), so classic text needs an adapter that turns every row into a gauge and renames types,
+//! and takes three times as long a row. A test holds what is written here beside what prometheus-client writes
+//! ([`super::tests`]).
 
-use std::fmt::{self, Write};
 use std::io::Write as _;
 
 use bytes::Bytes;
 use http::{HeaderMap, header};
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, GaugeValueEncoder, LabelSetEncoder, MetricEncoder,
-    NoLabelSet,
-};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::Registry;
 
-use super::sink::{Cell, Family, Row};
-use super::{Format, Kind, Sink, Value};
+use super::{Buckets, Cell, Family, Format, Kind, Labels, Sink, Value};
 
 /// Writes a page.
-pub(super) fn render(sink: Sink, format: Format) -> String {
+pub(super) fn render(sink: &Sink, format: Format) -> String {
     for name in &sink.refused {
         tracing::warn!(
-            family = name,
+            family = &**name,
             "a family of metrics was refused: its name is none, or it has two types"
         );
     }
-    let size: usize = sink
-        .families
-        .iter()
-        .map(|family| family.rows.len() * (family.name.len() + 24) + family.text.len() * 2 + 200)
-        .sum();
-    let mut out =
-        Classic { text: String::with_capacity(size), in_type: false, rewrite: format == Format::Classic };
-    // One by one, each let go when it is written: a node's containers are ten megabytes of rows.
-    for family in sink.families {
-        let mut registry = Registry::default();
-        registry.register_collector(Box::new(Written { family, format }));
-        // Writing to a String cannot fail, and the collector returns no error of its own.
-        let _ = prometheus_client::encoding::text::encode_registry(&mut out, &registry);
+    let mut writer = Writer { sets: Sets::of(sink), out: String::new(), format };
+    writer.out.reserve(writer.sets.room(sink));
+    for family in sink.families() {
+        // A family without rows says nothing.
+        if family.count() > 0 {
+            writer.family(family);
+        }
     }
     if format == Format::OpenMetrics {
-        let _ = prometheus_client::encoding::text::encode_eof(&mut out);
+        writer.out.push_str("# EOF\n");
     }
-    out.text
+    writer.out
 }
 
-#[derive(Debug)]
-struct Written {
-    family: Family,
+/// The sets of labels as they stand on the page, `a="1",b="2"`, one after another.
+#[derive(Default)]
+struct Sets {
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl Sets {
+    fn of(sink: &Sink) -> Self {
+        let mut sets = Self::default();
+        for set in sink.sets() {
+            let begin = sets.text.len();
+            for (key, value) in set {
+                put_label(&mut sets.text, begin, key, value);
+            }
+            sets.ends.push(sets.text.len());
+        }
+        sets
+    }
+
+    fn get(&self, set: usize) -> &str {
+        let begin = if set == 0 { 0 } else { self.ends.get(set - 1).copied().unwrap_or_default() };
+        self.ends.get(set).and_then(|end| self.text.get(begin..*end)).unwrap_or_default()
+    }
+
+    /// About as many bytes as the page will have: pages are the largest buffers of all, and a buffer that is too small is
+    /// copied, one that is much too large counts as memory.
+    fn room(&self, sink: &Sink) -> usize {
+        let mut room = 0;
+        for family in sink.families() {
+            let name = family.name().len();
+            room += name * 2 + family.help().len() + 32;
+            for (set, own, _) in family.parts() {
+                room += name + set.map_or(0, |set| self.get(set).len()) + 24;
+                room += own.map(|(key, value)| key.len() + value.len() + 4).sum::<usize>();
+            }
+        }
+        room
+    }
+}
+
+/// A page that is being written.
+struct Writer {
+    sets: Sets,
+    out: String,
     format: Format,
 }
 
-impl Collector for Written {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        // A family without rows says nothing.
-        if self.family.rows.is_empty() { Ok(()) } else { self.family.encode(&mut encoder, self.format) }
-    }
-}
-
-impl Family {
-    fn encode(&self, encoder: &mut DescriptorEncoder, format: Format) -> fmt::Result {
-        let (name, kind) = match (format, self.kind) {
-            (Format::OpenMetrics, Kind::Counter) => match self.name.strip_suffix("_total") {
+impl Writer {
+    fn family(&mut self, family: Family<'_>) {
+        let (name, kind) = match (self.format, family.kind()) {
+            (Format::OpenMetrics, Kind::Counter) => match family.name().strip_suffix("_total") {
                 // The family goes without the suffix that its samples have.
-                Some(short) => (short, MetricType::Counter),
-                None => (self.name.as_str(), MetricType::Unknown),
+                Some(short) => (short, "counter"),
+                None => (family.name(), "unknown"),
             },
-            (_, Kind::Counter) => (self.name.as_str(), MetricType::Counter),
-            (_, Kind::Gauge) => (self.name.as_str(), MetricType::Gauge),
-            (_, Kind::Untyped) => (self.name.as_str(), MetricType::Unknown),
-            (_, Kind::Histogram) => (self.name.as_str(), MetricType::Histogram),
+            (_, Kind::Counter) => (family.name(), "counter"),
+            (_, Kind::Gauge) => (family.name(), "gauge"),
+            (Format::OpenMetrics, Kind::Untyped) => (family.name(), "unknown"),
+            (Format::Classic, Kind::Untyped) => (family.name(), "untyped"),
+            (_, Kind::Histogram) => (family.name(), "histogram"),
         };
-        let help = escape_help(&self.help, format);
-        let mut metric = encoder.encode_descriptor(name, &help, None, kind)?;
-        let suffixed = name.len() != self.name.len();
-        for row in &self.rows {
-            if row.labels == 0 {
-                encode_cell(&mut metric, &row.cell, suffixed)?;
-            } else {
-                let labels = Labels { family: self, row };
-                encode_cell(&mut metric.encode_family(&labels)?, &row.cell, suffixed)?;
+        self.put(["# HELP ", name, " "]);
+        put_help(&mut self.out, family.help(), self.format);
+        self.put(["\n# TYPE ", name, " "]);
+        self.put([kind, "\n"]);
+        // In OpenMetrics a counter is never negative.
+        let counts = name.len() != family.name().len();
+        for (set, own, cell) in family.parts() {
+            match cell {
+                Cell::Plain(value) => {
+                    self.out.push_str(family.name());
+                    self.labels(None, set, own);
+                    self.value(if counts { unsigned(*value) } else { *value });
+                }
+                Cell::Buckets(buckets) => self.histogram(family.name(), set, &own, buckets),
             }
         }
-        Ok(())
+    }
+
+    fn histogram(&mut self, name: &str, set: Option<usize>, own: &Labels<'_>, buckets: &Buckets) {
+        self.put([name, "_sum"]);
+        self.labels(None, set, own.clone());
+        self.value(Value::F64(buckets.sum));
+        self.put([name, "_count"]);
+        self.labels(None, set, own.clone());
+        self.value(Value::U64(buckets.count));
+        let mut so_far = 0;
+        for (end, count) in &buckets.each {
+            so_far += count;
+            self.put([name, "_bucket"]);
+            let mut number = dtoa::Buffer::new();
+            let end = if *end == f64::INFINITY { "+Inf" } else { number.format(*end) };
+            self.labels(Some(("le", end)), set, own.clone());
+            self.value(Value::U64(so_far));
+        }
+    }
+
+    fn put<const N: usize>(&mut self, pieces: [&str; N]) {
+        for piece in pieces {
+            self.out.push_str(piece);
+        }
+    }
+
+    /// `{a="1",b="2"}`, or nothing.
+    fn labels(&mut self, first: Option<(&str, &str)>, set: Option<usize>, own: Labels<'_>) {
+        let brace = self.out.len();
+        self.out.push('{');
+        let begin = self.out.len();
+        if let Some((key, value)) = first {
+            put_label(&mut self.out, begin, key, value);
+        }
+        if let Some(set) = set.map(|set| self.sets.get(set)).filter(|set| !set.is_empty()) {
+            if self.out.len() > begin {
+                self.out.push(',');
+            }
+            self.out.push_str(set);
+        }
+        for (key, value) in own {
+            put_label(&mut self.out, begin, key, value);
+        }
+        if self.out.len() == begin {
+            self.out.truncate(brace);
+        } else {
+            self.out.push('}');
+        }
+    }
+
+    fn value(&mut self, value: Value) {
+        self.out.push(' ');
+        match value {
+            Value::U64(value) => self.out.push_str(itoa::Buffer::new().format(value)),
+            Value::I64(value) => self.out.push_str(itoa::Buffer::new().format(value)),
+            Value::F64(value) => self.out.push_str(dtoa::Buffer::new().format(value)),
+        }
+        self.out.push('\n');
     }
 }
 
-fn encode_cell(metric: &mut MetricEncoder, cell: &Cell, suffixed: bool) -> fmt::Result {
-    match cell {
-        Cell::Plain(Value::U64(value)) if suffixed => {
-            metric.encode_counter::<NoLabelSet, _, u64>(value, None)
-        }
-        Cell::Plain(Value::F64(value)) if suffixed => {
-            metric.encode_counter::<NoLabelSet, _, u64>(value, None)
-        }
-        // A counter is never negative.
-        Cell::Plain(Value::I64(value)) if suffixed => {
-            metric.encode_counter::<NoLabelSet, _, u64>(&u64::try_from(*value).unwrap_or(0), None)
-        }
-        Cell::Plain(value) => metric.encode_gauge(value),
-        Cell::Buckets(sum, count, buckets) => {
-            metric.encode_histogram::<NoLabelSet>(*sum, *count, buckets, None)
-        }
+fn unsigned(value: Value) -> Value {
+    match value {
+        Value::I64(value) => Value::U64(u64::try_from(value).unwrap_or(0)),
+        value => value,
     }
 }
 
-impl EncodeGaugeValue for Value {
-    fn encode(&self, encoder: &mut GaugeValueEncoder) -> fmt::Result {
-        match self {
-            Self::U64(value) => value.encode(encoder),
-            Self::I64(value) => value.encode(encoder),
-            Self::F64(value) => value.encode(encoder),
-        }
+/// `key="value"`, after a comma where it is not the first since `begin`.
+fn put_label(out: &mut String, begin: usize, key: &str, value: &str) {
+    if out.len() > begin {
+        out.push(',');
     }
-}
-
-struct Labels<'a> {
-    family: &'a Family,
-    row: &'a Row,
-}
-
-impl EncodeLabelSet for Labels<'_> {
-    fn encode(&self, encoder: &mut LabelSetEncoder) -> fmt::Result {
-        for (key, value) in self.family.labels(self.row) {
-            let mut label = encoder.encode_label();
-            let mut name = label.encode_label_key()?;
-            name.write_str(key)?;
-            let mut text = name.encode_label_value()?;
-            text.write_str(value)?;
-            text.finish()?;
-        }
-        Ok(())
-    }
+    out.push_str(key);
+    out.push_str("=\"");
+    put_escaped(out, value, true);
+    out.push('"');
 }
 
 /// Help is one line: `\` and newlines are escaped, and in OpenMetrics quotes too.
-fn escape_help(help: &str, format: Format) -> String {
-    let escaped = help.replace('\\', "\\\\").replace('\n', "\\n");
-    if format == Format::OpenMetrics { escaped.replace('"', "\\\"") } else { escaped }
+fn put_help(out: &mut String, help: &str, format: Format) {
+    put_escaped(out, help, format == Format::OpenMetrics);
 }
 
-/// Collects the text, and writes the type `unknown` in its classic spelling, `untyped`.
-struct Classic {
-    text: String,
-    in_type: bool,
-    rewrite: bool,
-}
-
-impl Write for Classic {
-    fn write_str(&mut self, piece: &str) -> fmt::Result {
-        if self.in_type {
-            if piece == "\n" {
-                self.in_type = false;
-            } else if piece == "unknown" {
-                self.text.push_str("untyped");
-                return Ok(());
-            }
-        } else if self.rewrite && piece == "# TYPE " {
-            self.in_type = true;
-        }
-        self.text.push_str(piece);
-        Ok(())
+fn put_escaped(out: &mut String, text: &str, quotes: bool) {
+    let mut rest = text;
+    while let Some(at) =
+        rest.bytes().position(|byte| matches!(byte, b'\\' | b'\n') || (byte == b'"' && quotes))
+    {
+        // One of three ASCII letters, so both cuts are between letters.
+        let (before, from) = rest.split_at(at);
+        out.push_str(before);
+        out.push_str(match from.as_bytes().first() {
+            Some(b'\n') => "\\n",
+            Some(b'"') => "\\\"",
+            _ => "\\\\",
+        });
+        rest = from.get(1..).unwrap_or_default();
     }
+    out.push_str(rest);
 }
 
 /// The format that a request asks for and the page allows.

@@ -1,21 +1,25 @@
-//! One source's turn on a page: timed, caught, and for those that may hang, on a thread of its own.
+//! One source's turn on a page: timed and caught; those that may hang are asked by [`Errands`], beside the others.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Sink, Source};
+use crate::errands::{Errands, Late};
 use crate::log::RateLimit;
 
 /// See the module's head.
 pub(super) struct Turn {
-    source: Arc<dyn Source>,
-    panics: Arc<AtomicU64>,
+    asked: Arc<Asked>,
     complaints: RateLimit,
-    worker: Mutex<Option<Worker>>,
+}
+
+/// A source and what it did.
+struct Asked {
+    source: Box<dyn Source>,
+    panics: AtomicU64,
 }
 
 /// How a turn went.
@@ -24,104 +28,90 @@ pub(super) struct Outcome {
     pub(super) took: Duration,
 }
 
-type Answer = (Sink, Result<(), String>);
-
-struct Worker {
-    ask: SyncSender<()>,
-    answers: Receiver<Answer>,
-    /// It was asked and has not answered yet.
-    busy: bool,
+/// What a source said by itself.
+pub(super) struct Answer {
+    said: Sink,
+    result: Result<(), String>,
+    took: Duration,
 }
+
+/// Asks sources by their place among the turns.
+pub(super) type Slow = Errands<usize, Answer>;
 
 impl Turn {
     pub(super) fn new(source: Box<dyn Source>) -> Self {
-        Self {
-            source: source.into(),
-            panics: Arc::default(),
-            complaints: RateLimit::new(Duration::from_secs(60)),
-            worker: Mutex::default(),
-        }
+        let asked = Arc::new(Asked { source, panics: AtomicU64::new(0) });
+        Self { asked, complaints: RateLimit::new(Duration::from_secs(60)) }
     }
 
     pub(super) fn name(&self) -> &str {
-        self.source.name()
+        self.asked.source.name()
     }
 
     pub(super) fn panics(&self) -> u64 {
-        self.panics.load(Ordering::Relaxed)
+        self.asked.panics.load(Ordering::Relaxed)
     }
 
+    pub(super) fn patience(&self) -> Option<Duration> {
+        self.asked.source.patience()
+    }
+
+    /// Asks a source that never waits.
     pub(super) fn take(&self, out: &mut Sink) -> Outcome {
         let start = Instant::now();
-        let answer = match self.source.patience() {
-            None => Ok(ask(&*self.source, &self.panics)),
-            Some(patience) => self.ask_worker(patience),
+        let result = self.asked.put_into(out);
+        self.outcome(result, start.elapsed())
+    }
+
+    /// Adds what a source has said that was asked on another thread.
+    pub(super) fn settle(&self, answer: Result<Answer, Late>, out: &mut Sink) -> Outcome {
+        let patience = self.patience().unwrap_or_default();
+        let (error, took) = match answer {
+            Ok(Answer { said, result, took }) => {
+                out.absorb(said);
+                return self.outcome(result, took);
+            }
+            Err(Late::NotInTime) => (format!("did not answer within {} ms", patience.as_millis()), patience),
+            Err(Late::Hangs) => ("has not answered since an earlier scrape".to_owned(), Duration::ZERO),
+            Err(late) => (format!("was not asked: {late:?}"), Duration::ZERO),
         };
-        let result = answer.and_then(|(sink, result)| {
-            out.absorb(sink);
-            result
-        });
+        self.outcome(Err(error), took)
+    }
+
+    fn outcome(&self, result: Result<(), String>, took: Duration) -> Outcome {
         if let Err(error) = &result
             && let Some(suppressed) = self.complaints.allow()
         {
             tracing::warn!(source = self.name(), %error, suppressed, "a source of metrics failed");
         }
-        Outcome { success: result.is_ok(), took: start.elapsed() }
-    }
-
-    fn ask_worker(&self, patience: Duration) -> Result<Answer, String> {
-        let mut slot = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
-        let worker = match &mut *slot {
-            Some(worker) => worker,
-            none => none.insert(self.start().map_err(|error| format!("no thread: {error}"))?),
-        };
-        // An answer that came after the last scrape had left is old.
-        if worker.busy {
-            let late = worker.answers.try_recv();
-            drop(late.map_err(|_| "has not answered since an earlier scrape".to_owned())?);
-        }
-        let gone = |_| "its thread is gone".to_owned();
-        worker.ask.try_send(()).map_err(|_| "its thread is gone".to_owned())?;
-        worker.busy = true;
-        match worker.answers.recv_timeout(patience) {
-            Ok(answer) => {
-                worker.busy = false;
-                Ok(answer)
-            }
-            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
-                Err(format!("did not answer within {} ms", patience.as_millis()))
-            }
-            Err(error) => Err(gone(error)),
-        }
-    }
-
-    fn start(&self) -> std::io::Result<Worker> {
-        let (ask_sender, asked) = sync_channel(1);
-        let (answer, answers) = sync_channel(1);
-        let (source, panics) = (Arc::clone(&self.source), Arc::clone(&self.panics));
-        let name = format!("source {}", source.name());
-        std::thread::Builder::new().name(name).spawn(move || {
-            for () in asked {
-                if answer.send(ask(&*source, &panics)).is_err() {
-                    break;
-                }
-            }
-        })?;
-        Ok(Worker { ask: ask_sender, answers, busy: false })
+        Outcome { success: result.is_ok(), took }
     }
 }
 
-/// A panic costs what the source had put in: it may be half a row.
-fn ask(source: &dyn Source, panics: &AtomicU64) -> Answer {
-    let caught = catch_unwind(AssertUnwindSafe(|| {
-        let mut sink = Sink::default();
-        let result = source.collect(&mut sink);
-        (sink, result)
-    }));
-    caught.unwrap_or_else(|_| {
-        panics.fetch_add(1, Ordering::Relaxed);
-        (Sink::default(), Err("panicked".to_owned()))
-    })
+impl Asked {
+    /// A panic costs what the source had put in: it may be half a row.
+    fn put_into(&self, out: &mut Sink) -> Result<(), String> {
+        let before = out.mark();
+        catch_unwind(AssertUnwindSafe(|| self.source.collect(out))).unwrap_or_else(|_| {
+            out.back_to(&before);
+            self.panics.fetch_add(1, Ordering::Relaxed);
+            Err("panicked".to_owned())
+        })
+    }
+}
+
+/// Who asks the sources among `turns` that may hang; `None` where there is none. All of them may hang at once.
+pub(super) fn slow(turns: &[Turn]) -> Option<Slow> {
+    if turns.iter().all(|turn| turn.patience().is_none()) {
+        return None;
+    }
+    let asked: Vec<Arc<Asked>> = turns.iter().map(|turn| Arc::clone(&turn.asked)).collect();
+    let most_stuck = asked.len();
+    Some(Errands::new("sources", most_stuck, move |at: &usize| {
+        let (start, mut said) = (Instant::now(), Sink::default());
+        let result = asked.get(*at).map_or(Ok(()), |asked| asked.put_into(&mut said));
+        Answer { said, result, took: start.elapsed() }
+    }))
 }
 
 impl fmt::Debug for Turn {

@@ -2,10 +2,13 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use rustix::fs::{CWD, Mode, OFlags, openat};
+
 use super::layout::Layout;
-use crate::metrics::read::read_at_start;
+use crate::metrics::read::{Records, read_at_start};
 
 /// Handles of one cgroup's files. They are closed with it.
 #[derive(Debug, Default)]
@@ -37,6 +40,8 @@ pub(super) struct Files<'a> {
     pub(super) handles: &'a mut Handles,
     pub(super) budget: &'a mut Budget,
     pub(super) buffer: &'a mut Vec<u8>,
+    /// The cgroup's directory below the root of which a file was opened last, so that the whole path is not walked for each.
+    pub(super) directory: Option<(&'a Path, OwnedFd)>,
     /// The cgroup was removed while it was read.
     pub(super) gone: bool,
 }
@@ -49,7 +54,7 @@ impl Files<'_> {
         }
         let at = self.handles.0.iter().position(|(known, _)| *known == name);
         let result = match at.and_then(|at| self.handles.0.get_mut(at)) {
-            Some((_, Slot::Open(file))) => read_at_start(file, self.buffer),
+            Some((_, Slot::Open(file))) => read_at_start(file, Records::Short, self.buffer),
             Some((_, Slot::Absent(again))) if *again > 0 => {
                 *again -= 1;
                 return None;
@@ -69,8 +74,17 @@ impl Files<'_> {
 
     fn open(&mut self, name: &'static str, at: Option<usize>) -> io::Result<()> {
         let root = self.layout.root_of(name).ok_or(io::ErrorKind::NotFound)?;
-        let file = File::open(root.join(self.path).join(name))?;
-        read_at_start(&file, self.buffer)?;
+        let directory = match self.directory.take() {
+            Some((of, directory)) if of == root => directory,
+            _ => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                openat(CWD, root.join(self.path), flags, Mode::empty())?
+            }
+        };
+        let (_, directory) = self.directory.insert((root, directory));
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = File::from(openat(&*directory, name, flags, Mode::empty())?);
+        read_at_start(&file, Records::Short, self.buffer)?;
         if self.budget.keep && self.budget.left > 0 {
             self.budget.left -= 1;
             let slot = (name, Slot::Open(file));

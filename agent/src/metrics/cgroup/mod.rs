@@ -93,6 +93,7 @@ impl Reader {
                 handles: &mut node.handles,
                 budget: &mut self.budget,
                 buffer: &mut self.buffer,
+                directory: None,
                 gone: false,
             };
             let cgroup = Cgroup {

@@ -10,7 +10,7 @@ use sonde_daemon::page::{Source, source};
 use crate::metrics::read::Kept;
 
 pub(super) fn collector(proc: &Path) -> Box<dyn Source> {
-    let file = Kept::first_of([proc.join("1/net/arp"), proc.join("net/arp")]);
+    let file = Kept::first_of([proc.join("1/net/arp"), proc.join("net/arp")]).short();
     source("arp", move |out| {
         let Some(text) = file.read_if_there()? else { return Ok(()) };
         let mut rows = help::gauge(out, "node_arp_entries");

@@ -14,10 +14,11 @@ const COLUMNS: [&str; 8] =
 pub(super) fn collector(proc: &Path) -> Box<dyn Source> {
     let directory = proc.join("sys/net/netfilter");
     let files = [
-        ("node_nf_conntrack_entries", Kept::new(directory.join("nf_conntrack_count"))),
-        ("node_nf_conntrack_entries_limit", Kept::new(directory.join("nf_conntrack_max"))),
+        ("node_nf_conntrack_entries", Kept::new(directory.join("nf_conntrack_count")).short()),
+        ("node_nf_conntrack_entries_limit", Kept::new(directory.join("nf_conntrack_max")).short()),
     ];
-    let by_cpu = Kept::first_of([proc.join("1/net/stat/nf_conntrack"), proc.join("net/stat/nf_conntrack")]);
+    let by_cpu =
+        Kept::first_of([proc.join("1/net/stat/nf_conntrack"), proc.join("net/stat/nf_conntrack")]).short();
     source("conntrack", move |out| {
         for (family, file) in &files {
             if let Some(text) = file.read_if_there()? {

@@ -19,7 +19,7 @@ const PUT_BACK_SECONDS: u64 = 3;
 type Times = [u64; 10];
 
 pub(super) fn collector(proc: &Path) -> Box<dyn Source> {
-    let file = Kept::new(proc.join("stat"));
+    let file = Kept::new(proc.join("stat")).short();
     let last = Mutex::<BTreeMap<u32, Times>>::default();
     let ticks = clock_ticks_per_second();
     source("cpu", move |out| {

@@ -39,7 +39,7 @@ const FIELDS: [(Kind, &str, Unit); 17] = [
 ];
 
 pub(super) fn collector(proc: &Path, exclude: Exclude, database: Database) -> Box<dyn Source> {
-    let file = Kept::new(proc.join("diskstats"));
+    let file = Kept::new(proc.join("diskstats")).short();
     source("diskstats", move |out| {
         // A kernel without block devices has no such file.
         if let Some(text) = file.read_if_there()? {

@@ -10,8 +10,8 @@ use crate::metrics::read::{Kept, number};
 pub(super) fn collector(proc: &Path) -> Box<dyn Source> {
     let directory = proc.join("sys/kernel/random");
     let files = [
-        ("node_entropy_available_bits", Kept::new(directory.join("entropy_avail"))),
-        ("node_entropy_pool_size_bits", Kept::new(directory.join("poolsize"))),
+        ("node_entropy_available_bits", Kept::new(directory.join("entropy_avail")).short()),
+        ("node_entropy_pool_size_bits", Kept::new(directory.join("poolsize")).short()),
     ];
     source("entropy", move |out| {
         for (family, file) in &files {

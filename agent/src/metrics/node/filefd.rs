@@ -8,7 +8,7 @@ use sonde_daemon::page::{Source, source};
 use crate::metrics::read::Kept;
 
 pub(super) fn collector(proc: &Path) -> Box<dyn Source> {
-    let file = Kept::new(proc.join("sys/fs/file-nr"));
+    let file = Kept::new(proc.join("sys/fs/file-nr")).short();
     source("filefd", move |out| {
         let Some(text) = file.read_if_there()? else { return Ok(()) };
         let mut words = text.split_ascii_whitespace().map(str::parse::<u64>);

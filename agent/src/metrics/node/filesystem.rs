@@ -9,14 +9,13 @@ use crate::metrics::help;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
 
 use sonde_daemon::page::{Sink, Source};
 
 use super::Exclude;
 use crate::host::HostPaths;
 use crate::metrics::read::Kept;
-use crate::metrics::statfs::{ALL, Prober, Space};
+use crate::metrics::statfs::{Prober, Space};
 
 /// Most mounts that are shown.
 const MOST: usize = 2048;
@@ -91,16 +90,16 @@ impl Source for Filesystem {
         let mounts = parse(&text, |mount| {
             !self.mount_exclude.is_match(&mount.mountpoint) && !self.type_exclude.is_match(&mount.fstype)
         });
-        let own = Own::new(&self.root, &self.own.read()?);
+        // Where the host's root is ours, its mounts are where it says.
+        let own = if self.root == Path::new("/") { String::new() } else { self.own.read()? };
+        let own = Own::new(&self.root, &own);
+        let places: Vec<Result<PathBuf, String>> = mounts.iter().map(|mount| own.place(mount)).collect();
         let mut prober = self.prober.lock().unwrap_or_else(PoisonError::into_inner);
-        let until = Instant::now() + ALL;
-        let probed: Vec<_> = mounts
+        let mut asked = prober.ask(places.iter().flatten().cloned()).into_iter();
+        let spaces = places
             .into_iter()
-            .map(|mount| {
-                let space = own.place(&mount).and_then(|path| prober.ask(&path, until));
-                (mount, space)
-            })
-            .collect();
+            .map(|place| place.and_then(|_| asked.next().unwrap_or_else(|| Err("not asked".to_owned()))));
+        let probed: Vec<_> = mounts.into_iter().zip(spaces).collect();
         show(&probed, out);
         Ok(())
     }

@@ -8,7 +8,7 @@ use sonde_daemon::page::{Sink, Source, source};
 use crate::metrics::read::Kept;
 
 pub(super) fn collector(proc: &Path) -> Box<dyn Source> {
-    let file = Kept::new(proc.join("loadavg"));
+    let file = Kept::new(proc.join("loadavg")).short();
     source("loadavg", move |out| show(&file.read()?, out))
 }
 

@@ -8,7 +8,7 @@ use sonde_daemon::page::{Sink, Source, source};
 use crate::metrics::read::{Kept, number};
 
 pub(super) fn collector(proc: &Path) -> Box<dyn Source> {
-    let file = Kept::new(proc.join("meminfo"));
+    let file = Kept::new(proc.join("meminfo")).short();
     source("meminfo", move |out| {
         show(&file.read()?, out);
         Ok(())

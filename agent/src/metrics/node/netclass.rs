@@ -5,17 +5,15 @@
 //! (prometheus/node_exporter#2477): only of devices with hardware behind them, and a stall leaves out these rows alone.
 
 use crate::metrics::help;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use sonde_daemon::page::{Kind, Sink, Source};
 
 use super::Exclude;
-use crate::metrics::read::Attributes;
+use crate::metrics::class::{Class, Entry};
 
-/// Most devices that are shown.
-const MOST: usize = 4096;
 /// Of the source that takes the lock.
 const LINK_PATIENCE: Duration = Duration::from_millis(300);
 
@@ -39,9 +37,8 @@ const ATTRIBUTES: [(Kind, &str, &str); 15] = [
 ];
 
 /// The devices that are not excluded.
-#[derive(Clone)]
 struct Devices {
-    directory: PathBuf,
+    class: Mutex<Class>,
     exclude: Exclude,
 }
 
@@ -53,29 +50,16 @@ pub(super) struct Link(Devices);
 
 /// Both sources.
 pub(super) fn collectors(sys: &Path, exclude: Exclude) -> [Box<dyn Source>; 2] {
-    let devices = Devices { directory: sys.join("class/net"), exclude };
-    [Box::new(Netclass(devices.clone())), Box::new(Link(devices))]
+    let devices = |exclude| Devices { class: Mutex::new(Class::new(sys.join("class/net"))), exclude };
+    [Box::new(Netclass(devices(exclude.clone()))), Box::new(Link(devices(exclude)))]
 }
 
 impl Devices {
-    /// What `read` finds in the attributes of each device, by the device's name. One directory is open at a time.
-    fn each<T>(&self, read: impl Fn(&Attributes) -> T) -> Result<Vec<(String, T)>, String> {
-        let directory = match fs::read_dir(&self.directory) {
-            Ok(directory) => directory,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(format!("{}: {error}", self.directory.display())),
-        };
-        let mut names: Vec<String> = directory
-            .flatten()
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            // `bonding_masters` is a file beside the devices.
-            .filter(|name| name != "bonding_masters" && !self.exclude.is_match(name))
-            .take(MOST)
-            .collect();
-        names.sort();
-        // What has gone meanwhile is no device.
-        let found = |name: String| Some((Attributes::of(&self.directory.join(&name)).ok()?, name));
-        Ok(names.into_iter().filter_map(found).map(|(attributes, name)| (name, read(&attributes))).collect())
+    /// What `read` finds in the attributes of each device, by the device's name.
+    fn each<T>(&self, read: impl Fn(&mut Entry) -> T) -> Result<Vec<(String, T)>, String> {
+        let mut class = self.class.lock().unwrap_or_else(PoisonError::into_inner);
+        // `bonding_masters` is a file beside the devices.
+        class.each(|name| name != "bonding_masters" && !self.exclude.is_match(name), read)
     }
 }
 
@@ -97,9 +81,9 @@ impl Source for Netclass {
     }
 
     fn collect(&self, out: &mut Sink) -> Result<(), String> {
-        let devices = self.0.each(|attributes| {
-            let up = attributes.get("operstate").is_some_and(|state| state == "up");
-            (up, ATTRIBUTES.map(|(_, _, file)| attributes.get(file).as_deref().and_then(number)))
+        let devices = self.0.each(|device| {
+            let up = device.get("operstate").is_some_and(|state| state == "up");
+            (up, ATTRIBUTES.map(|(_, _, file)| device.get(file).and_then(number)))
         })?;
         let mut rows = help::gauge(out, "node_network_up");
         for (device, (up, _)) in &devices {
@@ -169,11 +153,12 @@ struct Told {
 }
 
 impl Told {
-    fn of(attributes: &Attributes) -> Self {
-        let word = |file| attributes.get(file).unwrap_or_default();
+    fn of(device: &mut Entry) -> Self {
         // Bridges, tunnels and the ends of pods' links have no such entry.
-        let hardware = attributes.has("device");
-        let of_hardware = |file| if hardware { word(file) } else { String::new() };
+        let hardware = device.has("device");
+        let mut word = |file| device.get(file).unwrap_or_default().to_owned();
+        let mut of_hardware = |file| if hardware { word(file) } else { String::new() };
+        let (duplex, carrier, speed) = (of_hardware("duplex"), of_hardware("carrier"), of_hardware("speed"));
         // IFF_UP of linux/if.h.
         let admin = match number(&word("flags")) {
             Some(flags) if flags & 1 == 1 => "up",
@@ -183,18 +168,20 @@ impl Told {
         Self {
             address: word("address"),
             broadcast: word("broadcast"),
-            duplex: of_hardware("duplex"),
+            duplex,
             operstate: word("operstate"),
             admin,
             ifalias: word("ifalias"),
-            carrier: number(&of_hardware("carrier")),
-            speed: number(&of_hardware("speed")),
+            carrier: number(&carrier),
+            speed: number(&speed),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use sonde_daemon::page::{Format, Page, Section};
 
     use super::*;

@@ -31,7 +31,7 @@ const COLUMNS: [&str; 16] = [
 ];
 
 pub(super) fn collector(proc: &Path, exclude: Exclude) -> Box<dyn Source> {
-    let file = Kept::first_of([proc.join("1/net/dev"), proc.join("net/dev")]);
+    let file = Kept::first_of([proc.join("1/net/dev"), proc.join("net/dev")]).short();
     source("netdev", move |out| {
         show(&file.read()?, &exclude, out);
         Ok(())

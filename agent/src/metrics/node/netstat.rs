@@ -8,7 +8,7 @@ use sonde_daemon::page::{Kind, Sink, Source, source};
 use crate::metrics::read::Kept;
 
 pub(super) fn collector(proc: &Path) -> Box<dyn Source> {
-    let file = |name| Kept::first_of([proc.join("1/net").join(name), proc.join("net").join(name)]);
+    let file = |name| Kept::first_of([proc.join("1/net").join(name), proc.join("net").join(name)]).short();
     let (netstat, snmp, snmp6) = (file("netstat"), file("snmp"), file("snmp6"));
     source("netstat", move |out| {
         show(&netstat.read()?, out);

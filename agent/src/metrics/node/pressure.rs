@@ -9,8 +9,8 @@ use crate::metrics::cgroup::pressure::parse;
 use crate::metrics::read::Kept;
 
 pub(super) fn collector(proc: &Path) -> Box<dyn Source> {
-    let files =
-        ["cpu", "io", "memory", "irq"].map(|name| (name, Kept::new(proc.join("pressure").join(name))));
+    let files = ["cpu", "io", "memory", "irq"]
+        .map(|name| (name, Kept::new(proc.join("pressure").join(name)).short()));
     source("pressure", move |out| {
         for (resource, file) in &files {
             // Without the kernel's accounting there is no file, or reading it is refused.

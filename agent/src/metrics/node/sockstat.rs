@@ -10,7 +10,7 @@ use crate::metrics::read::Kept;
 
 pub(super) fn collector(proc: &Path) -> Box<dyn Source> {
     let files = ["sockstat", "sockstat6"]
-        .map(|name| Kept::first_of([proc.join("1/net").join(name), proc.join("net").join(name)]));
+        .map(|name| Kept::first_of([proc.join("1/net").join(name), proc.join("net").join(name)]).short());
     source("sockstat", move |out| {
         for file in &files {
             if let Some(text) = file.read_if_there()? {

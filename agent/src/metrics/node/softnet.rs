@@ -23,7 +23,7 @@ const CPU: usize = 12;
 const FEWEST: usize = 9;
 
 pub(super) fn collector(proc: &Path) -> Box<dyn Source> {
-    let file = Kept::first_of([proc.join("1/net/softnet_stat"), proc.join("net/softnet_stat")]);
+    let file = Kept::first_of([proc.join("1/net/softnet_stat"), proc.join("net/softnet_stat")]).short();
     source("softnet", move |out| {
         if let Some(text) = file.read_if_there()? {
             show(&parse(&text), out);

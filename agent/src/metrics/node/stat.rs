@@ -8,7 +8,7 @@ use sonde_daemon::page::{Kind, Sink, Source, source};
 use crate::metrics::read::{Kept, number};
 
 pub(super) fn collector(proc: &Path) -> Box<dyn Source> {
-    let file = Kept::new(proc.join("stat"));
+    let file = Kept::new(proc.join("stat")).short();
     source("stat", move |out| {
         show(&file.read()?, out);
         Ok(())

@@ -9,7 +9,8 @@ use sonde_daemon::page::{Source, source};
 use crate::metrics::read::Kept;
 
 pub(super) fn collector(proc: &Path) -> Box<dyn Source> {
-    let file = |name: &str| Kept::first_of([proc.join("1/net").join(name), proc.join("net").join(name)]);
+    let file =
+        |name: &str| Kept::first_of([proc.join("1/net").join(name), proc.join("net").join(name)]).short();
     let files = [("v4", file("udp")), ("v6", file("udp6"))];
     source("udp_queues", move |out| {
         let mut rows = help::gauge(out, "node_udp_queues");

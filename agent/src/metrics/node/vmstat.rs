@@ -8,7 +8,7 @@ use sonde_daemon::page::{Kind, Sink, Source, source};
 use crate::metrics::read::Kept;
 
 pub(super) fn collector(proc: &Path) -> Box<dyn Source> {
-    let file = Kept::new(proc.join("vmstat"));
+    let file = Kept::new(proc.join("vmstat")).short();
     source("vmstat", move |out| {
         show(&file.read()?, out);
         Ok(())

@@ -178,7 +178,7 @@ fn a_real_mount_has_the_rows_of_the_kubelet_and_a_mount_point_without_one_has_no
     };
     let mut page = collected();
     // A busy machine may answer later than a scrape waits.
-    let since = Instant::now();
+    let since = std::time::Instant::now();
     while !page.contains_key("kubelet_volume_stats_used_bytes") && since.elapsed().as_secs() < 30 {
         page = collected();
     }
