@@ -60,7 +60,7 @@ impl Turn {
     pub(super) fn take(&self, out: &mut Sink) -> Outcome {
         let start = Instant::now();
         let result = self.asked.put_into(out);
-        self.outcome(result, start.elapsed())
+        self.outcome(&result, start.elapsed())
     }
 
     /// Adds what a source has said that was asked on another thread.
@@ -69,17 +69,17 @@ impl Turn {
         let (error, took) = match answer {
             Ok(Answer { said, result, took }) => {
                 out.absorb(said);
-                return self.outcome(result, took);
+                return self.outcome(&result, took);
             }
             Err(Late::NotInTime) => (format!("did not answer within {} ms", patience.as_millis()), patience),
             Err(Late::Hangs) => ("has not answered since an earlier scrape".to_owned(), Duration::ZERO),
             Err(late) => (format!("was not asked: {late:?}"), Duration::ZERO),
         };
-        self.outcome(Err(error), took)
+        self.outcome(&Err(error), took)
     }
 
-    fn outcome(&self, result: Result<(), String>, took: Duration) -> Outcome {
-        if let Err(error) = &result
+    fn outcome(&self, result: &Result<(), String>, took: Duration) -> Outcome {
+        if let Err(error) = result
             && let Some(suppressed) = self.complaints.allow()
         {
             tracing::warn!(source = self.name(), %error, suppressed, "a source of metrics failed");
