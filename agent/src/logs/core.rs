@@ -6,6 +6,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sonde_wire::uid::FileHash;
+
 use super::LogsError;
 use super::checkpoint::{Checkpoints, Entry, FileKey, FileState, Found, Store};
 use super::copies::Copy;
@@ -15,6 +17,8 @@ use super::docker_dirs::DockerDirs;
 use super::filter::Filter;
 use super::fs::{LogFs, Place};
 use super::gz::GzPool;
+use super::join::Extent;
+use super::layout;
 use super::ledger::{Ledger, RowKey};
 use super::limits::Limits;
 use super::lineage::{LAST_LOOK, Lineage, LineageId};
@@ -102,6 +106,8 @@ pub struct Core<F: LogFs> {
     pub(super) checkpoints: Checkpoints,
     /// States of an earlier process whose files were not found yet.
     pub(super) restored: HashMap<LineageKey, Vec<(FileKey, FileState)>>,
+    /// Of each lineage that an earlier process knew, its newest file.
+    pub(super) newest: HashMap<LineageKey, FileHash>,
     pub(super) dirty_files: HashSet<FileId>,
     pub(super) gone: Vec<FileKey>,
     pub(super) folded: Vec<RowKey>,
@@ -129,6 +135,7 @@ pub struct Core<F: LogFs> {
     pub(super) invalid_utf8: u64,
     pub(super) gaps: u64,
     pub(super) gaps_dirty: bool,
+    pub(super) said_gap: Option<Instant>,
     pub(super) set_aside: u64,
     /// Files that were read on from within after they had been compressed.
     pub(super) compressed_resumes: u64,
@@ -170,6 +177,13 @@ impl<F: LogFs> Core<F> {
             let lineage = (Arc::from(key.pod_dir.as_str()), Arc::from(key.container.as_str()), key.restart);
             restored.entry(lineage).or_default().push((key, file));
         }
+        let newest_of = |states: &Vec<(FileKey, FileState)>| {
+            let newest =
+                states.iter().max_by(|(_, left), (_, right)| layout::order_of_names(&left.name, &right.name));
+            newest.map(|(key, _)| key.hash)
+        };
+        let newest =
+            restored.iter().filter_map(|(key, states)| Some((key.clone(), newest_of(states)?))).collect();
         ledger.reconcile(&pending);
         let limits = Limits::new(&settings.limits, now);
         let plain = PlainFiles::new(&settings.files, state.begun);
@@ -194,6 +208,7 @@ impl<F: LogFs> Core<F> {
             ledger,
             checkpoints,
             restored,
+            newest,
             dirty_files: HashSet::new(),
             gone: Vec::new(),
             folded: Vec::new(),
@@ -217,6 +232,7 @@ impl<F: LogFs> Core<F> {
             invalid_utf8: 0,
             gaps: state.gaps,
             gaps_dirty: false,
+            said_gap: None,
             set_aside: 0,
             compressed_resumes: 0,
             unreadable: BTreeSet::new(),
@@ -411,6 +427,8 @@ impl<F: LogFs> Core<F> {
     /// A panic of our own costs the one file it happened at.
     fn visit_caught(&mut self, id: LineageId, now: Now) -> Visit {
         let mark = self.outbox.mark();
+        let open: Vec<Extent> =
+            self.lineages.get(&id).into_iter().flat_map(Lineage::open_extents).copied().collect();
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.visit(id, now)));
         if let Ok(visit) = caught {
             return visit;
@@ -419,6 +437,7 @@ impl<F: LogFs> Core<F> {
         self.buffer.resize(QUANTUM + super::tail::CHECK_BYTES, 0);
         if let Some(file) = self.current.take() {
             self.set_aside(file);
+            self.lose_open(id, file, &open);
         }
         Visit::Later(now.mono + Duration::from_secs(1))
     }

@@ -149,7 +149,7 @@ impl<F: LogFs> Core<F> {
             file.unsaved = salt != 0 || format == Format::Plain;
         }
         self.note_stated(id, size, now);
-        if !self.discovered {
+        if let Some(size) = self.size_at_start(id, size) {
             self.start_existing(id, is_first, size, now)?;
         }
         if self.is_excluded(of) {
@@ -230,7 +230,6 @@ impl<F: LogFs> Core<F> {
 
     /// Goes on where an earlier process was.
     fn adopt(&mut self, id: FileId, key: &FileKey, state: &FileState, head: &[u8], size: u64, now: Now) {
-        let discovered = self.discovered;
         let Some(file) = self.files.get_mut(&id) else { return };
         file.identity = Some(Identity::new(key.hash, head, usize::from(state.head_len)));
         // What the file has lost since (a power cut, a truncation that left its first line).
@@ -243,9 +242,8 @@ impl<F: LogFs> Core<F> {
             true => size.max(state.seen),
             false => u64::MAX,
         };
-        if !discovered {
-            file.resend_below = if plain { size.max(state.seen) } else { u64::MAX };
-        }
+        // Whenever it is found: what an earlier process knew of it that one may have sent.
+        file.resend_below = if plain { size.max(state.seen) } else { u64::MAX };
         if file.pending() > 0 {
             file.behind_since = Some(now.mono);
         }
@@ -287,6 +285,13 @@ impl<F: LogFs> Core<F> {
             Handle::Gz(file) => gz::stated_size(&**file, super::fs::LogFile::stat(&**file).ok()?.size),
             Handle::Plain(_) => None,
         }
+    }
+
+    /// How long a file was that was there when this process began; none = it was not.
+    fn size_at_start(&mut self, id: FileId, size: u64) -> Option<u64> {
+        let node = self.files.get(&id).and_then(|file| file.plain.or(file.gz));
+        let listed = node.and_then(|node| self.docker.take_first(node));
+        if self.discovered { listed.map(|listed| listed.min(size)) } else { Some(size) }
     }
 
     /// Counts what is new of a file by its size. Of a compressed file nothing is counted before it is decoded.
@@ -354,7 +359,7 @@ impl<F: LogFs> Core<F> {
     }
 
     /// Looks at the sizes of the open files that wait to be read: while the receiver is away they grow all the same, and nobody else
-    /// would say by how much. One `fstat` of each.
+    /// would say by how much. One `fstat` of each, and a look at the beginning of those that grew.
     pub(super) fn note_sizes_of_waiting(&mut self, now: Now) {
         let waiting = self.ready.iter().filter_map(|id| self.lineages.get(id));
         let files: Vec<FileId> = waiting
@@ -376,7 +381,9 @@ impl<F: LogFs> Core<F> {
             }
             // Of one that was emptied, what is there now is another file's: the next visit says so.
             let may_be_other = file.is_some_and(|file| self.tells_apart(file.lineage));
-            if !may_be_other || matches!(self.is_as_read(id), Ok(true)) {
+            let has_grown = file.is_some_and(|file| size > file.seen);
+            let is_same = if may_be_other { self.is_as_read(id) } else { self.begins_as_before(id) };
+            if has_grown && matches!(is_same, Ok(true)) {
                 self.note_stated(id, size, now);
             }
         }

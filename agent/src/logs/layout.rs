@@ -76,6 +76,22 @@ pub fn docker_name(id: &str, name: &str) -> Option<DockerName> {
     is_number.then(|| DockerName { suffix: Some(number.to_owned()), gz })
 }
 
+/// Whether a name that the state has is that of a file in Docker's directory.
+pub fn is_dockers_name(name: &str) -> bool {
+    name.split_once(".log").is_some_and(|(live, _)| live.ends_with("-json"))
+}
+
+/// Order of two files of one lineage by the names that the state has: [`Layout::order`].
+pub fn order_of_names(left: &str, right: &str) -> Ordering {
+    let suffix = |name| {
+        let (_, rest) = str::split_once(name, ".log")?;
+        let rest = rest.strip_suffix(".gz").unwrap_or(rest);
+        rest.strip_prefix('.')
+    };
+    let layout = if is_dockers_name(left) { Layout::Docker("".into()) } else { Layout::Pods };
+    layout.order(suffix(left), suffix(right))
+}
+
 /// The ledger row of what the state calls by this directory and container.
 pub fn row_of(dir: &str, container: &str) -> Option<RowKey> {
     if let Some(id) = dir.strip_prefix(DOCKER) {
@@ -128,10 +144,25 @@ mod tests {
         assert_eq!(names, [Some("10"), Some("2"), Some("1"), None]);
     }
 
+    #[test]
+    fn names_that_the_state_has_are_in_the_order_of_their_rotation() {
+        for names in [
+            ["0.log.20261120-163501.gz", "0.log.20261120-163502", "0.log"],
+            ["ab-json.log.10.gz", "ab-json.log.2", "ab-json.log"],
+        ] {
+            let mut sorted = [names[2], names[0], names[1]];
+            sorted.sort_by(|left, right| order_of_names(left, right));
+            assert_eq!(sorted, names);
+        }
+        assert!(is_dockers_name("ab-json.log.2") && is_dockers_name("ab-json.log"));
+        assert!(!is_dockers_name("0.log") && !is_dockers_name("") && !is_dockers_name("0.log.-json"));
+        assert_eq!(order_of_names("", ""), Ordering::Equal);
+    }
+
     proptest! {
         #[test]
         fn no_name_can_make_the_parsers_fail(id in "\\PC{0,5}", name in "\\PC{0,40}") {
-            let _ = (docker_name(&id, &name), is_docker_id(&name), row_of(&name, &id));
+            let _ = (docker_name(&id, &name), is_docker_id(&name), row_of(&name, &id), order_of_names(&id, &name));
             let _ = docker_name(&id, &format!("{id}-json.log{name}"));
         }
     }

@@ -101,6 +101,16 @@ impl Lineage {
         Some((due, last, bytes))
     }
 
+    /// The entries of what is unfinished.
+    pub fn open_extents(&self) -> impl Iterator<Item = &Extent> {
+        let open = |stream| {
+            let group = self.groups.as_ref().and_then(|groups| groups.open(stream));
+            [self.joiner.open(stream), group.map(|(record, _)| record)]
+        };
+        let records = [Stream::Stdout, Stream::Stderr].into_iter().flat_map(open).flatten();
+        records.flat_map(|record| &record.extents)
+    }
+
     /// Drops what is unfinished in a stream and has an entry in this file, which is gone; gives the entries that are lost.
     pub fn take_with(&mut self, stream: Stream, id: FileId) -> Vec<Extent> {
         let has = |record: &Joined| record.extents.iter().any(|extent| extent.file == id);

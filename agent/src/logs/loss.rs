@@ -1,18 +1,22 @@
 //! Bytes that are lost: truncated, removed before they were read, more than may be held open. And files that are over.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sonde_wire::logs::Stream;
 
 use super::core::{Core, LineageKey, Now, row_of};
 use super::fs::{LogFs, Place};
-use super::layout::{DOCKER, FILE, Layout};
+use super::join::Extent;
+use super::layout::{self, DOCKER, FILE, Layout};
 use super::ledger::{Account, Lost};
 use super::lineage::{Lineage, LineageId};
 use super::redo::Redo;
 use super::tail::{Aside, FileId, Handle, TailFile};
 use super::visit::GRACE;
+
+/// Time between two messages about rotations that were not seen.
+const SAY_GAPS: Duration = Duration::from_secs(60);
 
 impl<F: LogFs> Core<F> {
     /// The file was cut under us: what of it was not read is gone, unless a copy has it, and what it holds now is another file.
@@ -96,33 +100,74 @@ impl<F: LogFs> Core<F> {
         }
     }
 
-    /// Bytes of deleted files are held open only up to the limit; the oldest go first.
+    /// An error of our own at a file: what was unfinished before, and has entries in that file or was in work, is lost, also its entries
+    /// in other files. Nobody would send it any more, and to read it again might end alike.
+    pub(super) fn lose_open(&mut self, id: LineageId, at: FileId, before: &[Extent]) {
+        let Some(lineage) = self.lineages.get_mut(&id) else { return };
+        let streams = [Stream::Stdout, Stream::Stderr];
+        let mut lost: Vec<Extent> =
+            streams.into_iter().flat_map(|stream| lineage.take_with(stream, at)).collect();
+        let is_open = |extent: &Extent| {
+            let covers = |open: &Extent| {
+                open.file == extent.file && open.start <= extent.start && open.end >= extent.end
+            };
+            lineage.open_extents().any(covers)
+        };
+        lost.extend(before.iter().copied().filter(|extent| !is_open(extent)));
+        for extent in lost {
+            self.settle(extent.file, extent.start, extent.end, Account::Lost(Lost::RotatedUnread));
+        }
+    }
+
+    /// Bytes of deleted files are held open only up to the limit; what is settled goes first, and then the oldest. Of a rotated file
+    /// that was read and settled, and whose compressed copy has its name, none are.
     pub(super) fn limit_pinned(&mut self, now: Now) {
-        let mut pinned: Vec<(Instant, FileId, u64)> = self
-            .files
-            .iter()
-            .filter(|(_, file)| {
-                matches!(file.handle, Some(Handle::Plain(_))) && file.plain.is_none() && file.pending() > 0
-            })
-            .map(|(id, file)| (file.grown, *id, file.seen))
-            .collect();
-        let mut total: u64 = pinned.iter().map(|(_, _, bytes)| bytes).sum();
+        let (mut pinned, mut over) = (Vec::new(), Vec::new());
+        for (id, file) in &self.files {
+            let Some(bytes) = file.held_bytes() else { continue };
+            let is_settled = file.pending() == 0 && file.is_drained();
+            if is_settled && file.is_named() && file.is_out_of_grace(now.mono) {
+                over.push(*id);
+            } else {
+                pinned.push((!is_settled, file.grown, *id, bytes));
+            }
+        }
+        over.into_iter().for_each(|id| self.close(id));
+        let mut total: u64 = pinned.iter().map(|(.., bytes)| bytes).sum();
         if total <= self.settings.pinned_deleted {
             return;
         }
         pinned.sort_unstable();
-        for (_, id, bytes) in pinned {
+        for (is_unsettled, _, id, bytes) in pinned {
             if total <= self.settings.pinned_deleted {
                 return;
             }
             total -= bytes;
-            if !self.reopen_compressed(id) {
-                tracing::warn!(
-                    bytes,
-                    "more bytes of deleted log files than may be held open: the oldest are lost"
-                );
+            if !is_unsettled && self.files.get(&id).is_some_and(TailFile::is_named) {
+                self.close(id);
+            } else if !self.reopen_compressed(id) {
+                if is_unsettled {
+                    tracing::warn!(
+                        bytes,
+                        "more bytes of deleted log files than may be held open: the oldest are lost"
+                    );
+                }
+                self.note_undecoded(id, now);
                 self.give_up(id, Lost::PinnedLimit, now.mono);
             }
+        }
+    }
+
+    /// Of a compressed file that was not decoded to its end, what it states of its size is all that is known of what is lost with it.
+    fn note_undecoded(&mut self, id: FileId, now: Now) {
+        let is_undecoded =
+            |file: &TailFile<F::File>| matches!(file.handle, Some(Handle::Gz(_))) && !file.ended;
+        let is_excluded = self.files.get(&id).is_some_and(|file| self.is_excluded(file.lineage));
+        if !is_excluded
+            && self.files.get(&id).is_some_and(is_undecoded)
+            && let Ok(size) = self.size_of(id)
+        {
+            self.note_size(id, size, now);
         }
     }
 
@@ -157,10 +202,19 @@ impl<F: LogFs> Core<F> {
             });
             // The listing may have been taken during a rename or a compression.
             let is_early = key.0.starts_with(FILE) && now.saturating_duration_since(self.started) < GRACE;
-            if may_come || hidden || is_early {
+            // Docker's directory is there later than the agent, where it is a mount of its own.
+            let is_away = !self.docker.is_present()
+                && self.restored.get(&key).is_some_and(|states| {
+                    states.iter().any(|(_, state)| layout::is_dockers_name(&state.name))
+                });
+            let is_away = is_away && !key.0.starts_with(FILE);
+            if may_come || hidden || is_early || is_away {
                 continue;
             }
             let is_rotated = !files.is_empty();
+            let is_new = |file: &FileId| self.files.get(file).is_some_and(|file| !file.is_restored);
+            let has_newer = files.iter().any(is_new);
+            let newest = self.newest.get(&key).copied();
             for (file, state) in self.restored.remove(&key).unwrap_or_default() {
                 let settled: u64 = state.settled.iter().map(|(start, end)| end - start).sum();
                 let lost = state.seen.saturating_sub(settled);
@@ -169,9 +223,11 @@ impl<F: LogFs> Core<F> {
                     self.ledger.settle(&row, lost, Account::Lost(reason));
                     self.ledger.set_alive(&row, is_rotated, now);
                 }
-                if lost > 0 && is_rotated {
-                    self.gaps += 1;
-                    self.gaps_dirty = true;
+                // The newest file that was known is not there and others came: there may have been more between them.
+                let is_overtaken =
+                    !key.0.starts_with(FILE) && has_newer && newest.is_some_and(|newest| newest == file.hash);
+                if is_rotated && (lost > 0 || is_overtaken) {
+                    self.note_gap(&format!("{prefix}/{}", state.name), now);
                 }
                 self.gone.push(file);
             }
@@ -183,6 +239,8 @@ impl<F: LogFs> Core<F> {
         self.give_up_emptied(now);
         if !self.restored.is_empty() {
             self.give_up_ghosts(now);
+        } else if !self.newest.is_empty() {
+            self.newest = HashMap::new();
         }
         let over: Vec<FileId> = self
             .files
@@ -197,9 +255,9 @@ impl<F: LogFs> Core<F> {
                 since.is_none_or(|since| now.saturating_duration_since(since) >= GRACE)
             })
             .filter(|(_, file)| {
-                file.handle.is_none()
-                    || file.aside == Some(Aside::Gone)
-                    || now.saturating_duration_since(file.grown) >= GRACE
+                // A listing in the middle of a rename shows a file nowhere.
+                let since = file.nameless.map_or(file.grown, |since| since.max(file.grown));
+                file.aside == Some(Aside::Gone) || now.saturating_duration_since(since) >= GRACE
             })
             .map(|(id, _)| *id)
             .collect();
@@ -212,6 +270,11 @@ impl<F: LogFs> Core<F> {
                 continue;
             }
             self.mark_gone(id);
+            let gap = self.files.get(&id).filter(|file| file.is_gap);
+            let path = gap.and_then(|file| Some(self.lineages.get(&file.lineage)?.path(&file.name)));
+            if let Some(path) = path {
+                self.note_gap(&path, now);
+            }
             self.remove_file(id);
         }
         let empty: Vec<LineageId> =
@@ -234,6 +297,20 @@ impl<F: LogFs> Core<F> {
                     self.dirty_places.insert(Place::Pod(lineage.pod_dir));
                 }
             }
+        }
+    }
+
+    /// Counts a rotation that was not seen: lines behind this file may have come and gone. That is said once a minute at most.
+    fn note_gap(&mut self, path: &str, now: Instant) {
+        self.gaps += 1;
+        self.gaps_dirty = true;
+        if self.said_gap.is_none_or(|at| now.saturating_duration_since(at) >= SAY_GAPS) {
+            self.said_gap = Some(now);
+            tracing::warn!(
+                path,
+                gaps = self.gaps,
+                "a log file was rotated away unseen: lines between it and the next one that is there may be lost"
+            );
         }
     }
 

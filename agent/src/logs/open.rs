@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::core::Core;
-use super::fs::LogFs;
+use super::fs::{LogFs, Stat};
 use super::gz::GzPool;
 use super::tail::{CHECK_BYTES, FileId, Handle, TailFile};
+use super::twins::hash;
 
 /// Drained files that stay open.
 const OPEN_DRAINED: usize = 512;
@@ -61,10 +62,15 @@ impl<F: LogFs> Core<F> {
         drained.sort_unstable();
         let excess = drained.len() - OPEN_DRAINED;
         for (_, id) in &drained[..excess] {
-            self.gz.forget(*id);
-            if let Some(file) = self.files.get_mut(id) {
-                file.handle = None;
-            }
+            self.close(*id);
+        }
+    }
+
+    /// Closes a file; it is known by its beginning then, not by its inode.
+    pub(super) fn close(&mut self, id: FileId) {
+        self.gz.forget(id);
+        if let Some(file) = self.files.get_mut(&id) {
+            file.handle = None;
         }
     }
 
@@ -78,6 +84,30 @@ impl<F: LogFs> Core<F> {
         let head = &mut head[..usize::from(identity.head_len).min(CHECK_BYTES)];
         let read = super::fs::LogFile::read_at(&**handle, head, 0)?;
         Ok(read == head.len() && crc32fast::hash(head) == identity.head)
+    }
+
+    /// Whether what lies at a path begins as a file did when it was identified; none = that cannot be told now.
+    pub(super) fn is_alike_at(&mut self, id: FileId, path: &str, stat: Stat, gz: bool) -> Option<bool> {
+        let file = self.files.get(&id)?;
+        let (identity, seen, salt) = (file.identity?, file.seen, file.salt);
+        let lineage = self.lineages.get(&file.lineage)?;
+        let key = (lineage.pod.uid.clone(), lineage.container.clone(), lineage.restart);
+        let format = lineage.format;
+        let opened = Arc::new(self.fs.open(path).ok()?);
+        if super::fs::LogFile::stat(&*opened).ok()?.node != stat.node {
+            return None;
+        }
+        let len = usize::from(identity.head_len);
+        let head = if gz {
+            Self::head_of_gz(&opened).filter(|head| !head.is_empty())?
+        } else {
+            let mut head = vec![0; len];
+            let read = super::fs::LogFile::read_at(&*opened, &mut head, 0).ok()?;
+            head.truncate(read);
+            head
+        };
+        let hash = head.get(..len).map(|head| hash(format, &key.0, &key.1, key.2, salt, head));
+        Some(hash == Some(identity.hash) && (gz || stat.size >= seen))
     }
 
     /// Whether a compressed copy can stand in for a file's handle.

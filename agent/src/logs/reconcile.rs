@@ -9,9 +9,10 @@ use sonde_wire::uid::FIRST_ENTRY_BYTES;
 use super::core::{Core, Now};
 use super::discover::Listed;
 use super::format::Format;
-use super::fs::LogFs;
+use super::fs::{LogFs, Stat};
 use super::identity::{fit, naming};
-use super::lineage::{FIRST_LOOK, LineageId};
+use super::layout::Layout;
+use super::lineage::{FIRST_LOOK, Lineage, LineageId};
 use super::tail::{Aside, FileId, Handle, TailFile};
 use super::twins::hash;
 
@@ -30,7 +31,7 @@ impl<F: LogFs> Core<F> {
         for (suffix, listed) in listing.iter_mut() {
             let plain_node = listed.plain.map(|stat| stat.node);
             let gz_node = listed.gz.map(|stat| stat.node);
-            let found = self.find_node(&known, &named, plain_node, gz_node);
+            let found = self.find_node(&known, &named, suffix.as_deref(), listed);
             if let Some(found) = found {
                 changed |= self.files.get(&found).is_some_and(|file| {
                     let grown = listed.plain.is_some_and(|stat| stat.size != file.seen);
@@ -69,6 +70,7 @@ impl<F: LogFs> Core<F> {
 
     /// Adds the listed files that are not known; whether there are any.
     fn add_new(&mut self, id: LineageId, listing: &Files, mut named: Vec<FileId>, now: Now) -> bool {
+        let newest = self.lineages.get(&id).and_then(|lineage| lineage.files.last().copied());
         // The live file last: the state of an unfinished first line is an older file's before it is this one's.
         // Before both, what an earlier process knew by its inode, the live one first: a copy of it must not take its place, whatever
         // inode that was given.
@@ -92,10 +94,12 @@ impl<F: LogFs> Core<F> {
                 if gz_only { self.find_compressed(id, &named, suffix.as_deref(), now) } else { None };
             if let Some(found) = compressed_from {
                 self.set_names(found, suffix.as_deref(), None, gz_node);
+                self.set_shown(found, listed.gz);
                 named.push(found);
                 continue;
             }
             let file = self.insert(id, suffix.clone(), plain_node, gz_node, now);
+            self.set_shown(file, listed.plain.or(listed.gz));
             if let Err(error) = self.ensure_open(file) {
                 let path = self
                     .lineages
@@ -115,6 +119,7 @@ impl<F: LogFs> Core<F> {
                 self.unreadable.remove(&path);
             }
             named.push(file);
+            self.note_overtaken(id, newest);
             new.push(file);
         }
         // When all of them are there: one may be a copy of another.
@@ -130,14 +135,16 @@ impl<F: LogFs> Core<F> {
         is_any
     }
 
-    /// The known file with one of these inodes.
+    /// The known file with one of these inodes. A file that nobody holds may have lost its own to another: it has to begin as
+    /// it did.
     fn find_node(
-        &self,
+        &mut self,
         known: &[FileId],
         named: &[FileId],
-        plain: Option<(u64, u64)>,
-        gz: Option<(u64, u64)>,
+        suffix: Option<&str>,
+        listed: &Listed,
     ) -> Option<FileId> {
+        let (plain, gz) = (listed.plain.map(|stat| stat.node), listed.gz.map(|stat| stat.node));
         let free = || {
             known
                 .iter()
@@ -146,7 +153,14 @@ impl<F: LogFs> Core<F> {
                 .filter_map(|id| Some((id, self.files.get(&id)?)))
         };
         let by_plain = plain.and_then(|node| free().find(|(_, file)| file.plain == Some(node)));
-        let by_gz = || gz.and_then(|node| free().find(|(_, file)| file.gz == Some(node)));
+        let by_gz = gz.and_then(|node| free().find(|(_, file)| file.gz == Some(node)));
+        // One that a listing missed, while it was closed.
+        let by_shown = |node| {
+            let was = |file: &TailFile<F::File>| {
+                !file.is_named() && file.handle.is_none() && file.aside.is_none() && file.shown.is_some()
+            };
+            free().find(|(_, file)| was(file) && file.shown.map(|stat| stat.node) == node)
+        };
         // A listing taken during a rename shows the file nowhere; while it is open, its inode is its own.
         let by_handle = || {
             free().filter(|(_, file)| !file.is_named()).find(|(_, file)| {
@@ -159,7 +173,53 @@ impl<F: LogFs> Core<F> {
                     .is_ok_and(|stat| Some(stat.node) == plain || Some(stat.node) == gz)
             })
         };
-        by_plain.or_else(by_gz).or_else(by_handle).map(|(id, _)| id)
+        let by_handle = by_handle().map(|(id, _)| id);
+        let candidates = [
+            (by_plain.or_else(|| by_shown(plain)), listed.plain, false),
+            (by_gz.or_else(|| by_shown(gz)), listed.gz, true),
+        ];
+        let candidates = candidates.map(|(found, stat, gz)| (found.map(|(id, _)| id), stat, gz));
+        for (found, stat, gz) in candidates {
+            if let (Some(found), Some(stat)) = (found, stat)
+                && self.is_still(found, suffix, stat, gz)
+            {
+                return Some(found);
+            }
+        }
+        by_handle
+    }
+
+    /// Whether a file that had this inode has it still. What is open keeps its own; of another one that a listing shows as it was
+    /// shown before nothing is asked, so that thousands of idle files are not opened; of any other its beginning is read.
+    fn is_still(&mut self, id: FileId, suffix: Option<&str>, stat: Stat, gz: bool) -> bool {
+        let Some(file) = self.files.get(&id) else { return false };
+        let is_held = match &file.handle {
+            Some(Handle::Plain(_)) => !gz,
+            Some(Handle::Gz(_)) => gz,
+            None => false,
+        };
+        let is_as_shown = file.shown == Some(stat) && file.suffix.as_deref() == suffix;
+        // The live file that was emptied in its place: whoever reads it on finds that out.
+        let is_live = suffix.is_none() && file.suffix.is_none() && file.superseded.is_none() && !gz;
+        if !is_held && !is_as_shown && file.aside.is_none() {
+            let of = file.lineage;
+            let Some(lineage) = self.lineages.get(&of) else { return false };
+            let path = lineage.path(&lineage.file_name(suffix, gz));
+            match self.is_alike_at(id, &path, stat, gz) {
+                Some(true) => {}
+                Some(false) if is_live => self.wake(of),
+                Some(false) => return false,
+                None => return true,
+            }
+        }
+        self.set_shown(id, Some(stat));
+        true
+    }
+
+    fn set_shown(&mut self, id: FileId, stat: Option<Stat>) {
+        if let Some(file) = self.files.get_mut(&id) {
+            file.shown = stat;
+        }
     }
 
     /// The file of a lineage that a new compressed file was made from.
@@ -245,6 +305,24 @@ impl<F: LogFs> Core<F> {
         file.nameless = None;
         file.plain = plain;
         file.gz = gz;
+        file.is_gap = false;
+    }
+
+    /// New files are there, and the newest known one is neither listed nor compressed: there may have been more between them. Should
+    /// a listing show it yet, there were not.
+    fn note_overtaken(&mut self, id: LineageId, newest: Option<FileId>) {
+        // A link to Docker's live file shows none of those that were renamed.
+        let is_link = |lineage: &Lineage| lineage.layout == Layout::Pods && lineage.format == Format::Docker;
+        if self
+            .lineages
+            .get(&id)
+            .is_none_or(|lineage| lineage.excluded || lineage.format == Format::Plain || is_link(lineage))
+        {
+            return;
+        }
+        if let Some(file) = newest.and_then(|newest| self.files.get_mut(&newest)) {
+            file.is_gap |= !file.is_named();
+        }
     }
 
     fn insert(

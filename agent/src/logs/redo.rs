@@ -97,6 +97,7 @@ impl<F: LogFs> Core<F> {
                 continue;
             }
             let Some(file) = self.files.get(&range.file) else { continue };
+            let late_from = file.bindings.late_from();
             let joiner = joiners.entry(file.lineage).or_default();
             let mut at = range.start;
             while at < range.end {
@@ -106,7 +107,8 @@ impl<F: LogFs> Core<F> {
                     break;
                 };
                 let entry = Extent { file: range.file, start: at, end };
-                let step = header.map_or(Step::Single, |header| {
+                // What came late was sent entry by entry.
+                let step = header.filter(|_| at < late_from).map_or(Step::Single, |header| {
                     joiner.push(
                         header.stream,
                         header.partial,

@@ -27,6 +27,8 @@ struct Writer {
     pod: String,
     stamp: u64,
     rotations: u64,
+    /// Bytes.
+    written: u64,
     lines: [Vec<String>; 2],
     open: [Option<String>; 2],
     /// Bytes of the entries of each line, and of the unfinished ones.
@@ -53,6 +55,7 @@ impl Writer {
             pod,
             stamp: 0,
             rotations: 0,
+            written: 0,
             lines: Default::default(),
             open: Default::default(),
             bytes: HashMap::new(),
@@ -113,6 +116,7 @@ impl Writer {
             format!("{stamp} {stream} {tag} {text}\n")
         };
         disk.append(path, entry.as_bytes());
+        self.written += entry.len() as u64;
         let line = self.open[index].take().unwrap_or_default() + &text;
         self.open_bytes[index] += entry.len() as u64;
         if !partial {
@@ -313,7 +317,9 @@ fn run(steps: Vec<Step>, rule: usize) {
         }
     }
     if writers.iter().all(|writer| writer.cut.is_empty()) {
-        assert_eq!(world.lost(), 0);
+        let observed: u64 = world.core.ledger.rows().map(|(_, row)| row.observed).sum();
+        let written: u64 = writers.iter().map(|writer| writer.written).sum();
+        assert_eq!((world.lost(), world.core.gaps, observed), (0, 0, written));
     }
     let pending: u64 = world.core.ledger.rows().map(|(_, row)| row.pending()).sum();
     assert_eq!(pending, 0);

@@ -6,7 +6,7 @@ use super::FileStatus;
 use super::core::Core;
 use super::fs::LogFs;
 use super::metrics::{Records, Snapshot};
-use super::tail::Aside;
+use super::tail::{Aside, TailFile};
 
 impl<F: LogFs> Core<F> {
     /// Grows with what is published; the same as before = nothing new to publish.
@@ -28,7 +28,6 @@ impl<F: LogFs> Core<F> {
 
     /// What `/metrics/self` shows.
     pub fn snapshot(&self) -> Snapshot {
-        let unlinked = self.files.values().filter(|file| file.handle.is_some() && !file.is_named());
         Snapshot {
             rows: self.ledger.rows().map(|(key, row)| (key.clone(), *row)).collect(),
             namespaces: self.ledger.intake_since_start(),
@@ -41,7 +40,7 @@ impl<F: LogFs> Core<F> {
             unreadable: self.unreadable.len() as u64,
             files: self.files.len() as u64,
             open_files: self.files.values().filter(|file| file.handle.is_some()).count() as u64,
-            pinned_bytes: unlinked.map(|file| file.seen).sum(),
+            pinned_bytes: self.files.values().filter_map(TailFile::held_bytes).sum(),
             state_errors: self.checkpoints.errors(),
             state_failing: self.checkpoints.failing(),
             inotify: self.root_watched,

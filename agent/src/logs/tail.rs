@@ -7,6 +7,7 @@ use sonde_wire::uid::FileHash;
 
 use super::bindings::Bindings;
 use super::checkpoint::{Cut, FileState};
+use super::fs::{LogFile, Stat};
 use super::lineage::LineageId;
 use super::proof::Proof;
 use super::spans::Spans;
@@ -34,6 +35,12 @@ pub struct TailFile<F> {
     pub plain: Option<(u64, u64)>,
     /// Inode of the compressed file, while it has a name.
     pub gz: Option<(u64, u64)>,
+    /// What a listing showed of it when its inode was known to be its own.
+    pub shown: Option<Stat>,
+    /// When it is forgotten, a rotation was not seen: newer files were there while it was not.
+    pub is_gap: bool,
+    /// An earlier process knew it.
+    pub is_restored: bool,
     /// The open file.
     pub handle: Option<Handle<F>>,
     /// Tells it from an earlier file of its lineage that begins with the same bytes; 0 = there was none.
@@ -137,6 +144,20 @@ pub enum Aside {
     Gone,
 }
 
+impl<F: LogFile> TailFile<F> {
+    /// Bytes of a deleted inode that stay on the disk because it is open; none = it has its name, or is closed.
+    pub fn held_bytes(&self) -> Option<u64> {
+        let (handle, name) = match self.handle.as_ref()? {
+            Handle::Plain(handle) => (handle, self.plain),
+            Handle::Gz(handle) => (handle, self.gz),
+        };
+        if name.is_some() {
+            return None;
+        }
+        Some(handle.stat().map_or(self.seen, |stat| stat.size))
+    }
+}
+
 impl<F> TailFile<F> {
     /// A file just found.
     pub fn new(lineage: LineageId, name: &str, suffix: Option<String>, now: Instant) -> Self {
@@ -147,6 +168,9 @@ impl<F> TailFile<F> {
             name: name.to_owned(),
             plain: None,
             gz: None,
+            shown: None,
+            is_gap: false,
+            is_restored: false,
             handle: None,
             salt: 0,
             is_reused: false,
@@ -242,6 +266,7 @@ impl<F> TailFile<F> {
 
     /// Takes over what an earlier process kept.
     pub fn restore(&mut self, state: &FileState) {
+        self.is_restored = true;
         self.seen = state.seen;
         for (start, end) in &state.settled {
             self.settled.insert(*start, *end);

@@ -246,9 +246,8 @@ impl<F: LogFs> Core<F> {
         if error.kind() == io::ErrorKind::NotFound && !file.is_named() {
             let has_mates = self.lineages.get(&lineage).is_some_and(|lineage| lineage.files.len() > 1);
             let reason = if has_mates { Lost::RotatedUnread } else { Lost::DeletedUnread };
-            if file.pending() > 0 && has_mates {
-                self.gaps += 1;
-                self.gaps_dirty = true;
+            if let Some(file) = self.files.get_mut(&id) {
+                file.is_gap |= file.pending() > 0 && has_mates;
             }
             self.give_up(id, reason, now.mono);
             return;

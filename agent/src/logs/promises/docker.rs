@@ -289,6 +289,8 @@ fn a_container_that_is_removed_is_read_through_the_open_handle_and_what_went_whi
     assert!(world.core.lineages.is_empty() && world.core.files.is_empty());
 
     let mut world = World::new(ReadExisting::All);
+    // Docker's directory itself stays.
+    world.disk.append("docker:/cd34/config.v2.json", b"{}");
     world.disk.append(JSON, full(1, "one").as_bytes());
     world.drain();
     world.disk.append(JSON, two.as_bytes());
@@ -340,4 +342,85 @@ fn containers_known_by_their_ids_alone_that_come_and_go_leave_one_row_and_nothin
     assert_eq!(world.got.len(), 20);
     world.restart();
     assert_eq!(world.core.ledger.rows().map(|(key, row)| (key.clone(), *row)).collect::<Vec<_>>(), rows);
+}
+
+#[test]
+fn what_an_earlier_process_sent_of_a_file_that_is_known_late_is_marked_when_it_is_sent_again() {
+    // Without labels it has its name a second later; or nobody may open it at first.
+    for is_docker in [true, false] {
+        let mut world = world();
+        let path = if is_docker { JSON } else { LIVE };
+        let text = if is_docker { full(1, "one") } else { super::full(1, "one") };
+        world.disk.append(path, text.as_bytes());
+        for _ in 0..60 {
+            world.turn(50);
+        }
+        assert_eq!(world.unsettled.len(), 1);
+        world.accept(0, false);
+        world.core.finish(world.now.mono);
+        world.disk.deny(path, !is_docker);
+        world.restart();
+        world.drain_for(2);
+        world.disk.deny(path, false);
+        world.drain();
+        assert_eq!(world.got.len(), 1);
+        assert_eq!((world.lost(), pending(&world), world.resent_unmarked), (0, 0, 0), "Docker: {is_docker}");
+    }
+}
+
+#[test]
+fn what_there_was_at_a_first_start_is_left_out_as_it_is_asked_also_of_a_container_without_labels() {
+    for has_labels in [true, false] {
+        let mut world = World::new(ReadExisting::None);
+        if has_labels {
+            world.disk.append(&format!("{DIR}/config.v2.json"), docker_config("pod", "uid").as_bytes());
+        }
+        world.disk.append(JSON, full(1, "older").as_bytes());
+        rotate(&world);
+        compress(&world, 1);
+        world.disk.append(JSON, full(2, "old").as_bytes());
+        world.turn(100);
+        // While it has no name yet.
+        world.disk.append(JSON, full(3, "soon").as_bytes());
+        world.turn(100);
+        rotate(&world);
+        world.disk.append(JSON, full(4, "sooner").as_bytes());
+        world.drain();
+        // One that comes later is read whole.
+        world.disk.append("docker:/cd34/cd34-json.log", full(5, "other").as_bytes());
+        world.drain();
+        let name = if has_labels { "pod" } else { "ab12" };
+        assert_eq!(world.bodies(name, "stdout"), ["soon", "sooner"], "labels: {has_labels}");
+        assert_eq!(world.bodies("cd34", "stdout"), ["other"]);
+        let old: u64 = world.core.ledger.rows().map(|(_, row)| row.excluded[1]).sum();
+        assert_eq!(old, (full(1, "older") + &full(2, "old")).len() as u64);
+        assert_eq!((world.lost(), pending(&world)), (0, 0));
+    }
+}
+
+#[test]
+fn nothing_is_given_up_or_sent_again_where_dockers_directory_is_there_later_than_the_agent() {
+    for has_labels in [true, false] {
+        let mut world = if has_labels { labelled() } else { world() };
+        world.disk.append(JSON, full(1, "one").as_bytes());
+        rotate(&world);
+        world.disk.append(JSON, full(2, "two").as_bytes());
+        world.drain();
+        world.disk.append(JSON, full(3, "three").as_bytes());
+        world.core.note_sizes_for_test(world.now);
+        world.core.finish(world.now.mono);
+        let away = |path: &str| path.replace("docker:/", "away/");
+        let names = world.disk.names("docker:/");
+        names.iter().for_each(|path| world.disk.rename(path, &away(path)));
+        world.restart();
+        world.drain();
+        names.iter().for_each(|path| world.disk.rename(&away(path), path));
+        let before = world.order.len();
+        world.drain();
+        assert_eq!(world.order.len(), before + 1, "labels: {has_labels}");
+        let observed: u64 = world.core.ledger.rows().map(|(_, row)| row.observed).sum();
+        assert_eq!(observed, (full(1, "one") + &full(2, "two") + &full(3, "three")).len() as u64);
+        assert_eq!((world.lost(), pending(&world), world.resent_unmarked), (0, 0, 0));
+        assert_eq!((world.core.gaps, world.core.snapshot().unreadable), (0, 0));
+    }
 }

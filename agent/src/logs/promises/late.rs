@@ -3,6 +3,7 @@
 use sonde_daemon::units::Interval;
 
 use super::{LIVE, entry, full, pending};
+use crate::batch::Outcome;
 use crate::config::{Logs, MultilineRule, ReadExisting};
 use crate::logs::simulation::World;
 
@@ -217,4 +218,76 @@ fn a_record_that_lost_what_came_next_goes_on_while_the_clocks_word_cannot_be_wri
     world.drain_for(70);
     assert_eq!(bodies(&world), ["#one\na\nc", "#two", "#three"]);
     assert_eq!(pending(&world), 0);
+}
+
+#[test]
+fn late_fragments_that_were_sent_apart_stay_apart_in_the_smaller_requests_of_a_refused_one() {
+    let mut world = world(false);
+    world.disk.append(LIVE, entry(1, "stdout", "P", "#one").as_bytes());
+    read_for(&mut world, 1000);
+    world.disk.rename(LIVE, OLD);
+    world.disk.append(LIVE, entry(2, "stdout", "P", " at y").as_bytes());
+    read_for(&mut world, 1000);
+    world.disk.append(OLD, (entry(3, "stdout", "P", "a") + &full(3, "b")).as_bytes());
+    read_for(&mut world, 1500);
+    assert_eq!(world.unsettled.iter().map(|batch| batch.records).collect::<Vec<_>>(), [2]);
+    world.settle(0, Outcome::Refused { code: "413".into() });
+    read_for(&mut world, 1000);
+    store(&mut world);
+    let mut got = bodies(&world);
+    got.sort();
+    assert_eq!(got, ["a", "b"]);
+    // Stored, and no answer: the next process finds the same records.
+    world.disk.append(LIVE, full(4, " end").as_bytes());
+    read_for(&mut world, 1500);
+    store(&mut world);
+    is_the_same_after_a_kill(&mut world);
+}
+
+/// Bytes that wait in files that are not set aside.
+fn waiting(world: &World) -> u64 {
+    let files = world.core.files.values().filter(|file| file.aside.is_none());
+    files.map(crate::logs::tail::TailFile::pending).sum()
+}
+
+#[test]
+fn a_line_that_goes_on_into_a_file_that_is_set_aside_is_counted_and_costs_no_other_file() {
+    let mut world = world(false);
+    let (a, b) = (entry(1, "stdout", "P", "a"), entry(2, "stdout", "P", "b"));
+    world.disk.append(LIVE, a.as_bytes());
+    read_for(&mut world, 500);
+    world.disk.rename(LIVE, OLD);
+    world.disk.append(LIVE, (b.clone() + &entry(2, "stderr", "P", "e")).as_bytes());
+    read_for(&mut world, 500);
+    world.disk.append(LIVE, b"TRAP");
+    read_for(&mut world, 500);
+    world.disk.rename(LIVE, NEXT);
+    world.disk.append(LIVE, (full(3, "c") + &full(4, "d")).as_bytes());
+    world.drain_for(70);
+    assert_eq!(bodies(&world), ["c", "d"]);
+    assert_eq!(world.core.snapshot().set_aside, 1);
+    let lost = a.len() + b.len() + entry(2, "stderr", "P", "e").len();
+    assert_eq!((world.lost(), waiting(&world)), (lost as u64, 0));
+}
+
+#[test]
+fn an_error_of_our_own_while_a_record_is_open_leaves_no_byte_of_other_files_without_an_account() {
+    let mut world = world(true);
+    let (one, at) = (full(1, "#one"), full(2, " at y"));
+    world.disk.append(LIVE, one.as_bytes());
+    read_for(&mut world, 1000);
+    world.disk.rename(LIVE, OLD);
+    world.disk.append(LIVE, at.as_bytes());
+    // Until nobody looks at the old file any more but for the record.
+    read_for(&mut world, 20_000);
+    world.disk.append(OLD, b"TRAP");
+    world.disk.append(LIVE, (full(3, "#two") + &full(4, "#three")).as_bytes());
+    read_for(&mut world, 1000);
+    assert_eq!(world.core.snapshot().set_aside, 1);
+    world.disk.rename(LIVE, NEXT);
+    world.disk.append(LIVE, full(5, "#four").as_bytes());
+    world.drain_for(140);
+    assert_eq!(bodies(&world), ["#four"]);
+    assert_eq!((world.lost(), waiting(&world)), ((one + &at).len() as u64, 0));
+    assert_eq!(world.core.snapshot().set_aside, 1);
 }

@@ -173,3 +173,30 @@ fn a_refused_record_of_a_truncated_file_is_not_taken_from_what_has_its_name_by_t
     assert_eq!(world.bodies("pod", "stdout"), ["two", "three"]);
     assert_eq!((world.lost(), pending(&world)), (full(1, "one").len() as u64, 0));
 }
+
+#[test]
+fn what_grew_anew_while_every_slot_was_taken_is_seen_once_and_none_of_it_is_lost() {
+    let mut world = world();
+    world.disk.append(LIVE, full(1, "one").as_bytes());
+    world.drain();
+    // Every slot is taken by another container.
+    for line in 0..200 {
+        world.disk.append("ns_busy_uid0/app/0.log", full(line % 60, &"b".repeat(100)).as_bytes());
+    }
+    for _ in 0..20 {
+        world.turn(50);
+    }
+    world.disk.truncate(LIVE);
+    let anew = full(2, "two") + &full(3, "three");
+    world.disk.append(LIVE, anew.as_bytes());
+    for _ in 0..3 {
+        world.turn(1100);
+    }
+    world.drain();
+    assert_eq!(world.bodies("pod", "stdout"), ["one", "two", "three"]);
+    let row = |key: &crate::logs::ledger::RowKey| key.pod == "pod";
+    let observed: u64 =
+        world.core.ledger.rows().filter(|(key, _)| row(key)).map(|(_, row)| row.observed).sum();
+    assert_eq!(observed, (full(1, "one") + &anew).len() as u64);
+    assert_eq!((world.lost(), pending(&world)), (0, 0));
+}
