@@ -166,7 +166,10 @@ fn run(
     let acked = agent.acked()?.saturating_sub(begin);
     let seconds = since.elapsed().as_secs_f64();
     let all = std::fs::metadata(backlog)?.len() * names;
-    anyhow::ensure!(names == 0 || begin + acked < all, "the backlog was read before the row ended: it shows nothing");
+    anyhow::ensure!(
+        names == 0 || begin + acked < all,
+        "the backlog was read before the row ended: it shows nothing"
+    );
     let cost = agent.end()?;
     stop.store(true, Ordering::Relaxed);
     writers.join().map_err(|_| anyhow::anyhow!("the writers ended early"))??;
