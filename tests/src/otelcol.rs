@@ -28,6 +28,15 @@ impl Drop for Killed {
     }
 }
 
+/// Where an OpenTelemetry Collector sends what it receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum To {
+    /// To this port of 127.0.0.1, over OTLP/gRPC.
+    Grpc(u16),
+    /// The same over OTLP/HTTP.
+    Http(u16),
+}
+
 /// A collector that writes what it receives of some signals to one file; its OTLP/gRPC and OTLP/HTTP ports, and the
 /// file. `dir` is its own.
 ///
@@ -38,17 +47,53 @@ pub fn opentelemetry_collector(
     dir: &Path,
     signals: &[&str],
 ) -> anyhow::Result<(Killed, (u16, u16), PathBuf)> {
+    let out = dir.join("received.jsonl");
+    let (receiver, ports) = start(program, dir, signals, "file", &format!("path: {}", out.display()))?;
+    Ok((receiver, ports, out))
+}
+
+/// A collector that sends what it receives of some signals on; its OTLP/gRPC and OTLP/HTTP ports. `dir` is its own.
+///
+/// # Errors
+/// It cannot be started, or does not listen within 30 s.
+pub fn relaying_collector(
+    program: &Path,
+    dir: &Path,
+    signals: &[&str],
+    to: To,
+) -> anyhow::Result<(Killed, (u16, u16))> {
+    match to {
+        To::Grpc(port) => start(
+            program,
+            dir,
+            signals,
+            "otlp_grpc",
+            &format!("endpoint: \"127.0.0.1:{port}\", tls: {{insecure: true}}"),
+        ),
+        To::Http(port) => {
+            start(program, dir, signals, "otlp_http", &format!("endpoint: \"http://127.0.0.1:{port}\""))
+        }
+    }
+}
+
+fn start(
+    program: &Path,
+    dir: &Path,
+    signals: &[&str],
+    exporter: &str,
+    options: &str,
+) -> anyhow::Result<(Killed, (u16, u16))> {
     std::fs::create_dir_all(dir)?;
     let (grpc, web) = (free_port()?, free_port()?);
-    let out = dir.join("received.jsonl");
     let config = dir.join("otelcol.yaml");
-    let pipelines: Vec<String> =
-        signals.iter().map(|signal| format!("{signal}: {{receivers: [otlp], exporters: [file]}}")).collect();
+    let pipelines: Vec<String> = signals
+        .iter()
+        .map(|signal| format!("{signal}: {{receivers: [otlp], exporters: [{exporter}]}}"))
+        .collect();
     let text = format!(
         "receivers: {{otlp: {{protocols: {{grpc: {{endpoint: 127.0.0.1:{grpc}}}, http: {{endpoint: 127.0.0.1:{web}}}}}}}}}\n\
-         exporters: {{file: {{path: {}}}}}\n\
+         exporters: {{{exporter}: {{{options}}}}}\n\
          service: {{telemetry: {{metrics: {{level: none}}}}, pipelines: {{{}}}}}\n",
-        out.display(),
         pipelines.join(", ")
     );
     std::fs::write(&config, text)?;
@@ -58,5 +103,5 @@ pub fn opentelemetry_collector(
     let receiver = Killed(child);
     let up = || std::net::TcpStream::connect(("127.0.0.1", grpc)).is_ok();
     wait_until("the OpenTelemetry Collector", Duration::from_secs(30), up)?;
-    Ok((receiver, (grpc, web), out))
+    Ok((receiver, (grpc, web)))
 }

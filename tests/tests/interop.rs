@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use sonde_tests::otelcol::{Killed, installed, opentelemetry_collector};
+use sonde_tests::otelcol::{Killed, To, installed, opentelemetry_collector, relaying_collector};
 use sonde_tests::stack::{Settings, Stack};
 use sonde_tests::{corpus, root, verify, wait_until};
 
@@ -48,18 +48,33 @@ fn run(command: &mut Command) {
     assert!(out.status.success(), "{command:?}: {text}");
 }
 
-fn ten_thousand_records_arrive_field_by_field(sdk: Sdk, transport: &str) {
-    let test = format!("ten_thousand_records_of_the_{sdk:?}_sdk_arrive_field_by_field");
+/// Whether the records go to our collector, or to an OpenTelemetry Collector that sends them to ours.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Way {
+    Direct,
+    Relayed,
+}
+
+fn ten_thousand_records_arrive_field_by_field(sdk: Sdk, transport: &str, way: Way) {
+    let test = format!("ten_thousand_records_of_the_{sdk:?}_sdk_arrive_field_by_field_{way:?}");
     let (Some(mut sender), Some(python)) = (sdk.sender(&test), installed("venv/bin/python", &test)) else {
         return;
     };
+    let Some(otelcol) = installed("otelcol", &test) else { return };
     let dir = tempfile::tempdir().unwrap();
     let mut stack = Stack::new(dir.path(), &Settings::default()).unwrap();
     stack.start_collector().unwrap();
     let up =
         || sonde_tests::http::get(stack.collector_http, "/readyz").is_ok_and(|answer| answer.status == 200);
     wait_until("the collector", Duration::from_secs(30), up).unwrap();
-    let port = if transport == "grpc" { stack.otlp_grpc } else { stack.otlp_http };
+    let is_grpc = transport == "grpc";
+    let to = if is_grpc { To::Grpc(stack.otlp_grpc) } else { To::Http(stack.otlp_http) };
+    let relay = match way {
+        Way::Direct => None,
+        Way::Relayed => Some(relaying_collector(&otelcol, &dir.path().join("relay"), &["logs"], to).unwrap()),
+    };
+    let (grpc, web) = relay.as_ref().map_or((stack.otlp_grpc, stack.otlp_http), |(_, ports)| *ports);
+    let port = if is_grpc { grpc } else { web };
     // Within the store's retention, whatever day it is.
     let base = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() - 60;
     run(sender.args([transport, &port.to_string(), "10000", &base.to_string()]));
@@ -72,22 +87,32 @@ fn ten_thousand_records_arrive_field_by_field(sdk: Sdk, transport: &str) {
 
 #[test]
 fn ten_thousand_records_of_the_python_sdk_arrive_field_by_field_over_grpc_with_gzip() {
-    ten_thousand_records_arrive_field_by_field(Sdk::Python, "grpc");
+    ten_thousand_records_arrive_field_by_field(Sdk::Python, "grpc", Way::Direct);
 }
 
 #[test]
 fn ten_thousand_records_of_the_python_sdk_arrive_field_by_field_over_http_with_gzip() {
-    ten_thousand_records_arrive_field_by_field(Sdk::Python, "http");
+    ten_thousand_records_arrive_field_by_field(Sdk::Python, "http", Way::Direct);
 }
 
 #[test]
 fn ten_thousand_records_of_the_node_sdk_arrive_field_by_field_over_grpc_with_gzip() {
-    ten_thousand_records_arrive_field_by_field(Sdk::Node, "grpc");
+    ten_thousand_records_arrive_field_by_field(Sdk::Node, "grpc", Way::Direct);
 }
 
 #[test]
 fn ten_thousand_records_of_the_node_sdk_arrive_field_by_field_over_http_with_gzip() {
-    ten_thousand_records_arrive_field_by_field(Sdk::Node, "http");
+    ten_thousand_records_arrive_field_by_field(Sdk::Node, "http", Way::Direct);
+}
+
+#[test]
+fn what_an_opentelemetry_collector_sends_arrives_field_by_field_over_grpc() {
+    ten_thousand_records_arrive_field_by_field(Sdk::Python, "grpc", Way::Relayed);
+}
+
+#[test]
+fn what_an_opentelemetry_collector_sends_arrives_field_by_field_over_http() {
+    ten_thousand_records_arrive_field_by_field(Sdk::Python, "http", Way::Relayed);
 }
 
 /// By what an OpenTelemetry Collector gets its records.
