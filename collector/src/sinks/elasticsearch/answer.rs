@@ -14,7 +14,7 @@
 //! | status | means |
 //! |---|---|
 //! | 200, 201 | stored; with `failure_store: used` it is among the failures and not in the stream: refused |
-//! | 200, 201, in an index that has the stream's own name | somebody has deleted stream and template: hold, set up again |
+//! | 200, 201 and a conflict, in an index that has the stream's own name | somebody has deleted stream and template: hold, set up again |
 //! | 409, a version conflict | a document with our id is there: duplicate |
 //! | 409 else, 408, 429, 502, 503, 504 | retry the item; but for 429 it may have been stored |
 //! | 500 and other 5xx | it may have been stored; retry the item, for some time where others are taken |
@@ -80,8 +80,8 @@ pub fn whole(reply: &Reply, now: SystemTime) -> Whole {
 pub enum Item {
     /// It is in this backing index.
     Stored(String),
-    /// A document with its id was there.
-    Exists,
+    /// A document with its id was there, in this index.
+    Exists(String),
     /// Not stored now.
     Retry(Trouble, Maybe),
     /// The server cannot cope with it, and may have stored it all the same.
@@ -183,7 +183,9 @@ fn item(body: Body) -> Item {
             "the server put it into the stream's failure store, not into the stream".to_owned(),
         ),
         200 | 201 => Item::Stored(body.index),
-        409 if error.kind.is_empty() || error.kind == "version_conflict_engine_exception" => Item::Exists,
+        409 if error.kind.is_empty() || error.kind == "version_conflict_engine_exception" => {
+            Item::Exists(body.index)
+        }
         429 => Item::Retry(Trouble::retry(code, error.text()), Maybe::NotDone),
         408 | 409 | 502 | 503 | 504 => Item::Retry(Trouble::retry(code, error.text()), Maybe::Done),
         500..=599 => Item::Fault(Trouble::retry(code, error.text())),

@@ -208,7 +208,7 @@ fn settle(
     for (record, item) in bulk.records.iter().copied().zip(items.items) {
         match item {
             // A plain index of that name, made because the stream and its template are gone.
-            Some(Item::Stored(index)) if index == stream => {
+            Some(Item::Stored(index) | Item::Exists(index)) if index == stream => {
                 batch.doubt(record);
                 plain = true;
             }
@@ -221,7 +221,7 @@ fn settle(
                     batch.delivered(record);
                 }
             }
-            Some(Item::Exists) => batch.duplicate(record),
+            Some(Item::Exists(_)) => batch.duplicate(record),
             Some(Item::Refused(code, reason)) => batch.refuse(record, code, reason),
             Some(Item::Retry(why, maybe)) => {
                 if maybe == Maybe::Done {

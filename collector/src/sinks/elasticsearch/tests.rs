@@ -42,6 +42,8 @@ struct Server {
     template: Option<Value>,
     /// What was written while there was no stream; `None` = that is forbidden (`action.auto_create_index`).
     plain: Option<HashMap<String, String>>,
+    /// That index has each document already: the answer to a request before was lost.
+    plain_knows: bool,
     /// Cases of [`statuses`] may roll the stream over.
     rolls_over: bool,
     /// Ids whose case was answered.
@@ -317,7 +319,11 @@ impl Server {
         let fail = |status: u16, kind: &str| json!({"create": {"_id": id, "status": status, "error": {"type": kind, "reason": "r"}}});
         let Some(newest) = self.indices.len().checked_sub(1) else {
             let Some(plain) = &mut self.plain else { return fail(404, "index_not_found_exception") };
-            plain.insert(id.to_owned(), text.to_owned());
+            let known = plain.insert(id.to_owned(), text.to_owned()).is_some();
+            if known || self.plain_knows {
+                let error = json!({"type": "version_conflict_engine_exception", "reason": "r"});
+                return json!({"create": {"_id": id, "_index": self.stream, "status": 409, "error": error}});
+            }
             return json!({"create": {"_id": id, "_index": self.stream, "status": 201}});
         };
         let is_first = self.answered.insert(id.to_owned());

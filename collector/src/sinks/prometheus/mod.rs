@@ -14,7 +14,7 @@
 //! request whose answer was lost is sent again as it was ([`write`]), which Prometheus says yes to.
 //!
 //! # Memory
-//! One request of at most [`write::BYTES`] (or one point) before compression and its snappy, 10 bytes for each of the batch's
+//! One request of at most [`write::BYTES`] (or one point: [`series::MOST_BYTES`]) before compression and its snappy, 10 bytes for each of the batch's
 //! points and 20 for each series of the request, an answer of at most 64 KiB, 16 bytes for each of 10,000 resources, and 24 for
 //! each of 1,024 batches that wait for a point which the server cannot cope with.
 
@@ -212,6 +212,8 @@ impl Prometheus {
                     self.sent.note(batch, Refusals::MayBeLost);
                     piece = piece.doubled(most);
                 }
+                // Who knows whether it is about the point: once more, without.
+                (Whole::Halve { .. } | Whole::Sick(_), [_]) if request.with_info => {}
                 (Whole::Halve { code, reason }, [point]) => {
                     let doubtful = batch.states().get(*point) == Some(&State::InDoubt);
                     if doubtful && answer::is_before(&reason) {

@@ -7,9 +7,9 @@
 //! | cumulative histogram | `_bucket` with `le`, `_count`, and `_sum` where there is one |
 //! | summary | one for each quantile, `_count`, `_sum` |
 //! | point without a value (`NO_RECORDED_VALUE`) | the same, with the stale marker |
-//! | exponential histogram, anything of delta temporality | none: left out |
+//! | exponential histogram, anything of delta temporality, more series than [`MOST_BYTES`] | none: left out |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use sonde_wire::attrs::keys;
@@ -32,6 +32,11 @@ const SERVICE_INSTANCE: &str = "service.instance.id";
 /// How far a point may be ahead of its arrival: one that is far ahead makes Prometheus refuse all that comes after it.
 pub const FUTURE_NANOS: u64 = 300 * 1_000_000_000;
 
+/// Bytes that the series of one point may be, about: a few bytes of OTLP may say a million buckets, each of which repeats all labels.
+pub const MOST_BYTES: usize = 4 << 20;
+/// Of each series beside its labels' text: their lengths, the bound, the sample.
+const OVERHEAD: usize = 64;
+
 /// Why a point has no series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeftOut {
@@ -41,6 +46,8 @@ pub enum LeftOut {
     ExponentialHistogram,
     /// Its stamp is too far ahead.
     Future,
+    /// Its series are more than [`MOST_BYTES`].
+    TooLarge,
     /// It has no stamp, no value, no name, or buckets that do not fit their bounds.
     Malformed,
 }
@@ -52,6 +59,7 @@ impl LeftOut {
             Self::Temporality => "temporality",
             Self::ExponentialHistogram => "exponential_histogram",
             Self::Future => "future",
+            Self::TooLarge => "too_large",
             Self::Malformed => "malformed",
         }
     }
@@ -171,6 +179,13 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// Whether so many series of the point are not too much.
+    fn fits(&self, series: usize) -> Result<(), LeftOut> {
+        let labels: usize = self.base.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
+        let each = labels + self.name.len() + OVERHEAD;
+        if each.saturating_mul(series) > MOST_BYTES { Err(LeftOut::TooLarge) } else { Ok(()) }
+    }
+
     fn put(&mut self, suffix: &str, label: Option<(&str, String)>, value: f64) {
         let mut labels = self.base.clone();
         labels.insert(NAME.to_owned(), format!("{}{suffix}", self.name));
@@ -194,6 +209,7 @@ impl Writer<'_> {
         if !fits || !ascending {
             return Err(LeftOut::Malformed);
         }
+        self.fits(bounds.len() + 3)?;
         let of = |value: f64| if is_stale(point.flags) { stale() } else { value };
         let mut below = 0_u64;
         for (bound, count) in bounds.iter().zip(counts) {
@@ -213,13 +229,13 @@ impl Writer<'_> {
 
     fn summary(&mut self, point: &SummaryView<'_>, received: u64) -> Result<(), LeftOut> {
         self.begin(point.time_unix_nano, received, point.attributes())?;
+        self.fits(point.quantiles.len() + 2)?;
         let of = |value: f64| if is_stale(point.flags) { stale() } else { value };
-        let mut seen = Vec::new();
+        let mut seen = HashSet::new();
         for (quantile, value) in &point.quantiles {
             let text = quantile.to_string();
-            if !seen.contains(&text) {
-                self.put("", Some(("quantile", text.clone())), of(*value));
-                seen.push(text);
+            if seen.insert(text.clone()) {
+                self.put("", Some(("quantile", text)), of(*value));
             }
         }
         self.put("_sum", None, of(point.sum));

@@ -128,6 +128,8 @@ struct Server {
     requests: u64,
     /// Stores what it can of a request with a sample that it refuses, as Mimir does.
     in_part: bool,
+    /// Refuses every `target_info`: it has more labels than it takes.
+    no_info: bool,
 }
 
 impl Server {
@@ -178,6 +180,9 @@ impl Server {
             let sample = &series.samples[0];
             let newest = self.kept.get(name).and_then(|kept| kept.last());
             match newest {
+                _ if self.no_info && name.starts_with("target_info") => {
+                    words = Some("too many labels");
+                }
                 _ if name.contains("poison") => words = Some("label value too long"),
                 Some((time, _)) if *time > sample.timestamp => words = Some("out of order sample"),
                 Some((time, value)) if *time == sample.timestamp && *value != sample.value => {
@@ -371,6 +376,23 @@ async fn what_cannot_be_a_series_is_left_out_and_said() {
     way.stop().await;
     let server = server.lock().unwrap();
     assert_eq!(server.kept.keys().map(String::as_str).collect::<Vec<_>>(), ["good{}", "soon{}"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_info_that_is_refused_costs_no_sample() {
+    for (in_part, points) in [(false, 1), (true, 1), (false, 5)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (server, port) = server(Server { no_info: true, in_part, ..Server::default() }).await;
+        let way = way(dir.path(), port);
+        let all: Vec<_> = (0..points).map(|series| (format!("s{series}"), 1, now_ms())).collect();
+        way.queue.append(frame_of(Signal::Metrics, request(&all), points, Codec::Zstd)).await.unwrap();
+        way.settled().await;
+        assert_eq!(way.counts(), [points as u64, 0, 0], "in part: {in_part}");
+        way.stop().await;
+        let server = server.lock().unwrap();
+        assert!(server.refused > 0, "there was one");
+        assert_eq!(server.counters().len(), points);
+    }
 }
 
 #[test]

@@ -65,6 +65,9 @@ pub struct Request {
     pub left_out: Vec<(usize, LeftOut)>,
     /// Bytes before compression.
     pub bytes: usize,
+    /// There is `target_info` of a resource in it, which is no point of the batch. It goes once; the next request of the same
+    /// points is without.
+    pub with_info: bool,
 }
 
 /// What is remembered from request to request.
@@ -196,5 +199,6 @@ impl Open<'_> {
         }
         infos.insert(info.identity, time);
         put_bytes(&mut self.message, 1, &info.bytes);
+        self.request.with_info = true;
     }
 }

@@ -67,7 +67,7 @@ fn an_item_has_its_class_whatever_the_answer_says_of_errors() {
     assert_eq!(of(201, "", ""), Item::Stored(".ds-1".to_owned()));
     assert_eq!(of(200, "", "not_applicable_or_unknown"), Item::Stored(".ds-1".to_owned()));
     assert!(matches!(of(201, "", "used"), Item::Refused(code, _) if code == "failure_store"));
-    assert_eq!(of(409, "version_conflict_engine_exception", ""), Item::Exists);
+    assert_eq!(of(409, "version_conflict_engine_exception", ""), Item::Exists(".ds-1".to_owned()));
     for (status, kind, class, maybe) in [
         (409, "snapshot_in_progress_exception", Class::Retry, Maybe::Done),
         (429, "es_rejected_execution_exception", Class::Retry, Maybe::NotDone),
@@ -117,7 +117,7 @@ fn items_are_told_apart_by_id_and_none_is_taken_for_another() {
     );
     assert_eq!(found.items[0], None);
     assert_eq!(found.items[1], Some(Item::Stored("i".to_owned())), "the first of two of one name");
-    assert_eq!(found.items[2], Some(Item::Exists));
+    assert_eq!(found.items[2], Some(Item::Exists("i".to_owned())));
     assert!(matches!(found.items[3], Some(Item::Retry(..))));
 }
 

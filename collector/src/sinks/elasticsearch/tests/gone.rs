@@ -78,13 +78,27 @@ async fn a_stream_that_is_deleted_at_run_time_is_made_again_and_nothing_is_held_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_lands_in_a_plain_index_of_the_streams_name_is_not_delivered() {
+    is_not_delivered_into_a_plain_index(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_a_plain_index_of_the_streams_name_already_is_no_duplicate() {
+    is_not_delivered_into_a_plain_index(true).await;
+}
+
+async fn is_not_delivered_into_a_plain_index(plain_knows: bool) {
     let world = World::new(Server::default()).await;
     world.send(0, &texts("before", 30)).await;
     world.settled().await;
-    let before = world.lane.numbers().delivered.load(Ordering::Relaxed);
+    let settled = || {
+        let numbers = world.lane.numbers();
+        [&numbers.delivered, &numbers.duplicate].map(|count| count.load(Ordering::Relaxed))
+    };
+    let before = settled();
     {
         let mut server = world.server.lock().unwrap();
         (server.indices, server.template, server.plain) = (Vec::new(), None, Some(HashMap::new()));
+        server.plain_knows = plain_knows;
     }
     let after = texts("after", 60);
     world.send(30, &after).await;
@@ -94,7 +108,7 @@ async fn what_lands_in_a_plain_index_of_the_streams_name_is_not_delivered() {
         }
     };
     tokio::time::timeout(Duration::from_secs(60), held).await.expect("it says that it is held");
-    assert_eq!(world.lane.numbers().delivered.load(Ordering::Relaxed), before);
+    assert_eq!(settled(), before);
     // Somebody deletes the index, as he was told.
     world.server.lock().unwrap().plain = None;
     world.settled().await;

@@ -89,6 +89,37 @@ fn numbers_are_gauges_and_counters_with_the_targets_labels() {
 }
 
 #[test]
+fn a_point_of_a_million_series_is_left_out_before_they_are_made() {
+    let long = || vec![text("path", &"x".repeat(1000))];
+    let histogram = |bounds: usize| otlp::HistogramDataPoint {
+        time_unix_nano: NANOS,
+        attributes: long(),
+        bucket_counts: vec![1; bounds + 1],
+        explicit_bounds: (0..bounds).map(|bound| bound as f64).collect(),
+        ..Default::default()
+    };
+    let of = |bounds| {
+        let data_points = vec![histogram(bounds)];
+        let data = Data::Histogram(otlp::Histogram { data_points, aggregation_temporality: 2 });
+        series_of(vec![], &[], metric("h", "", data))
+    };
+    assert_eq!(of(1_000_000), ["too_large"]);
+    assert_eq!(of(3_000).len(), 3_002);
+    let quantiles = (0..60_000).map(|at| otlp::summary_data_point::ValueAtQuantile {
+        quantile: f64::from(at) / 60_000.0,
+        value: 1.0,
+    });
+    let point = otlp::SummaryDataPoint {
+        time_unix_nano: NANOS,
+        attributes: long(),
+        quantile_values: quantiles.collect(),
+        ..Default::default()
+    };
+    let data = Data::Summary(otlp::Summary { data_points: vec![point] });
+    assert_eq!(series_of(vec![], &[], metric("s", "", data)), ["too_large"]);
+}
+
+#[test]
 fn a_histogram_is_its_buckets_added_up() {
     let point = |counts: Vec<u64>, bounds: Vec<f64>, sum| otlp::HistogramDataPoint {
         time_unix_nano: NANOS,
