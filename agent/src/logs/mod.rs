@@ -200,6 +200,9 @@ pub struct FileStatus {
     pub lag_seconds: f64,
     /// `reading`, `idle`, `finished`, `deleted`, `unidentified`, `excluded`, `set_aside`.
     pub state: &'static str,
+    /// Whether the state on disk says so too: after a kill just now nothing of it would be sent again, nor counted as lost
+    /// were it deleted meanwhile.
+    pub persisted: bool,
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::tail::{Aside, TailFile};
 
 impl<F: LogFs> Core<F> {
     /// Grows with what is published; the same as before = nothing new to publish.
-    pub fn generation(&self) -> (u64, usize, u64, u64, usize) {
+    pub fn generation(&self) -> (u64, usize, u64, u64, usize, bool) {
         let errors = self.checkpoints.errors() + u64::from(self.checkpoints.failing());
         (
             self.ledger.changes() + self.windows,
@@ -18,6 +18,7 @@ impl<F: LogFs> Core<F> {
             self.outbox.sent(),
             errors,
             self.unreadable.len(),
+            self.dirty_files.is_empty(),
         )
     }
 
@@ -51,8 +52,8 @@ impl<F: LogFs> Core<F> {
     pub fn statuses(&self, now: Instant) -> Vec<FileStatus> {
         let mut all: Vec<FileStatus> = self
             .files
-            .values()
-            .filter_map(|file| {
+            .iter()
+            .filter_map(|(id, file)| {
                 let lineage = self.lineages.get(&file.lineage)?;
                 let state = match file.aside {
                     Some(Aside::Panic) => "set_aside",
@@ -80,6 +81,7 @@ impl<F: LogFs> Core<F> {
                         _ => 0.0,
                     },
                     state,
+                    persisted: !self.dirty_files.contains(id),
                 })
             })
             .collect();

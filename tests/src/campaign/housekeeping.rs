@@ -1,4 +1,5 @@
-//! What a kubelet deletes after its grace: here only what the agent has shipped, and with a copy for the verifier.
+//! What a kubelet deletes after its grace: here only what the agent has shipped and has in its state on disk (else a kill
+//! just then counts as lost what nobody can tell from it), and with a copy for the verifier.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -23,6 +24,7 @@ struct Seen {
     acked: u64,
     lag_bytes: u64,
     state: String,
+    persisted: bool,
 }
 
 impl Seen {
@@ -30,6 +32,7 @@ impl Seen {
         self.size > 0
             && self.acked == self.size
             && self.lag_bytes == 0
+            && self.persisted
             && (self.state == "idle" || self.state == "finished")
     }
 }

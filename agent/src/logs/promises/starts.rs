@@ -170,3 +170,24 @@ fn a_downgrade_sends_again_what_the_newer_version_read_and_says_that_it_is_a_res
     world.drain();
     assert_eq!((before, world.order.len(), world.resent_unmarked), (6, 6, 0));
 }
+
+#[test]
+fn what_is_shown_as_persisted_may_be_deleted_and_a_kill_then_loses_nothing_in_the_ledger() {
+    for is_full in [false, true] {
+        let mut world = world();
+        world.disk.append(LIVE, full(1, "one").as_bytes());
+        world.drain();
+        world.disk.append(LIVE, full(2, "two").as_bytes());
+        (0..5).for_each(|_| world.turn(1000));
+        // It is known that there are two; the acknowledgement of the second comes now.
+        *world.store.full.lock().unwrap() = is_full;
+        world.drain();
+        let status = world.core.statuses(world.now.mono).pop().unwrap();
+        assert_eq!((status.acked, status.lag_bytes, status.persisted), (status.size, 0, !is_full));
+        world.disk.remove(LIVE);
+        *world.store.full.lock().unwrap() = false;
+        world.restart();
+        world.drain_for(90);
+        assert_eq!(world.lost() > 0, is_full, "nobody can tell any more that it was acknowledged");
+    }
+}
