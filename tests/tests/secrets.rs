@@ -40,16 +40,54 @@ fn refusing() -> (u16, Arc<Mutex<HashSet<String>>>) {
     (port, seen)
 }
 
-fn checked(name: &str, config: &Path) -> String {
+/// The exit code of `check`, or of a start, and all that it says.
+fn said(name: &str, words: &[&str], config: &Path) -> (Option<i32>, String) {
     let out = Command::new(daemon::binary(name).unwrap())
-        .args(["check", "--config"])
+        .args(words)
+        .arg("--config")
         .arg(config)
         .env("SECRET", format!("{MARK}-env"))
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
-    assert!(out.status.success(), "{text}");
+    (out.status.code(), text)
+}
+
+fn checked(name: &str, config: &Path) -> String {
+    let (code, text) = said(name, &["check"], config);
+    assert_eq!(code, Some(0), "{text}");
     text
+}
+
+#[test]
+fn an_endpoint_that_is_refused_is_said_without_the_secret_that_is_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.yaml");
+    for url in [
+        format!("http://127.0.0.1:9/push?token={MARK}"),
+        format!("http://127.0.0.1:9/push#{MARK}"),
+        format!("http://u:{MARK}@127.0.0.1:9/push"),
+        format!("http://u:{MARK}@127.0.0.1:9/push?token={MARK}"),
+        format!("http://127.0.0.1:9/push?mail=a@b&token={MARK}"),
+    ] {
+        let sink = |kind: &str| format!("- {{name: {kind}, type: {kind}, endpoint: \"{url}\"}}\n");
+        let of_collector = format!(
+            "sinks:\n{}{}{}- {{name: es, type: elasticsearch, endpoints: [\"{url}\"]}}\n",
+            sink("otlp"),
+            sink("loki"),
+            sink("prometheus")
+        );
+        let of_agent = format!("export: {{endpoint: \"{url}\"}}\nkubelet: {{url: \"{url}\"}}\n");
+        for (name, text, problems) in [("sonde-collector", of_collector, 4), ("sonde-agent", of_agent, 2)] {
+            fs::write(&config, text).unwrap();
+            for words in [&["check"][..], &[]] {
+                let (code, text) = said(name, words, &config);
+                assert_eq!(code, Some(2), "{name}: {text}");
+                assert_eq!(text.matches("a part that is not used").count(), problems, "{name}: {text}");
+                assert!(!text.contains(MARK), "{name}: {text}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -39,7 +39,7 @@ impl Endpoint {
     pub fn parse(text: &str, ports: (u16, u16)) -> Result<Self, EndpointError> {
         let form = || EndpointError::Form(text.to_owned());
         if text.contains(['#', '?']) || text.contains('@') {
-            return Err(EndpointError::Excess(without_user(text)));
+            return Err(EndpointError::Excess(without_secrets(text)));
         }
         let uri: Uri = in_brackets(text).parse().map_err(|_| form())?;
         let tls = match uri.scheme() {
@@ -75,13 +75,19 @@ impl Endpoint {
     }
 }
 
-/// A URL as it may be printed: what stands before the host may be a password.
-fn without_user(text: &str) -> String {
-    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
-    match rest.rsplit_once('@') {
-        Some((_, host)) => format!("{scheme}://…@{host}"),
-        None => text.to_owned(),
+/// A URL as it may be printed: what stands before the host may be a password, and what is asked for behind the path a token.
+fn without_secrets(text: &str) -> String {
+    let is_scheme = |end: &usize| text[..*end].bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let (scheme, rest) = text.find("://").filter(is_scheme).map_or(("", text), |end| text.split_at(end + 3));
+    let (before, behind) = rest.split_at(rest.find(['?', '#']).unwrap_or(rest.len()));
+    // An `@` behind it may end a user's name that has it, or be part of what is asked for: nothing tells.
+    if behind.contains('@') {
+        return format!("{scheme}…");
     }
+    let user = before.rfind('@').map_or("", |_| "…@");
+    let host = before.rsplit('@').next().unwrap_or_default();
+    let mark = behind.get(..1).unwrap_or_default();
+    format!("{scheme}{user}{host}{mark}{}", if mark.is_empty() { "" } else { "…" })
 }
 
 /// Puts an IPv6 address in brackets where they were left out, as in `https://${NODE_IP}:10250`. What stands after the
@@ -143,7 +149,6 @@ mod tests {
             "http://x:0",
             "http://x:99999",
             "http://x:",
-            "http://x/?q",
             "http://x y",
             "http://[::1",
         ] {
@@ -153,6 +158,23 @@ mod tests {
         for text in ["http://u:hunter2@x/y", "u:hunter2@x", "https://u:hunter2@3@x"] {
             let error = Endpoint::parse(text, (80, 443)).unwrap_err().to_string();
             assert!(error.contains("…@x") && !error.contains("hunter2"), "{error}");
+        }
+        for (text, shown) in [
+            ("http://x/y?token=hunter2", "`http://x/y?…`"),
+            ("http://x?token=hunter2#hunter2", "`http://x?…`"),
+            ("http://x/#hunter2", "`http://x/#…`"),
+            ("ftp://x/?hunter2", "`ftp://x/?…`"),
+            ("x?hunter2", "`x?…`"),
+            ("http://u:hunter2@x/?hunter2", "`http://…@x/?…`"),
+            // What is before the host here, and what is behind it?
+            ("http://u:hun?ter2@x/hunter2", "`http://…`"),
+            ("http://x/?mail=a@hunter2", "`http://…`"),
+            ("http://x/?mail=a@b?hunter2", "`http://…`"),
+            ("u:hun?hunter2@x", "`…`"),
+            ("u:hunter2@x://y", "`…@x://y`"),
+        ] {
+            let error = Endpoint::parse(text, (80, 443)).unwrap_err().to_string();
+            assert!(error.starts_with(shown) && !error.contains("hunter2"), "{text}: {error}");
         }
     }
 
