@@ -5,8 +5,10 @@
 //! another device gets the name: so name and number together say that it is still the same. A handle of a device that has
 //! gone answers ENODEV.
 //!
-//! Memory: at most [`HANDLES`] handles a class, for each of which the kernel keeps a page; further attributes are opened and
-//! closed. In a plain directory, where a file that was removed can still be read, none is kept.
+//! Memory: a class keeps at most [`HANDLES`] open files, the entries' directories and their attributes together, for each of
+//! which the kernel keeps a page: 2 MiB of its memory; what is beyond them is opened and closed at each reading. Beside
+//! them [`MOST`] names of at most 255 bytes with 100 bytes each, and one buffer of [`ATTRIBUTE`] bytes: 1.4 MiB. In a plain directory,
+//! where a file that was removed can still be read, no attribute is kept.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -17,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstatfs, openat};
 
-/// Most handles of a class that are kept.
+/// Most open files of a class that are kept.
 const HANDLES: usize = 512;
 /// Most entries that are shown.
 const MOST: usize = 4096;
@@ -28,8 +30,12 @@ const ATTRIBUTE: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Class {
     directory: PathBuf,
+    /// Those that are kept.
     entries: BTreeMap<String, Entry>,
+    /// How many more files may be kept.
     left: usize,
+    /// Lent to the entry that is read.
+    buffer: Vec<u8>,
 }
 
 /// A device.
@@ -43,12 +49,13 @@ pub(super) struct Entry {
     left: usize,
     keeps: bool,
     gone: bool,
+    /// Empty but while it is read.
     buffer: Vec<u8>,
 }
 
 impl Class {
     pub(super) fn new(directory: PathBuf) -> Self {
-        Self { directory, entries: BTreeMap::new(), left: HANDLES }
+        Self { directory, entries: BTreeMap::new(), left: HANDLES, buffer: vec![0; ATTRIBUTE] }
     }
 
     /// What `read` finds in each entry that is there now and `wanted`, by its name and in its order.
@@ -65,26 +72,35 @@ impl Class {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(format!("{}: {error}", self.directory.display())),
         };
-        let mut before = std::mem::take(&mut self.entries);
-        for found in directory.flatten() {
-            let Ok(name) = found.file_name().into_string() else { continue };
-            if self.entries.len() >= MOST || !wanted(&name) {
-                continue;
-            }
-            let number = found.ino();
-            let entry = before.remove(&name).filter(|entry| entry.number == number && !entry.gone);
-            // What has gone meanwhile is no device.
-            if let Some(entry) = entry.or_else(|| Entry::open(&self.directory.join(&name), number).ok()) {
-                self.entries.insert(name, entry);
+        let mut found = BTreeMap::new();
+        for entry in directory.flatten() {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if found.len() < MOST && wanted(&name) {
+                found.insert(name, entry.ino());
             }
         }
-        self.left = HANDLES.saturating_sub(self.entries.values().map(|entry| entry.handles.len()).sum());
-        let mut all = Vec::with_capacity(self.entries.len());
-        for (name, entry) in &mut self.entries {
-            let held = entry.handles.len();
-            entry.left = self.left;
-            all.push((name.clone(), read(entry)));
-            self.left = self.left.saturating_sub(entry.handles.len().saturating_sub(held));
+        let mut before = std::mem::take(&mut self.entries);
+        before.retain(|name, entry| found.get(name) == Some(&entry.number) && !entry.gone);
+        self.left = HANDLES.saturating_sub(before.values().map(Entry::files).sum());
+        let mut all = Vec::with_capacity(found.len());
+        for (name, number) in found {
+            let known = before.remove(&name);
+            let held = known.as_ref().map_or(0, Entry::files);
+            // What has gone meanwhile is no device.
+            let opened = known.or_else(|| Entry::open(&self.directory.join(&name), number).ok());
+            let Some(mut entry) = opened else { continue };
+            // Its directory comes first.
+            let stays = held > 0 || self.left > 0;
+            entry.left = self.left.saturating_sub(usize::from(held == 0));
+            // A reading that panicked has kept it.
+            self.buffer.resize(ATTRIBUTE, 0);
+            std::mem::swap(&mut entry.buffer, &mut self.buffer);
+            all.push((name.clone(), read(&mut entry)));
+            std::mem::swap(&mut entry.buffer, &mut self.buffer);
+            if stays {
+                self.left = self.left.saturating_sub(entry.files() - held);
+                self.entries.insert(name, entry);
+            }
         }
         Ok(all)
     }
@@ -96,8 +112,13 @@ impl Entry {
         let directory = File::from(openat(CWD, directory, flags, Mode::empty())?);
         // SYSFS_MAGIC of linux/magic.h.
         let keeps = fstatfs(&directory).is_ok_and(|info| info.f_type as u64 & 0xffff_ffff == 0x6265_6572);
-        let (handles, buffer) = (Vec::new(), vec![0; ATTRIBUTE]);
+        let (handles, buffer) = (Vec::new(), Vec::new());
         Ok(Self { number, directory, handles, left: 0, keeps, gone: false, buffer })
+    }
+
+    /// Open files that it keeps.
+    fn files(&self) -> usize {
+        1 + self.handles.len()
     }
 
     /// An attribute without the white space around it; `None` where there is none, or no answer, or it is no text.
@@ -188,6 +209,32 @@ mod tests {
     }
 
     #[test]
+    fn of_more_devices_than_handles_all_are_shown_and_so_many_handles_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        for number in 0..u32::try_from(HANDLES).unwrap() + 100 {
+            device(dir.path(), number, &format!("eth{number}"), &number.to_string());
+        }
+        let mut devices = Class::new(dir.path().join("class"));
+        for _ in 0..2 {
+            let all = addresses(&mut devices);
+            assert_eq!(all.len(), HANDLES + 100);
+            assert!(all.iter().all(|(name, address)| name.strip_prefix("eth") == address.as_deref()));
+            assert!(held(&devices) <= HANDLES, "{}", held(&devices));
+        }
+        // What is gone leaves its place to others.
+        for number in 0..u32::try_from(HANDLES).unwrap() + 50 {
+            fs::remove_file(dir.path().join("class").join(format!("eth{number}"))).unwrap();
+        }
+        assert_eq!(addresses(&mut devices).len(), 50);
+        assert_eq!((devices.entries.len(), held(&devices)), (50, 50));
+    }
+
+    /// Open files of a class: of each entry its directory, and attributes.
+    fn held(class: &Class) -> usize {
+        class.entries.values().map(|entry| 1 + entry.handles.len()).sum()
+    }
+
+    #[test]
     fn the_handles_of_this_machines_devices_are_kept_and_say_the_same_again() {
         let mut devices = Class::new("/sys/class/net".into());
         let wanted = |name: &str| name != "bonding_masters";
@@ -196,6 +243,6 @@ mod tests {
         assert_eq!(first, devices.each(wanted, mtu).unwrap());
         let held: usize = devices.entries.values().map(|entry| entry.handles.len()).sum();
         assert_eq!(held, first.iter().filter(|(_, mtu)| mtu.is_some()).count().min(HANDLES));
-        assert_eq!(devices.left, HANDLES - held);
+        assert_eq!(devices.left, HANDLES - held - first.len());
     }
 }
