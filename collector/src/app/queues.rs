@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use super::AppError;
 use crate::config::Config;
-use crate::queue::{MinFree, Queue, QueueOptions, RealFilesystem, Signal};
+use crate::queue::{MinFree, Queue, QueueError, QueueOptions, RealFilesystem, Signal};
+use crate::sinks::prometheus;
 
 /// The queues that are there: that of logs, and those of signals that a sink takes, or once took.
 #[derive(Clone)]
@@ -82,12 +83,69 @@ fn open(config: &Config, signal: Signal) -> Result<Queue, AppError> {
         min_free: if signal == Signal::Logs { min_free } else { twice(min_free) },
         ..QueueOptions::default()
     };
-    Ok(Queue::open(&config.data_dir.join(signal.directory()), options, Arc::new(RealFilesystem))?)
+    let dir = config.data_dir.join(signal.directory());
+    let queue = Queue::open(&dir, options, Arc::new(RealFilesystem))?;
+    if queue.is_new() {
+        prometheus::forget_all(&dir).map_err(|source| QueueError::Directory { dir, source })?;
+    }
+    Ok(queue)
 }
 
 fn twice(min_free: MinFree) -> MinFree {
     match min_free {
         MinFree::Percent(percent) => MinFree::Percent(percent.saturating_mul(2).min(99)),
         MinFree::Bytes(bytes) => MinFree::Bytes(bytes.saturating_mul(2)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{self, SinkKind};
+    use crate::queue::{Codec, Frame};
+
+    fn config(dir: &Path) -> Config {
+        let sink = config::Sink {
+            name: "prom".to_owned(),
+            kind: SinkKind::Prometheus,
+            endpoint: Some("http://127.0.0.1:9".to_owned()),
+            ..config::Sink::default()
+        };
+        let mut config = Config { data_dir: dir.to_owned(), sinks: vec![sink], ..Config::default() };
+        config.queue.min_free = "0B".to_owned();
+        config
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn how_far_a_sink_came_is_forgotten_with_the_queue_that_it_came_so_far_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let of_metrics = dir.path().join(Signal::Metrics.directory());
+        let sent = of_metrics.join("prom.sent");
+        let queues = Queues::open(&config(dir.path())).unwrap();
+        let frame = Frame {
+            signal: Signal::Metrics,
+            codec: Codec::Identity,
+            resend: false,
+            received_unix_nano: 1,
+            records: 1,
+            uncompressed_len: 1,
+            payload: bytes::Bytes::from_static(b"x"),
+        };
+        queues.get(Signal::Metrics).unwrap().append(frame).await.unwrap();
+        queues.close().await;
+        fs::write(&sent, "a place").unwrap();
+        Queues::open(&config(dir.path())).unwrap().close().await;
+        assert!(sent.exists(), "the queue is the same");
+        for entry in fs::read_dir(&of_metrics).unwrap() {
+            let path = entry.unwrap().path();
+            if path != sent && path.is_file() {
+                fs::remove_file(path).unwrap();
+            }
+        }
+        Queues::open(&config(dir.path())).unwrap().close().await;
+        assert!(!sent.exists(), "this queue has other positions");
     }
 }

@@ -33,6 +33,8 @@ pub struct Unit {
     pub records: usize,
     /// The request as it came, for a sink that sends it on; where it came compressed and nothing was added to it.
     pub came: Option<(Codec, Bytes)>,
+    /// Its sender marked it as possibly sent before.
+    pub resend: bool,
 }
 
 /// What has become of a record.
@@ -319,6 +321,7 @@ mod tests {
             first: 0,
             records: RECORDS,
             came: None,
+            resend: false,
         };
         let mut batch = Batch::new(vec![unit], |_| false);
         for record in 0..RECORDS {

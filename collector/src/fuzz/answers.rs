@@ -75,7 +75,9 @@ pub fn push(data: &[u8]) {
             assert!(matches!(status, 400 | 409 | 413 | 422 | 500) && words.len() <= 300);
             let _ = prometheus::is_before(&words);
         }
-        prometheus::Whole::Sick(words) => assert!(status == 500 && words.len() <= 300),
+        prometheus::Whole::Sick { reason, .. } => {
+            assert!(matches!(status, 400 | 409 | 422 | 500) && reason.len() <= 300);
+        }
         prometheus::Whole::Trouble(_) => {}
     }
     for encoding in [Encoding::Identity, Encoding::Gzip, Encoding::Zstd] {

@@ -92,6 +92,7 @@ pub fn remote_write(data: &[u8]) {
         first: 0,
         records: summary.records as usize,
         came: None,
+        resend: false,
     };
     let (memory, mut states) = (write::Memory::default(), vec![State::Open; unit.records]);
     let selected = ["a".to_owned()];

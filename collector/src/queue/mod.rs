@@ -240,6 +240,12 @@ impl Queue {
         Ok(Self { shared, messages, threads: Arc::new(Mutex::new(threads)), first_fresh })
     }
 
+    /// Whether it begins with this opening: neither a segment nor a reader's place was there, so its positions have nothing to do
+    /// with those of an earlier one.
+    pub fn is_new(&self) -> bool {
+        self.first_fresh.segment == 1
+    }
+
     /// Appends a frame; once this returns its position, the frame is durable. Waits for a place among those that
     /// wait to be written. When the future is dropped, the frame may be in the queue or not.
     pub async fn append(&self, frame: Frame) -> Result<Position, AppendError> {

@@ -218,7 +218,16 @@ mod tests {
         };
         let bytes = Bytes::from(ExportLogsServiceRequest { resource_logs: vec![resource] }.encode_to_vec());
         let position = Position { segment: 1, offset: first as u64 };
-        Unit { signal: Signal::Logs, position, received_unix_nano: 1, bytes, first, records, came: None }
+        Unit {
+            signal: Signal::Logs,
+            position,
+            received_unix_nano: 1,
+            bytes,
+            first,
+            records,
+            came: None,
+            resend: false,
+        }
     }
 
     #[test]

@@ -59,11 +59,23 @@ pub(super) fn unpack(
                     continue;
                 }
                 let waited = now.saturating_sub(Duration::from_nanos(frame.received_unix_nano));
-                doubts.push(frame.resend || entry.position < fresh_from || waited > OLD);
+                // Log records are told by their uids at the destination; of points and spans nothing can be asked there.
+                let old = signal == Signal::Logs && waited > OLD;
+                doubts.push(frame.resend || entry.position < fresh_from || old);
                 let cluster = if signal == Signal::Logs { options.cluster.as_str() } else { "" };
                 let (bytes, came) = content(bytes, frame, forwards, cluster);
                 let (position, received_unix_nano) = (entry.position, frame.received_unix_nano);
-                units.push(Unit { signal, position, received_unix_nano, bytes, first, records, came });
+                let resend = frame.resend;
+                units.push(Unit {
+                    signal,
+                    position,
+                    received_unix_nano,
+                    bytes,
+                    first,
+                    records,
+                    came,
+                    resend,
+                });
                 first += records;
             }
             Err(error) => {

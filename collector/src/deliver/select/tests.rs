@@ -21,6 +21,7 @@ fn unit(signal: Signal, bytes: Vec<u8>, records: usize) -> Unit {
         first: 100,
         records,
         came: None,
+        resend: false,
     }
 }
 

@@ -242,6 +242,7 @@ fn unit(lines: &[Line]) -> Unit {
         first: 0,
         records: lines.len(),
         came: None,
+        resend: false,
     }
 }
 

@@ -7,7 +7,7 @@
 //! | 400, 409 (Thanos), 422 in a server's words | something in it was refused for good (out of order, a duplicate, out of bounds, a limit of labels); the rest may be stored (Mimir, VictoriaMetrics, newer Prometheus) or not (Prometheus 2): halve |
 //! | 413 | too much at once: halve |
 //! | 500 in words of [`REFUSALS`] | as 400: Prometheus says it of a sample that is too old for its out-of-order window, and no later try is better |
-//! | other 500 | the server's own trouble, or a sample that it cannot cope with: one by one, and what it never copes with is given up |
+//! | other 500; 400, 409, 422 without a word, which may be about anything | the server's own trouble, or a sample that it cannot cope with: one by one, and what it never copes with is given up |
 //! | 408, 429, 502, 503, 504 | retry, not before `Retry-After` |
 //! | anything else (404: no receiver is enabled), a web page, and what a port says that wants TLS | hold |
 
@@ -18,8 +18,6 @@ use sonde_daemon::client::pool::Reply;
 
 use crate::deliver::Trouble;
 
-/// The code of a server's own trouble.
-pub const SICK: &str = "500";
 /// Longest text of a server that is kept.
 const WORDS: usize = 300;
 /// What servers say of a sample that is older than the newest of its series. Not "duplicate": that they say of another value at
@@ -44,7 +42,12 @@ pub enum Whole {
         reason: String,
     },
     /// The server cannot cope with it, or with anything.
-    Sick(String),
+    Sick {
+        /// The status.
+        code: String,
+        /// Its words; 400 has none here.
+        reason: String,
+    },
     /// To be sent again; some of it may be stored.
     Trouble(Trouble),
 }
@@ -56,9 +59,12 @@ pub fn whole(reply: &Reply, now: SystemTime) -> Whole {
     match status {
         200..=299 if !is_page(reply) => Whole::Taken,
         400 | 409 | 422 if !is_page(reply) && !words.is_empty() => Whole::Halve { code, reason: words },
+        400 | 409 | 422 if words.is_empty() && !is_page(reply) => {
+            Whole::Sick { code, reason: "refused without a word".to_owned() }
+        }
         413 => Whole::Halve { code, reason: words },
         500 if says(&words, &REFUSALS) => Whole::Halve { code, reason: words },
-        500 => Whole::Sick(words),
+        500 => Whole::Sick { code, reason: words },
         408 | 429 | 502 | 503 | 504 => {
             Whole::Trouble(Trouble { after: reply.retry_after(now), ..Trouble::retry(code, words) })
         }
@@ -121,7 +127,11 @@ mod tests {
         assert_eq!(of(409, "text/plain", "conflict"), halve("409", "conflict"));
         assert_eq!(of(413, "text/html", "<h1>"), halve("413", "<h1>"));
         assert_eq!(of(500, "text/plain", "too old sample"), halve("500", "too old sample"));
-        assert_eq!(of(500, "text/plain", "head is closing"), Whole::Sick("head is closing".into()));
+        let sick = |code: &str, reason: &str| Whole::Sick { code: code.into(), reason: reason.into() };
+        assert_eq!(of(500, "text/plain", "head is closing"), sick("500", "head is closing"));
+        for (status, code) in [(400, "400"), (409, "409"), (422, "422")] {
+            assert_eq!(of(status, "text/plain", " \n"), sick(code, "refused without a word"));
+        }
         for status in [408, 429, 502, 503, 504] {
             assert!(
                 matches!(of(status, "", "x"), Whole::Trouble(Trouble { class: Class::Retry, .. })),
@@ -141,7 +151,7 @@ mod tests {
             (200, "text/html", "login"),
             (204, "", "<html>"),
             (400, "text/html", "<html>"),
-            (400, "", ""),
+            (400, "text/html", ""),
             (400, "", "Client sent an HTTP request to an HTTPS server.\n"),
         ] {
             let answer = of(status, kind, body);

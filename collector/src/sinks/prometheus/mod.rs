@@ -5,18 +5,21 @@
 //!
 //! What a server refuses (400) costs the one point: the request is halved down to it, and it is a dead letter with the
 //! server's words; all others are stored, whether the server drops a whole request for one sample (Prometheus 2) or stores
-//! the rest of it. A point that may have been sent before and is refused because its series has a newer one is a duplicate.
-//! A 500 is the server's trouble: all wait. A point alone that gets it three times is put aside, so that the others go on, and is
+//! the rest of it.
+//! A 500 is the server's trouble, and so is a refusal without a word, which may be about anything: all wait. A point alone that gets it three times is put aside, so that the others go on, and is
 //! given up when they are taken meanwhile ([`crate::deliver::lane`]).
 //!
 //! # What is sent twice
 //! Nothing that is known to be stored: how far the sink has come is written down after each request ([`sent`]), and a
-//! request whose answer was lost is sent again as it was ([`write`]), which Prometheus says yes to.
+//! request whose answer was lost is sent again as it was ([`write`]), which Prometheus says yes to, since nothing newer of its
+//! series went out meanwhile. So "out of order" is said of what was never stored, however long it waited and whatever became
+//! of a request before, and it is a dead letter. Only where the sender says that it may have sent a point before, through another
+//! collector perhaps, it is taken for a duplicate: the newer one that the server has may be its copy's successor.
 //!
 //! # Memory
 //! One request of at most [`write::BYTES`] (or one point: [`series::MOST_BYTES`]) before compression and its snappy, 10 bytes for each of the batch's
 //! points and 20 for each series of the request, an answer of at most 64 KiB, 16 bytes for each of 10,000 resources, and 24 for
-//! each of 1,024 batches that wait for a point which the server cannot cope with.
+//! each of 1,024 points that wait for a server which cannot cope with them.
 
 pub(crate) mod answer;
 mod names;
@@ -44,12 +47,12 @@ use sonde_daemon::client::pool::{Body, Pool, Version};
 use sonde_daemon::tls;
 
 use self::answer::Whole;
+pub use self::sent::forget_all;
 use self::sent::{Refusals, Sent};
 use self::write::{Memory, Piece};
 use super::login::{Login, tls_options};
 use super::{SinkError, blocking};
 use crate::config;
-use crate::deliver::batch::State;
 use crate::deliver::{Batch, Sink, Trouble};
 use crate::queue::Signal;
 
@@ -202,7 +205,7 @@ impl Prometheus {
             if request.points.is_empty() {
                 match sick {
                     _ if !request.left_out.is_empty() => continue,
-                    Some(reason) => return Err(Trouble::retry(answer::SICK, reason)),
+                    Some((code, reason)) => return Err(Trouble::retry(code, reason)),
                     None => return Ok(()),
                 }
             }
@@ -213,10 +216,9 @@ impl Prometheus {
                     piece = piece.doubled(most);
                 }
                 // Who knows whether it is about the point: once more, without.
-                (Whole::Halve { .. } | Whole::Sick(_), [_]) if request.with_info => {}
+                (Whole::Halve { .. } | Whole::Sick { .. }, [_]) if request.with_info => {}
                 (Whole::Halve { code, reason }, [point]) => {
-                    let doubtful = batch.states().get(*point) == Some(&State::InDoubt);
-                    if doubtful && answer::is_before(&reason) {
+                    if came_before(batch, *point) && answer::is_before(&reason) {
                         batch.duplicate(*point);
                     } else {
                         // The next is tried alone too: what is refused comes in rows.
@@ -224,23 +226,27 @@ impl Prometheus {
                     }
                     self.sent.note(batch, Refusals::MayBeLost);
                 }
-                (Whole::Sick(reason), [point]) => {
-                    batch.put_off(*point, answer::SICK, reason.clone());
+                (Whole::Sick { code, reason }, [point]) => {
+                    batch.put_off(*point, code.clone(), reason.clone());
                     aside.insert(*point);
                     // Among those that were put aside before, the others have their turn too.
                     if most.points > 1 || aside.len() >= ASIDE {
-                        return Err(Trouble::retry(answer::SICK, reason));
+                        return Err(Trouble::retry(code, reason));
                     }
-                    sick = Some(reason);
+                    sick = Some((code, reason));
                 }
-                (Whole::Halve { .. } | Whole::Sick(_), _) => piece = Piece::half_of(&request),
-                (Whole::Trouble(trouble), points) => {
-                    points.iter().for_each(|point| batch.doubt(*point));
-                    return Err(trouble);
-                }
+                (Whole::Halve { .. } | Whole::Sick { .. }, _) => piece = Piece::half_of(&request),
+                (Whole::Trouble(trouble), _) => return Err(trouble),
             }
         }
     }
+}
+
+/// Whether a point's sender says that it may have been sent before, through this collector or another.
+fn came_before(batch: &Batch, point: usize) -> bool {
+    let units = batch.units();
+    let at = units.partition_point(|unit| unit.first + unit.records <= point);
+    units.get(at).is_some_and(|unit| unit.resend)
 }
 
 impl Sink for Prometheus {

@@ -15,7 +15,7 @@ use prost::Message;
 
 use super::*;
 use crate::config::SinkKind;
-use crate::queue::Codec;
+use crate::queue::{Codec, Frame};
 use crate::sinks::stub::{Act, Random, Seen, Way, frame_of, serve};
 use crate::store::tests::text;
 
@@ -130,11 +130,16 @@ struct Server {
     in_part: bool,
     /// Refuses every `target_info`: it has more labels than it takes.
     no_info: bool,
+    /// The request of this number is lost on its way.
+    lost: Option<u64>,
 }
 
 impl Server {
     fn answer(&mut self, seen: &Seen) -> Act {
         self.requests += 1;
+        if self.lost == Some(self.requests) {
+            return Act::Drop;
+        }
         assert_eq!(seen.path, "/api/v1/write");
         for (name, value) in [
             ("content-encoding", "snappy"),
@@ -305,6 +310,16 @@ async fn what_was_stored_before_a_kill_is_neither_refused_nor_sent_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_point_that_the_server_cannot_cope_with_is_given_up_while_others_go_on() {
+    given_up(500, "cannot cope").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_point_that_is_refused_without_a_word_is_given_up_while_others_go_on() {
+    given_up(400, "").await;
+}
+
+/// Some points get this answer, whatever they come with; all others are taken.
+async fn given_up(status: u16, words: &'static str) {
     let dir = tempfile::tempdir().unwrap();
     let taken = Arc::new(Mutex::new(BTreeSet::new()));
     let theirs = Arc::clone(&taken);
@@ -317,7 +332,7 @@ async fn a_point_that_the_server_cannot_cope_with_is_given_up_while_others_go_on
             .map(|series| shown(&series.encode_to_vec()))
             .collect();
         if all.iter().any(|series| series.contains("poison")) {
-            return Act::status(500, "cannot cope");
+            return Act::status(status, words);
         }
         theirs.lock().unwrap().extend(all);
         Act::status(204, "")
@@ -340,6 +355,37 @@ async fn a_point_that_the_server_cannot_cope_with_is_given_up_while_others_go_on
     assert_eq!(way.counts()[1], 5, "dead letters");
     way.stop().await;
     assert!(taken.lock().unwrap().iter().any(|series| series.contains("of=\"s7\"")));
+    let file = std::fs::read_dir(dir.path().join("dead-letter/next")).unwrap().next().unwrap().unwrap();
+    let letters = std::fs::read_to_string(file.path()).unwrap();
+    assert_eq!(letters.matches(&format!("\"code\":\"{status}\"")).count(), letters.lines().count());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_out_of_order_is_a_dead_letter_however_long_it_waited_and_a_duplicate_only_where_its_sender_says_so()
+ {
+    let dir = tempfile::tempdir().unwrap();
+    // The answer to the first of the late ones is lost.
+    let (server, port) = server(Server { lost: Some(2), ..Server::default() }).await;
+    let way = way(dir.path(), port);
+    let begin = now_ms() - 600_000;
+    let frame = |second: u64| {
+        let points = [("a".to_owned(), i64::try_from(second).unwrap(), begin + second * 1000)];
+        frame_of(Signal::Metrics, request(&points), 1, Codec::Identity)
+    };
+    let waited =
+        |frame: Frame| Frame { received_unix_nano: frame.received_unix_nano - 60_000_000_000, ..frame };
+    for frame in
+        [frame(10), waited(frame(5)), frame(6), Frame { resend: true, ..frame(7) }, waited(frame(11))]
+    {
+        way.queue.append(frame).await.unwrap();
+    }
+    way.settled().await;
+    use std::sync::atomic::Ordering;
+    let numbers = Arc::clone(way.lane.numbers());
+    way.stop().await;
+    let counts = [&numbers.delivered, &numbers.dead_letter, &numbers.duplicate];
+    assert_eq!(counts.map(|count| count.load(Ordering::Relaxed)), [2, 2, 1]);
+    assert_eq!(server.lock().unwrap().counters().into_values().next().unwrap().len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,6 +19,7 @@ fn unit(first: usize, lines: &[Line]) -> Unit {
         first,
         records: lines.len(),
         came: None,
+        resend: false,
     }
 }
 

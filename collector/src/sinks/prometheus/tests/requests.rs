@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::super::write::{Memory, next};
 use super::*;
-use crate::deliver::batch::Unit;
+use crate::deliver::batch::{State, Unit};
 use crate::queue::Position;
 
 /// Frames of points, each of a series and with a value that no other has.
@@ -24,6 +24,7 @@ fn units(frames: &[Vec<u8>]) -> Vec<Unit> {
             first,
             records: points.len(),
             came: None,
+            resend: false,
         });
         first += points.len();
     }
