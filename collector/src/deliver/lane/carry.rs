@@ -270,7 +270,7 @@ impl<S: Sink> Shared<S> {
                 tracing::error!(
                     sink,
                     code,
-                    message,
+                    words = message,
                     "the sink's answer holds us: nothing is lost, one request a minute is sent until this is set right"
                 );
             }
@@ -281,7 +281,7 @@ impl<S: Sink> Shared<S> {
             tracing::warn!(
                 sink,
                 code,
-                message,
+                words = message,
                 suppressed,
                 "the sink did not take all records; they are tried again"
             );

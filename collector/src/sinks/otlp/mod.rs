@@ -9,7 +9,7 @@
 //! Answers fall in contract section 8's classes, by the same code as the agent's. A request that is refused as it is
 //! is halved, down to the one record, which is a dead letter then. Of a partial success nothing is sent again: where
 //! every record was refused, they are dead letters; else the receiver does not say which they are, and they are
-//! counted as `rejected`.
+//! counted as `rejected`. One that refused none of them is a warning, which is said in the log.
 //!
 //! # Memory
 //! For each of the lane's tries a request of at most [`forward::JOINED`] before compression, or one that came and is
@@ -126,16 +126,21 @@ impl Otlp {
             records.iter().for_each(|record| batch.refuse(*record, "partial_success", message));
             return;
         }
-        if rejected > 0
-            && let Some(suppressed) = self.complaints.allow()
-        {
+        // With nothing rejected a message is a warning (opentelemetry.proto.collector.*, `error_message`).
+        let told = rejected > 0 || !message.is_empty();
+        if told && let Some(suppressed) = self.complaints.allow() {
+            let what = if rejected > 0 {
+                "the receiver refused records for good and does not say which"
+            } else {
+                "the receiver took all records, with a warning"
+            };
             tracing::warn!(
                 sink = self.name,
                 rejected,
                 of = records.len(),
-                message,
+                words = message,
                 suppressed,
-                "the receiver refused records for good and does not say which"
+                "{what}"
             );
         }
         for (number, record) in records.iter().enumerate() {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::sync::Mutex;
 
+use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use prost::Message;
@@ -12,7 +13,8 @@ use sonde_wire::response::encode_logs_response;
 
 use super::*;
 use crate::config::{Compression, Protocol, SinkKind};
-use crate::queue::Codec;
+use crate::deliver::batch::{State, Unit};
+use crate::queue::{Codec, Position};
 use crate::sinks::stub::{Act, Random, Seen, Way, dead_letters, frame, frame_of, garbage, serve};
 use crate::store::tests::{Line, request};
 
@@ -310,6 +312,67 @@ async fn a_partial_success_is_counted_and_never_sent_again_and_where_all_are_ref
         );
         way.stop().await;
     }
+}
+
+/// Keeps what is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl tracing::field::Visit for Log {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        self.0.lock().unwrap().push(format!("{}={value:?}", field.name()));
+    }
+}
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        event.record(&mut self.clone());
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test]
+async fn a_receiver_that_takes_all_of_it_with_a_warning_is_listened_to_once_in_a_while() {
+    let sink = otlp(1, Protocol::Http);
+    let log = Log::default();
+    let settle = |message: &str| {
+        let unit = Unit {
+            signal: Signal::Logs,
+            position: Position::default(),
+            received_unix_nano: 1,
+            bytes: Bytes::new(),
+            first: 0,
+            records: 2,
+            came: None,
+            resend: false,
+        };
+        let mut batch = Batch::new(vec![unit], |_| false);
+        sink.settle(&[0, 1], 0, message, &mut batch);
+        assert_eq!(batch.count(State::Delivered), 2);
+    };
+    tracing::subscriber::with_default(log.clone(), || {
+        settle("");
+        assert!(log.0.lock().unwrap().is_empty(), "there is nothing to say");
+        (0..10).for_each(|_| settle("delta sums will not be taken from May on"));
+    });
+    let said = log.0.lock().unwrap().join(" ");
+    assert_eq!(said.matches("delta sums will not be taken from May on").count(), 1, "{said}");
+    assert!(said.contains("sink=\"next\"") && said.contains("took all records"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
