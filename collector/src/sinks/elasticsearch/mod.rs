@@ -23,17 +23,20 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::Method;
+use sonde_daemon::backoff::Backoff;
 use sonde_daemon::client::pool::{CallError, Reply};
+use sonde_daemon::log::RateLimit;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use self::answer::{Item, Maybe, Whole};
 use self::bulk::{Bulk, Piece};
 use self::client::{Client, Content};
 use self::lookup::Backing;
-use self::setup::Setup;
+use self::setup::{Left, Setup};
 use crate::config;
 use crate::deliver::batch::State;
 use crate::deliver::{Batch, Sink, Trouble};
@@ -46,6 +49,11 @@ pub const PORTS: (u16, u16) = (9200, 9200);
 const FILTER: &str = "errors,error,status,items.*._id,items.*._index,items.*.status,items.*.failure_store,\
                       items.*.error.type,items.*.error.reason";
 
+/// How long a lifecycle may take that is tried again beside the records.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is said at most that it is not set.
+const COMPLAINTS: Duration = Duration::from_secs(600);
+
 /// The code where the stream's name is an index's.
 const NO_STREAM: &str = "no_stream";
 
@@ -56,8 +64,18 @@ pub struct Elasticsearch {
     stream: String,
     writer: Arc<document::Writer>,
     collector: Arc<str>,
-    /// All is set up, as far as we know.
-    ready: Mutex<bool>,
+    ready: Mutex<Ready>,
+    complaints: RateLimit,
+}
+
+/// How far the server is prepared.
+#[derive(Default)]
+struct Ready {
+    /// All that records need is set up, as far as we know.
+    for_records: bool,
+    /// What the server did not take of the lifecycle, and when it is tried again.
+    left: Option<(Left, Instant)>,
+    backoff: Backoff,
 }
 
 impl Elasticsearch {
@@ -73,7 +91,8 @@ impl Elasticsearch {
             stream: template::stream_name(layout, &names),
             writer: Arc::new(document::Writer::new(layout, &names)),
             collector: collector_id(data_dir).map_err(SinkError::Name)?.into(),
-            ready: Mutex::new(false),
+            ready: Mutex::default(),
+            complaints: RateLimit::new(COMPLAINTS),
             setup: Setup {
                 layout,
                 stream: names,
@@ -85,11 +104,38 @@ impl Elasticsearch {
 
     async fn get_ready(&self) -> Result<(), Trouble> {
         let mut ready = self.ready.lock().await;
-        if !*ready {
-            self.setup.run(&self.client).await?;
-            *ready = true;
+        if !ready.for_records {
+            let set = self.setup.run(&self.client).await?;
+            ready.for_records = true;
+            self.note(&mut ready, set);
+            return Ok(());
         }
+        let Some((left, _)) = ready.left.take_if(|(_, due)| *due <= Instant::now()) else { return Ok(()) };
+        // Nobody else waits for this.
+        drop(ready);
+        let again = self.setup.again(&self.client, left.clone());
+        let set = tokio::time::timeout(PATIENCE, again).await;
+        let set = set.unwrap_or_else(|_| Err((left, "no answer came".to_owned())));
+        self.note(&mut *self.ready.lock().await, set);
         Ok(())
+    }
+
+    /// Remembers and says what is left of the lifecycle.
+    fn note(&self, ready: &mut Ready, set: Result<(), (Left, String)>) {
+        let Err((left, why)) = set else {
+            (ready.left, ready.backoff) = (None, Backoff::new());
+            return;
+        };
+        ready.left = Some((left, Instant::now() + ready.backoff.next(None)));
+        if let Some(suppressed) = self.complaints.allow() {
+            tracing::warn!(
+                stream = self.stream,
+                retention = ?self.setup.retention,
+                why,
+                suppressed,
+                "the lifecycle is not set: records are kept as long as the server was told before; it is tried again"
+            );
+        }
     }
 
     /// Settles what is there of the records in doubt; gives the backing indices that were looked at.
@@ -166,7 +212,7 @@ impl Sink for Elasticsearch {
             let sent = self.send(&bulk, &known, batch).await;
             if sent.as_ref().is_err_and(says_gone) {
                 // Somebody has deleted the stream. The next try sets it up again before it sends anything.
-                *self.ready.lock().await = false;
+                self.ready.lock().await.for_records = false;
             }
             match sent {
                 Ok(Sent::Settled) => {

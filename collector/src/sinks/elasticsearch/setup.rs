@@ -1,4 +1,7 @@
 //! Before the first record: what kind of server it is, our template and lifecycle, the stream itself.
+//!
+//! Of the lifecycle a server may say no, or nothing, and records go on all the same: what is [`Left`] of it is tried again
+//! later. Each try looks at what is there first, so that also the next process finds what this one could not do.
 
 use bytes::Bytes;
 use http::Method;
@@ -13,6 +16,9 @@ use super::{not_sent, trouble};
 use crate::config::{DataStream, Layout};
 use crate::deliver::Trouble;
 
+/// Indices that are named in one request.
+const AT_A_TIME: usize = 20;
+
 /// What is to be set up.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -26,17 +32,32 @@ pub struct Setup {
     pub retention: Option<Interval>,
 }
 
+/// What the server did not take of the lifecycle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// The stream's retention, of Elasticsearch. With the one that we asked for before.
+    Retention(Option<String>),
+    /// The policy of OpenSearch, or that indices that are there go by it.
+    Policy {
+        /// They are to be told, whatever they go by as far as can be seen.
+        tell: bool,
+    },
+}
+
+/// What is left, and why: the server's words.
+type NotSet = (Left, String);
+
 impl Setup {
     /// Does what is allowed; an answer of 401 or 403 to our template is no reason to stop, since somebody else may
     /// have set up everything. A stream that is not there and cannot be made is: without it the server would make a
     /// plain index of its own.
-    pub async fn run(&self, client: &Client) -> Result<(), Trouble> {
+    pub async fn run(&self, client: &Client) -> Result<Result<(), NotSet>, Trouble> {
         let flavour = flavour(&call(client, Method::GET, "/", None).await?)?;
         let stream = template::stream_name(self.layout, &self.stream);
-        let mut template = Existing::Other;
+        let (mut template, mut policy) = (Existing::Other, Ok(false));
         if self.templates {
             if flavour == Flavour::OpenSearch {
-                self.install_policy(client).await?;
+                policy = self.install_policy(client, None).await?;
             } else if self.retention.is_some() && !template::has_lifecycle(flavour) {
                 tracing::error!(
                     ?flavour,
@@ -51,7 +72,12 @@ impl Setup {
         match made.status.as_u16() {
             200 => tracing::info!(stream, ?flavour, "the data stream is made"),
             400 if error(&made.body)
-                .is_some_and(|error| error.kind == "resource_already_exists_exception") => {}
+                .is_some_and(|error| error.kind == "resource_already_exists_exception") =>
+            {
+                if policy == Ok(true) {
+                    policy = self.again(client, Left::Policy { tell: false }).await.map(|()| false);
+                }
+            }
             // Not ours to make; it may be there, or be made by the first document.
             401 | 403 => {}
             _ => return Err(held("stream", &made)),
@@ -59,39 +85,45 @@ impl Setup {
         match template {
             // The template only says how a stream begins.
             Existing::Ours(before) | Existing::Replaceable(before) if template::has_lifecycle(flavour) => {
-                self.install_lifecycle(client, &stream, before).await
+                Ok(self.install_lifecycle(client, before).await)
             }
-            _ => Ok(()),
+            _ => Ok(policy.map(drop)),
+        }
+    }
+
+    /// Tries again what was left.
+    pub async fn again(&self, client: &Client, left: Left) -> Result<(), NotSet> {
+        match left {
+            Left::Retention(before) => self.install_lifecycle(client, before).await,
+            Left::Policy { tell } => {
+                let set = self.install_policy(client, Some(tell)).await;
+                set.unwrap_or_else(|why| Err((Left::Policy { tell }, said(&why)))).map(drop)
+            }
         }
     }
 
     /// Sees to it that the stream keeps records as long as is asked for. Where nothing is asked for, only what we asked
     /// for `before` is taken back.
-    async fn install_lifecycle(
-        &self,
-        client: &Client,
-        stream: &str,
-        before: Option<String>,
-    ) -> Result<(), Trouble> {
+    async fn install_lifecycle(&self, client: &Client, before: Option<String>) -> Result<(), NotSet> {
+        let stream = template::stream_name(self.layout, &self.stream);
         let path = format!("/_data_stream/{stream}/_lifecycle");
-        let existing = call(client, Method::GET, &path, None).await?;
-        let said: Value = serde_json::from_slice(&existing.body).unwrap_or_default();
-        let now = said["data_streams"][0]["lifecycle"]["data_retention"].as_str().map(str::to_owned);
-        let stays = match self.retention.map(template::age) {
-            Some(wanted) => now == Some(wanted),
-            None => now.is_none() || now != before,
-        };
-        if stays {
-            return Ok(());
-        }
-        let put = call(client, Method::PUT, &path, Some(&template::lifecycle(self.retention))).await?;
-        if put.status.is_success() {
+        let set = async {
+            let existing = call(client, Method::GET, &path, None).await.map_err(|why| said(&why))?;
+            let now = json_of(&existing);
+            let now = now["data_streams"][0]["lifecycle"]["data_retention"].as_str().map(str::to_owned);
+            let stays = match self.retention.map(template::age) {
+                Some(wanted) => now == Some(wanted),
+                None => now.is_none() || now != before,
+            };
+            if stays {
+                return Ok::<(), String>(());
+            }
+            let content = template::lifecycle(self.retention);
+            done(client, Method::PUT, &path, Some(&content)).await?;
             tracing::info!(stream, before = now, retention = ?self.retention, "the stream's retention is set");
-        } else {
-            let words = shortened(&String::from_utf8_lossy(&put.body));
-            tracing::warn!(stream, words, "the stream's retention could not be set");
-        }
-        Ok(())
+            Ok(())
+        };
+        set.await.map_err(|why| (Left::Retention(before), why))
     }
 
     /// Gives what was there.
@@ -131,42 +163,113 @@ impl Setup {
     }
 
     /// A server without Index State Management does without; a policy that is there stays, but for ours with another
-    /// retention. That goes to the indices that are there too.
-    async fn install_policy(&self, client: &Client) -> Result<(), Trouble> {
+    /// retention. That goes to the indices that are there too, also where an earlier try did not bring it there.
+    ///
+    /// `again` = it is tried again, behind the making of the stream; and whether the indices are to be told. Gives whether the
+    /// policy is new, and a stream that was there does not know it.
+    async fn install_policy(
+        &self,
+        client: &Client,
+        again: Option<bool>,
+    ) -> Result<Result<bool, NotSet>, Trouble> {
         let name = template::name(self.layout, &self.stream);
         let path = format!("/_plugins/_ism/policies/{name}");
         let existing = call(client, Method::GET, &path, None).await?;
         let ours = template::policy(self.layout, &self.stream, self.retention);
-        let said: Value = serde_json::from_slice(&existing.body).unwrap_or_default();
-        let only_if = match existing.status.as_u16() {
-            404 => String::new(),
+        let said = json_of(&existing);
+        let not_set = |tell: bool, why: String| Ok(Err((Left::Policy { tell }, why)));
+        let (only_if, is_new) = match existing.status.as_u16() {
+            404 => (Some(String::new()), true),
             200 if template::policy_differs(&said, &ours) => {
-                format!("?if_seq_no={}&if_primary_term={}", said["_seq_no"], said["_primary_term"])
+                let only_if =
+                    format!("?if_seq_no={}&if_primary_term={}", said["_seq_no"], said["_primary_term"]);
+                (Some(only_if), false)
             }
-            _ => return Ok(()),
+            200 if template::is_our_policy(&said) => (None, false),
+            401 | 403 if self.retention.is_some() => return not_set(false, words(&existing)),
+            _ => return Ok(Ok(false)),
         };
-        let put = call(client, Method::PUT, &format!("{path}{only_if}"), Some(&ours)).await?;
-        if !put.status.is_success() {
-            let words = shortened(&String::from_utf8_lossy(&put.body));
-            tracing::warn!(policy = name, words, "the lifecycle policy could not be installed");
-            return Ok(());
+        let is_changed = only_if.is_some() && !is_new;
+        if let Some(only_if) = only_if {
+            let put = call(client, Method::PUT, &format!("{path}{only_if}"), Some(&ours)).await?;
+            if !put.status.is_success() {
+                return not_set(again.unwrap_or(false), words(&put));
+            }
+            tracing::info!(policy = name, retention = ?self.retention, "the lifecycle policy is installed");
+            if is_new && again.is_none() {
+                return Ok(Ok(true));
+            }
         }
-        tracing::info!(policy = name, retention = ?self.retention, "the lifecycle policy is installed");
-        if only_if.is_empty() {
-            return Ok(());
+        let tell = is_changed || again.unwrap_or(false);
+        // Its version, where it stays as it is.
+        let version = said["_seq_no"].as_i64().filter(|_| !is_new && !is_changed);
+        match self.bring_along(client, &name, version, tell, again.is_some()).await {
+            Ok(()) => Ok(Ok(false)),
+            Err(why) => not_set(tell, why),
         }
-        // What is managed already goes on by the policy as it was, until it is told.
-        let indices = template::backing_pattern(self.layout, &self.stream);
-        let path = format!("/_plugins/_ism/change_policy/{indices}");
-        let changed = call(client, Method::POST, &path, Some(&json!({"policy_id": name}))).await?;
-        let words = shortened(&String::from_utf8_lossy(&changed.body));
-        if changed.status.is_success() {
-            tracing::info!(policy = name, words, "the indices that are there go by the changed policy");
-        } else {
-            tracing::warn!(policy = name, words, "the indices that are there stay with the policy as it was");
+    }
+
+    /// Sees to it that the indices that are there go by the policy as it is: what is managed already goes on by the one that
+    /// it was given, until it is told. `late` = also those without any: they may be older than the policy.
+    async fn bring_along(
+        &self,
+        client: &Client,
+        policy: &str,
+        version: Option<i64>,
+        mut tell: bool,
+        late: bool,
+    ) -> Result<(), String> {
+        let pattern = template::backing_pattern(self.layout, &self.stream);
+        let path = format!("/_plugins/_ism/explain/{pattern}");
+        let explained = call(client, Method::GET, &path, None).await.map_err(|why| said(&why))?;
+        if late && !tell && !explained.status.is_success() {
+            return Err(words(&explained));
+        }
+        let explained = json_of(&explained);
+        let indices = explained.as_object().into_iter().flatten().filter(|(_, index)| index.is_object());
+        let (managed, others): (Vec<_>, Vec<_>) =
+            indices.partition(|(_, index)| index["policy_id"].is_string());
+        if late && !others.is_empty() {
+            let names: Vec<&str> = others.iter().map(|(name, _)| name.as_str()).take(AT_A_TIME).collect();
+            let path = format!("/_plugins/_ism/add/{}", names.join(","));
+            done(client, Method::POST, &path, Some(&json!({"policy_id": policy}))).await?;
+            tracing::info!(policy, indices = names.len(), "indices that are older than the policy go by it");
+            if others.len() > names.len() {
+                return Err("there are more indices without a policy".to_owned());
+            }
+        }
+        // What was not looked at by the server yet has no version, or a negative one, and gets the policy as it is.
+        let of_another = |index: &Value| {
+            let seen = index["policy_seq_no"].as_i64().filter(|seen| *seen >= 0);
+            seen.is_some() && version.is_some() && seen != version
+        };
+        tell |= managed.iter().any(|(_, index)| index["policy_id"] == policy && of_another(index));
+        if tell {
+            let path = format!("/_plugins/_ism/change_policy/{pattern}");
+            done(client, Method::POST, &path, Some(&json!({"policy_id": policy}))).await?;
+            tracing::info!(policy, "the indices that are there go by the changed policy");
         }
         Ok(())
     }
+}
+
+/// Sends a change; the text says why it was not done. The lifecycle of OpenSearch says yes to what it could not do, and what
+/// that was.
+async fn done(client: &Client, method: Method, path: &str, content: Option<&Value>) -> Result<(), String> {
+    let reply = call(client, method, path, content).await.map_err(|why| said(&why))?;
+    if reply.status.is_success() && json_of(&reply)["failures"] != true { Ok(()) } else { Err(words(&reply)) }
+}
+
+fn json_of(reply: &Reply) -> Value {
+    serde_json::from_slice(&reply.body).unwrap_or_default()
+}
+
+fn words(reply: &Reply) -> String {
+    format!("{}: {}", reply.status.as_u16(), shortened(&String::from_utf8_lossy(&reply.body)))
+}
+
+fn said(trouble: &Trouble) -> String {
+    format!("{}: {}", trouble.code, trouble.message)
 }
 
 /// Every status but those that say "later" is for the caller.
@@ -186,8 +289,7 @@ async fn call(
 }
 
 fn held(what: &str, reply: &Reply) -> Trouble {
-    let words = shortened(&String::from_utf8_lossy(&reply.body));
-    Trouble::hold(what, format!("{}: {words}", reply.status.as_u16()))
+    Trouble::hold(what, words(reply))
 }
 
 /// What answers at `/`. Something that is neither is a wrong address, or a proxy's page.

@@ -139,7 +139,12 @@ pub fn policy_differs(existing: &Value, ours: &Value) -> bool {
     fn kept(policy: &Value) -> &Value {
         &policy["policy"]["states"][0]["transitions"][0]["conditions"]["min_rollover_age"]
     }
-    existing["policy"]["description"] == DESCRIPTION && kept(existing) != kept(ours)
+    is_our_policy(existing) && kept(existing) != kept(ours)
+}
+
+/// Whether we have written a policy that is there.
+pub fn is_our_policy(existing: &Value) -> bool {
+    existing["policy"]["description"] == DESCRIPTION
 }
 
 /// OpenSearch's lifecycle (Index State Management): a new backing index each day or 30 GiB, old ones go.

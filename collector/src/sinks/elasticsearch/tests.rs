@@ -56,6 +56,11 @@ struct Server {
     has_ism: bool,
     policy: Option<Value>,
     /// Requests that changed something of these.
+    /// The policy's version, and the one that the indices go by; `None` = they go by none.
+    version: usize,
+    goes_by: Option<usize>,
+    /// So many changes whose path has this in it are refused, with this status.
+    refuses: (&'static str, u16, u64),
     changes: Vec<String>,
     wrongs: HashMap<&'static str, u64>,
 }
@@ -125,6 +130,7 @@ impl Server {
             ("PUT", ["_data_stream", _]) if self.indices.is_empty() => {
                 self.indices.push(HashMap::new());
                 self.lifecycle =
+                self.goes_by = self.policy.as_ref().map(|_| self.version);
                     self.template.as_ref().map(|template| template["template"]["lifecycle"].clone());
                 Some((200, "{}".to_owned()))
             }
@@ -158,7 +164,14 @@ impl Server {
     fn lifecycles(&mut self, method: &str, parts: &[&str], query: &str, body: &str) -> (u16, String) {
         let done = || (200, "{}".to_owned());
         if method != "GET" {
-            self.changes.push(format!("/{}", parts.join("/")));
+        let path = format!("/{}", parts.join("/"));
+            let (part, status, left) = &mut self.refuses;
+            if *left > 0 && path.contains(*part) {
+                *left -= 1;
+                // With 200 it is an answer that says what went wrong.
+                return (*status, r#"{"updated_indices": 0, "failures": true, "error": "no"}"#.to_owned());
+            }
+            self.changes.push(path);
         }
         match (method, parts) {
             ("GET", ["_data_stream", _, "_lifecycle"]) => {
@@ -173,7 +186,7 @@ impl Server {
                     (404, r#"{"error":{"type":"status_exception","reason":"Policy not found"}}"#.to_owned())
                 }
                 Some(policy) => {
-                    let seq_no = self.changes.len();
+                    let seq_no = self.version;
                     let policy = policy["policy"].clone();
                     (
                         200,
@@ -183,15 +196,31 @@ impl Server {
                 }
             },
             ("PUT", ["_plugins", "_ism", "policies", _]) => {
-                // This request is a change too.
-                let expected = format!("if_seq_no={}&if_primary_term=1", self.changes.len() - 1);
+                let expected = format!("if_seq_no={}&if_primary_term=1", self.version);
                 if self.policy.is_some() && query != expected {
                     return (409, r#"{"error":{"type":"version_conflict_engine_exception"}}"#.to_owned());
                 }
                 self.policy = Some(serde_json::from_str(body).unwrap());
                 done()
+                self.version += 1;
+                done()
             }
-            ("POST", ["_plugins", "_ism", "change_policy", _]) => done(),
+            ("POST", ["_plugins", "_ism", "change_policy", _]) => {
+                self.goes_by = self.goes_by.map(|_| self.version);
+            }
+            ("POST", ["_plugins", "_ism", "add", _]) => {
+                self.goes_by.get_or_insert(self.version);
+                done()
+            }
+            ("GET", ["_plugins", "_ism", "explain", _]) => {
+                let index = match self.goes_by {
+                    Some(version) => {
+                        json!({"policy_id": "sonde-logs-kubernetes.container_logs", "policy_seq_no": version, "policy_primary_term": 1})
+                    }
+                    None => json!({"index.plugins.index_state_management.policy_id": null}),
+                };
+                (200, json!({Self::name(0): index, "total_managed_indices": 1}).to_string())
+            }
             other => panic!("{other:?}"),
         }
     }

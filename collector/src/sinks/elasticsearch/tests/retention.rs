@@ -92,3 +92,77 @@ async fn a_changed_retention_reaches_the_policy_and_the_indices_of_opensearch() 
     assert_eq!(start_with(&server, port, Some(3 * DAY)).await, [TEMPLATE]);
     assert_eq!(server.lock().unwrap().policy, Some(theirs));
 }
+
+/// Goes on as records come, until it is done.
+async fn goes_on(es: &Elasticsearch, done: impl Fn() -> bool) {
+    let begin = tokio::time::Instant::now();
+    while !done() {
+        assert!(begin.elapsed() < Duration::from_secs(30), "it was not tried again");
+        es.get_ready().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn with_retention(port: u16, retention: Duration, dir: &Path) -> Elasticsearch {
+    let sink = config::Sink { retention: Some(Interval(retention)), ..sink(port) };
+    Elasticsearch::build(&sink, dir).unwrap()
+}
+
+#[tokio::test]
+async fn a_retention_that_elasticsearch_does_not_take_holds_no_record_and_is_tried_until_it_is_set() {
+    for status in [403, 500] {
+        let dir = tempfile::tempdir().unwrap();
+        let (server, port) = server(Server { elastic: Some("8.15.0"), ..Server::default() }).await;
+        start_with(&server, port, Some(7 * DAY)).await;
+        server.lock().unwrap().refuses = ("_lifecycle", status, 2);
+        let es = with_retention(port, 3 * DAY, dir.path());
+        es.get_ready().await.unwrap();
+        let kept = || server.lock().unwrap().lifecycle.clone().unwrap()["data_retention"].clone();
+        assert_eq!(kept(), "604800s", "it was refused");
+        goes_on(&es, || kept() == "259200s").await;
+        server.lock().unwrap().changes.clear();
+        es.get_ready().await.unwrap();
+        assert!(server.lock().unwrap().changes.is_empty(), "it is set");
+    }
+}
+
+#[tokio::test]
+async fn indices_that_opensearch_did_not_bring_to_a_changed_policy_are_brought_there_later_by_whoever_comes()
+{
+    // Also where the answer says yes and that it was no.
+    for (status, restarts) in [(403, false), (200, false), (500, false), (403, true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (server, port) = server(Server { has_ism: true, ..Server::default() }).await;
+        start_with(&server, port, Some(7 * DAY)).await;
+        server.lock().unwrap().refuses = ("change_policy", status, if restarts { 1 } else { 2 });
+        let mut es = with_retention(port, 3 * DAY, dir.path());
+        es.get_ready().await.unwrap();
+        let goes_by = || {
+            let server = server.lock().unwrap();
+            (server.goes_by, server.version)
+        };
+        assert_eq!(goes_by(), (Some(1), 2), "they go by the policy as it was");
+        if restarts {
+            es = with_retention(port, 3 * DAY, dir.path());
+        }
+        goes_on(&es, || goes_by() == (Some(2), 2)).await;
+        assert!(start_with(&server, port, Some(3 * DAY)).await.is_empty(), "all is as it should be");
+    }
+}
+
+#[tokio::test]
+async fn a_policy_that_opensearch_takes_late_reaches_the_stream_that_was_made_without_it() {
+    for restarts in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let refuses = ("policies", 403, if restarts { 1 } else { 2 });
+        let (server, port) = server(Server { has_ism: true, refuses, ..Server::default() }).await;
+        let mut es = with_retention(port, DAY, dir.path());
+        es.get_ready().await.unwrap();
+        assert_eq!(server.lock().unwrap().goes_by, None);
+        if restarts {
+            es = with_retention(port, DAY, dir.path());
+        }
+        goes_on(&es, || server.lock().unwrap().goes_by == Some(1)).await;
+        assert!(start_with(&server, port, Some(DAY)).await.is_empty());
+    }
+}
