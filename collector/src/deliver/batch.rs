@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -15,6 +15,9 @@ const PUT_OFF: usize = 256;
 /// Bytes of different reasons that a batch keeps; beyond that, one for each further code. A destination may name each
 /// record in its reason.
 const WHY_BYTES: usize = 1 << 20;
+
+/// After this time since a frame was received, its sender may have sent it through another collector, which has sent it on.
+pub const OLD: Duration = Duration::from_secs(30);
 
 /// A frame, decoded and checked.
 #[derive(Clone, Debug)]
@@ -35,6 +38,13 @@ pub struct Unit {
     pub came: Option<(Codec, Bytes)>,
     /// Its sender marked it as possibly sent before.
     pub resend: bool,
+}
+
+impl Unit {
+    fn is_old(&self, now: SystemTime) -> bool {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        now.saturating_sub(Duration::from_nanos(self.received_unix_nano)) > OLD
+    }
 }
 
 /// What has become of a record.
@@ -259,6 +269,27 @@ impl Batch {
         if let Some(state) = self.states.get_mut(record).filter(|state| state.is_open()) {
             *state = State::InDoubt;
         }
+    }
+
+    /// Records of frames that are [`OLD`] meanwhile are in doubt from now on, such as those that were made ready and then waited
+    /// for a process that was stopped. Whether there were any that were not before.
+    pub fn doubt_old(&mut self, now: SystemTime) -> bool {
+        let units = Arc::clone(&self.units);
+        let mut any = false;
+        for unit in units.iter().filter(|unit| unit.is_old(now)) {
+            for state in &mut self.states[unit.first..unit.first + unit.records] {
+                if *state == State::Open {
+                    (*state, any) = (State::InDoubt, true);
+                }
+            }
+        }
+        any
+    }
+
+    /// Whether this record came so long ago.
+    pub fn is_old(&self, record: usize, now: SystemTime) -> bool {
+        let at = self.units.partition_point(|unit| unit.first + unit.records <= record);
+        self.units.get(at).is_some_and(|unit| unit.is_old(now))
     }
 
     /// It is known that this record is not at the destination.

@@ -7,14 +7,11 @@ use bytes::Bytes;
 use sonde_wire::canary;
 
 use super::LaneOptions;
-use crate::deliver::batch::{Batch, Unit};
+use crate::deliver::batch::{Batch, OLD, Unit};
 use crate::deliver::canary::Seen;
 use crate::deliver::decode::{self, Decoder};
 use crate::deliver::{cluster, dead_letter};
 use crate::queue::{Codec, Entry, Frame, Position, Signal};
-
-/// After this time in the queue, a frame may have come to another collector as well and gone out from there.
-const OLD: Duration = Duration::from_secs(30);
 
 /// What frames hold.
 pub(super) struct Unpacked {

@@ -182,7 +182,7 @@ impl Elasticsearch {
             }
         }
         match answer::items(&reply.body, &bulk.ids) {
-            Ok(items) => settle(&self.stream, bulk, items, known, batch),
+            Ok(items) => settle(&self.stream, bulk, items, known, batch, SystemTime::now()),
             Err(error) => {
                 doubt(batch);
                 Err(Trouble::retry("answer", error))
@@ -204,9 +204,14 @@ enum Sent {
 impl Sink for Elasticsearch {
     async fn deliver(&self, batch: &mut Batch) -> Result<(), Trouble> {
         self.get_ready().await?;
+        batch.doubt_old(SystemTime::now());
         let mut known = self.look_up(batch).await?;
         let (mut from, mut piece, mut troubled) = (0, Piece::default(), None);
         while let Some(bulk) = self.encode(batch, from, piece).await? {
+            if batch.doubt_old(SystemTime::now()) {
+                known = self.look_up(batch).await?;
+                continue;
+            }
             let (first, last) = (bulk.records[0], bulk.records[bulk.records.len() - 1]);
             let open = batch.open();
             let sent = self.send(&bulk, &known, batch).await;
@@ -221,7 +226,8 @@ impl Sink for Elasticsearch {
                 }
                 Ok(Sent::RolledOver) => {
                     known = self.look_up(batch).await?;
-                    from = last + 1;
+                    // What was not found anew is in the newest index only, where the next try meets it.
+                    from = first;
                 }
                 Ok(Sent::Halve(code, reason)) if bulk.records.len() == 1 => {
                     batch.refuse(first, code, reason);
@@ -249,6 +255,7 @@ fn settle(
     items: answer::Items,
     known: &[Backing],
     batch: &mut Batch,
+    now: SystemTime,
 ) -> Result<Sent, Trouble> {
     let (mut trouble, mut rolled_over, mut missing, mut plain) = (None, false, 0, false);
     for (record, item) in bulk.records.iter().copied().zip(items.items) {
@@ -261,7 +268,10 @@ fn settle(
             Some(Item::Stored(index)) => {
                 // In doubt, and in an index that came after the lookup: an older one may have got it meanwhile.
                 let checked = known.is_empty() || known.iter().any(|known| known.name == index);
-                if batch.states()[record] == State::InDoubt && !checked {
+                let in_doubt = batch.states()[record] == State::InDoubt;
+                if in_doubt && !checked || !in_doubt && batch.is_old(record, now) {
+                    // Of one that became old under way nobody has looked for another copy.
+                    batch.doubt(record);
                     rolled_over = true;
                 } else {
                     batch.delivered(record);

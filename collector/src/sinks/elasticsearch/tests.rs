@@ -26,6 +26,7 @@ use crate::queue::{Codec, Frame, Queue, QueueOptions, RealFilesystem, Signal};
 use crate::store::tests::{Line, request};
 
 mod gone;
+mod late;
 mod retention;
 mod statuses;
 
@@ -55,12 +56,12 @@ struct Server {
     /// It is OpenSearch with Index State Management; the policy.
     has_ism: bool,
     policy: Option<Value>,
-    /// Requests that changed something of these.
     /// The policy's version, and the one that the indices go by; `None` = they go by none.
     version: usize,
     goes_by: Option<usize>,
     /// So many changes whose path has this in it are refused, with this status.
     refuses: (&'static str, u16, u64),
+    /// Requests that changed something of these.
     changes: Vec<String>,
     wrongs: HashMap<&'static str, u64>,
 }
@@ -129,8 +130,8 @@ impl Server {
             }
             ("PUT", ["_data_stream", _]) if self.indices.is_empty() => {
                 self.indices.push(HashMap::new());
-                self.lifecycle =
                 self.goes_by = self.policy.as_ref().map(|_| self.version);
+                self.lifecycle =
                     self.template.as_ref().map(|template| template["template"]["lifecycle"].clone());
                 Some((200, "{}".to_owned()))
             }
@@ -163,8 +164,8 @@ impl Server {
     /// The lifecycle of the stream, and the policy with what is about it.
     fn lifecycles(&mut self, method: &str, parts: &[&str], query: &str, body: &str) -> (u16, String) {
         let done = || (200, "{}".to_owned());
-        if method != "GET" {
         let path = format!("/{}", parts.join("/"));
+        if method != "GET" {
             let (part, status, left) = &mut self.refuses;
             if *left > 0 && path.contains(*part) {
                 *left -= 1;
@@ -201,12 +202,12 @@ impl Server {
                     return (409, r#"{"error":{"type":"version_conflict_engine_exception"}}"#.to_owned());
                 }
                 self.policy = Some(serde_json::from_str(body).unwrap());
-                done()
                 self.version += 1;
                 done()
             }
             ("POST", ["_plugins", "_ism", "change_policy", _]) => {
                 self.goes_by = self.goes_by.map(|_| self.version);
+                done()
             }
             ("POST", ["_plugins", "_ism", "add", _]) => {
                 self.goes_by.get_or_insert(self.version);
