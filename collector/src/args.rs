@@ -53,6 +53,18 @@ pub enum DeadLetterAction {
         /// A token for the collector's OTLP listener, such as a service account's, where `auth.otlp.token_file` has none.
         #[arg(long, value_name = "FILE")]
         token_file: Option<PathBuf>,
+        /// Authorities of the listener's certificate (PEM), where it speaks TLS; the system's without it.
+        #[arg(long, value_name = "FILE")]
+        ca_file: Option<PathBuf>,
+        /// The name that the listener's certificate carries; the address without it.
+        #[arg(long, value_name = "NAME")]
+        server_name: Option<String>,
+        /// A client certificate (PEM), where the listener asks for one.
+        #[arg(long, value_name = "FILE", requires = "key_file")]
+        cert_file: Option<PathBuf>,
+        /// Its key (PEM).
+        #[arg(long, value_name = "FILE", requires = "cert_file")]
+        key_file: Option<PathBuf>,
         /// One JSON object, for programs.
         #[arg(long)]
         json: bool,

@@ -36,7 +36,7 @@ use crate::args::{Action, Args, DeadLetterAction, QueueAction};
 use crate::config::Config;
 use crate::queue::Signal;
 use crate::tools::ToolError;
-use crate::tools::post::Receiver;
+use crate::tools::post::{Access, Receiver};
 
 /// What `--version` and `--help` say.
 pub const ABOUT: &str =
@@ -101,8 +101,14 @@ fn dead_letter(config: &Config, action: &DeadLetterAction) -> ExitCode {
     let dir = config.data_dir.join("dead-letter");
     tools::run(|out| match action {
         DeadLetterAction::Ls { json } => tools::dead_letter::ls(&dir, *json, out),
-        DeadLetterAction::Replay { sink, token_file, json } => {
-            let mut receiver = Receiver::of(config, token_file.as_deref()).map_err(ToolError::NoReceiver)?;
+        DeadLetterAction::Replay { sink, token_file, ca_file, server_name, cert_file, key_file, json } => {
+            let access = Access {
+                token_file: token_file.clone(),
+                ca_file: ca_file.clone(),
+                server_name: server_name.clone(),
+                identity: cert_file.clone().zip(key_file.clone()),
+            };
+            let mut receiver = Receiver::of(config, &access).map_err(ToolError::NoReceiver)?;
             tools::dead_letter::replay(&dir, sink.as_deref(), &mut receiver, *json, out)
         }
     })

@@ -42,6 +42,7 @@ pub fn lane_source(name: String, signal: Signal, numbers: Arc<Numbers>) -> Box<d
 pub fn letters_source(letters: Arc<DeadLetters>) -> Box<dyn Source> {
     page::source("dead_letter", move |out| {
         let help = "Disk space of the dead letters of all sinks.";
+        letters.look();
         out.gauge("sonde_collector_dead_letter_bytes", help).row([], letters.bytes());
         let help = "Dead letters that were deleted to keep within dead_letter.max_bytes.";
         out.counter("sonde_collector_dead_letter_dropped_total", help).row([], letters.dropped());

@@ -64,8 +64,12 @@ impl Running {
     }
 
     fn count(&self) -> String {
+        self.page("/api/v1/logs/count")
+    }
+
+    fn page(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(&self.pages).unwrap();
-        write!(stream, "GET /api/v1/logs/count HTTP/1.0\r\nHost: x\r\n\r\n").unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: x\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer.split("\r\n\r\n").nth(1).unwrap().trim().to_owned()
@@ -322,4 +326,49 @@ fn the_queues_of_metrics_and_traces_are_looked_into_and_drained_as_that_of_logs(
         assert!(start.elapsed() < Duration::from_secs(30), "{}", said(dir, &["dead-letter", "ls"]).1);
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+#[test]
+fn dead_letters_are_sent_again_over_tls_and_what_is_gone_then_is_no_longer_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec!["collector.example".to_owned()]).unwrap();
+    std::fs::write(dir.join("crt"), params.self_signed(&key).unwrap().pem()).unwrap();
+    std::fs::write(dir.join("key"), key.serialize_pem()).unwrap();
+    let sink = dir.join("data/dead-letter/es");
+    std::fs::create_dir_all(&sink).unwrap();
+    let letter = |n: usize| {
+        let request = serde_json::json!({"resourceLogs": [{"scopeLogs": [{"logRecords": [{"body": {"stringValue": format!("{n}")}}]}]}]});
+        format!("{}\n", serde_json::json!({"code": "400", "reason": "no", "request": request}))
+    };
+    std::fs::write(sink.join("0000000000001-0.ndjson"), letter(0) + &letter(1)).unwrap();
+    std::fs::write(sink.join("0000000000001-1.ndjson"), letter(2)).unwrap();
+    let config = |address: &str| {
+        let listen =
+            format!("listen: {{otlp_grpc: 127.0.0.1:0, otlp_http: \"{address}\", http: 127.0.0.1:0}}");
+        let tls = format!(
+            "tls: {{cert_file: {}, key_file: {}}}",
+            dir.join("crt").display(),
+            dir.join("key").display()
+        );
+        format!("data_dir: {}\n{listen}\n{tls}\nqueue: {{min_free: 0B}}\n", dir.join("data").display())
+    };
+    let running = Running::start_with(dir, &config("127.0.0.1:0"));
+    std::fs::write(dir.join("collector.yaml"), config(&running.http)).unwrap();
+    let counted = || {
+        let page = running.page("/metrics");
+        let line = page.lines().find_map(|line| line.strip_prefix("sonde_collector_dead_letter_bytes "));
+        line.unwrap_or_else(|| panic!("{page}")).parse::<f64>().unwrap()
+    };
+    assert_eq!(counted(), (3 * letter(0).len()) as f64);
+    let output = tool(dir, &["dead-letter", "replay"]);
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && text.contains("ertificate"), "nobody is trusted: {text}");
+    let trusted = dir.join("crt").display().to_string();
+    let words = ["--ca-file", &trusted, "--server-name", "collector.example", "--json"];
+    let (code, done) = json(dir, &[&["dead-letter", "replay"][..], &words].concat());
+    assert_eq!((code, &done["replayed"]), (Some(0), &3.into()), "{done}");
+    assert_eq!(counted(), letter(0).len() as f64, "of the newest file");
 }

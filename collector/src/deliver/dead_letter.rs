@@ -100,6 +100,18 @@ impl DeadLetters {
         self.dropped.load(Ordering::Relaxed)
     }
 
+    /// Forgets files that somebody else has deleted (a replay, say), unless letters are being written now.
+    pub fn look(&self) {
+        let Ok(mut files) = self.files.try_lock() else { return };
+        files.retain(|_, kept| {
+            let gone = fs::metadata(&kept.path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+            if gone {
+                self.bytes.fetch_sub(kept.bytes, Ordering::Relaxed);
+            }
+            !gone
+        });
+    }
+
     fn make_room(&self, files: &mut Files) {
         while self.bytes() > self.max_bytes
             && let Some((_, kept)) = files.pop_first()

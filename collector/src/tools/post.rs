@@ -1,12 +1,20 @@
 //! Requests to the collector that runs on this machine, over its OTLP/HTTP listener.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use bytes::{Buf, Bytes};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
+use http::{Method, Request};
+use http_body_util::Full;
+use sonde_daemon::client::dial::Dialer;
+use sonde_daemon::client::endpoint::Endpoint;
+use sonde_daemon::client::names::System;
+use sonde_daemon::client::pool::{Body, Pool, Reply, Version};
 use sonde_daemon::secret;
+use sonde_daemon::tls::{self, ClientOptions, Roots};
+use tokio::runtime::Runtime;
 
 use crate::config::Config;
 use crate::queue::Signal;
@@ -16,20 +24,44 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a request that is to come again later comes again, and what lies between.
 const TRIES: u32 = 60;
 const PAUSE: Duration = Duration::from_secs(1);
+const ANSWER_BYTES: usize = 1 << 20;
+
+/// What the listener asks for, beside what the collector's configuration says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// A token.
+    pub token_file: Option<PathBuf>,
+    /// Authorities of its certificate, PEM; none = the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The name that its certificate carries; none = the address.
+    pub server_name: Option<String>,
+    /// A certificate of ours and its key, PEM, where it asks for one.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
 
 /// The running collector.
 pub struct Receiver {
-    address: SocketAddr,
+    runtime: Runtime,
+    pool: std::sync::Arc<Pool>,
+    /// Where it listens.
+    authority: String,
     token: Option<String>,
 }
 
+/// A body of a request.
+#[derive(Clone)]
+struct Content(Bytes);
+
+impl From<Content> for Body {
+    fn from(content: Content) -> Self {
+        Full::new(Bytes::new().chain(content.0))
+    }
+}
+
 impl Receiver {
-    /// The collector that runs with this configuration; the text says why it cannot be asked. The token is that of `token_file`
+    /// The collector that runs with this configuration; the text says why it cannot be asked. The token is that of `access`
     /// (a service account's, say), else the first that `auth.otlp.token_file` has.
-    pub fn of(config: &Config, token_file: Option<&Path>) -> Result<Self, String> {
-        if !config.tls.cert_file.is_empty() {
-            return Err("the listener speaks TLS, which this does not: post each `request` to /v1/<its signal> with a client that does".to_owned());
-        }
+    pub fn of(config: &Config, access: &Access) -> Result<Self, String> {
         let listen = &config.listen.otlp_http;
         let port =
             listen.rsplit(':').next().and_then(|port| port.parse::<u16>().ok()).filter(|port| *port > 0);
@@ -37,10 +69,14 @@ impl Receiver {
         // What listens on every address is on loopback too.
         let host = listen.rsplit_once(':').map_or("", |(host, _)| host).trim_matches(['[', ']']);
         let host = if matches!(host, "" | "::" | "0.0.0.0") { "127.0.0.1" } else { host };
-        let address = (host, port).to_socket_addrs().ok().and_then(|mut all| all.next());
-        let address = address.ok_or_else(|| format!("listen.otlp_http ({listen}) is no address"))?;
+        let endpoint = Endpoint {
+            tls: !config.tls.cert_file.is_empty(),
+            host: host.to_owned(),
+            port,
+            path: String::new(),
+        };
         let otlp = &config.auth.otlp;
-        let token = match (token_file, otlp.token_file.as_str()) {
+        let token = match (&access.token_file, otlp.token_file.as_str()) {
             (Some(file), _) => Some(read_token("--token-file", file)?),
             (None, "") if !otlp.kubernetes.service_accounts.is_empty() => {
                 return Err("auth.otlp.kubernetes asks senders for a service account's token: name a file with one by --token-file (`kubectl create token` makes one)".to_owned());
@@ -48,48 +84,74 @@ impl Receiver {
             (None, "") => None,
             (None, file) => Some(read_token("auth.otlp.token_file", Path::new(file))?),
         };
-        Ok(Self { address, token })
+        if endpoint.tls && !config.tls.client_ca_file.is_empty() && access.identity.is_none() {
+            return Err(
+                "tls.client_ca_file asks senders for a certificate: name one by --cert-file and --key-file"
+                    .to_owned(),
+            );
+        }
+        let tls = if endpoint.tls { Some(client_tls(access)?) } else { None };
+        let authority = endpoint.authority();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| error.to_string())?;
+        let dialer = Dialer::new(endpoint, tls).map_err(|error| format!("tls: {error}"))?;
+        let pool = Pool::new(dialer, Box::new(System), Version::Http1, 1, ANSWER_BYTES);
+        Ok(Self { runtime, pool, authority, token })
     }
 
     /// Sends one OTLP/JSON request until it is taken; the text says why it is not.
     pub fn send(&mut self, signal: Signal, json: &[u8]) -> Result<(), String> {
         for _ in 0..TRIES {
-            let (status, body) = self.post(signal, json).map_err(|error| {
-                format!("no collector answers on {}, and a replay needs one that runs: {error}", self.address)
+            let reply = self.post(signal, json).map_err(|error| {
+                format!(
+                    "no collector answers on {}, and a replay needs one that runs: {error}",
+                    self.authority
+                )
             })?;
-            match status {
+            match reply.status.as_u16() {
                 200 => return Ok(()),
                 408 | 429 | 502..=504 => thread::sleep(PAUSE),
-                _ => return Err(format!("the collector said {status}: {}", body.trim())),
+                status => {
+                    let words: String = String::from_utf8_lossy(&reply.body).chars().take(500).collect();
+                    return Err(format!("the collector said {status}: {}", words.trim()));
+                }
             }
         }
         Err("the collector asks to come again later, for a minute now".to_owned())
     }
 
-    fn post(&self, signal: Signal, json: &[u8]) -> io::Result<(u16, String)> {
-        let mut stream = TcpStream::connect(self.address)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        let mut head = format!(
-            "POST /v1/{} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\nx-sonde-resend: 1\r\n",
-            signal.name(),
-            self.address,
-            json.len()
-        );
-        if let Some(token) = &self.token {
-            head.push_str(&format!("authorization: Bearer {token}\r\n"));
+    fn post(&self, signal: Signal, json: &[u8]) -> Result<Reply, String> {
+        let mut request = Request::new(Content(Bytes::copy_from_slice(json)));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = format!("/v1/{}", signal.name()).parse().unwrap_or_default();
+        let headers = request.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert("x-sonde-resend", HeaderValue::from_static("1"));
+        let agent = HeaderValue::from_static(concat!("sonde-collector/", env!("CARGO_PKG_VERSION")));
+        headers.insert(USER_AGENT, agent);
+        if let Ok(host) = HeaderValue::from_str(&self.authority) {
+            headers.insert(HOST, host);
         }
-        head.push_str("\r\n");
-        stream.write_all(head.as_bytes())?;
-        stream.write_all(json)?;
-        let mut answer = Vec::new();
-        stream.take(1 << 20).read_to_end(&mut answer)?;
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
-        let status = status.ok_or_else(|| io::Error::other("the answer is not HTTP"))?;
-        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        Ok((status, body.chars().take(500).collect()))
+        if let Some(token) = &self.token {
+            let mut value =
+                HeaderValue::from_str(&format!("Bearer {token}")).map_err(|error| error.to_string())?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        let answered = self.runtime.block_on(self.pool.call(&request, PATIENCE));
+        answered.map(|(_, reply)| reply).map_err(|error| error.to_string())
     }
+}
+
+fn client_tls(access: &Access) -> Result<tls::Client, String> {
+    let options = ClientOptions {
+        roots: access.ca_file.clone().map_or(Roots::System, |file| Roots::Files(vec![file])),
+        identity: access.identity.clone(),
+        server_name: access.server_name.clone().unwrap_or_default(),
+        insecure_skip_verify: false,
+        alpn: vec![tls::HTTP1.to_vec()],
+    };
+    tls::Client::new(options).map_err(|error| error.to_string())
 }
 
 fn read_token(key: &str, file: &Path) -> Result<String, String> {
@@ -98,6 +160,7 @@ fn read_token(key: &str, file: &Path) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
     use std::net::TcpListener;
 
     use super::*;
@@ -108,7 +171,8 @@ mod tests {
         let mut config = Config::default();
         config.listen.otlp_http = listener.local_addr().unwrap().to_string();
         change(&mut config);
-        let mut receiver = Receiver::of(&config, token_file)?;
+        let access = Access { token_file: token_file.map(Path::to_owned), ..Access::default() };
+        let mut receiver = Receiver::of(&config, &access)?;
         let asked = thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut request = Vec::new();
