@@ -6,7 +6,7 @@ mod value;
 use std::io::Write;
 
 pub use object::Object;
-pub use value::{Nested, write_map, write_value};
+pub use value::{Nested, value_text, write_map, write_value};
 
 /// Appends a string with its quotes (RFC 8259 section 7: quote, backslash and control characters are escaped).
 pub fn write_str(text: &str, out: &mut Vec<u8>) {

@@ -45,6 +45,19 @@ pub fn write_value(value: &AnyValueView<'_>, nested: Nested, out: &mut Vec<u8>) 
     }
 }
 
+/// A value as text: a string as it is, anything else as JSON; empty where there is none.
+pub fn value_text(value: &AnyValueView<'_>, nested: Nested) -> String {
+    match value {
+        AnyValueView::Empty => String::new(),
+        AnyValueView::Str(text) => (*text).to_owned(),
+        other => {
+            let mut text = Vec::new();
+            write_value(other, nested, &mut text);
+            String::from_utf8_lossy(&text).into_owned()
+        }
+    }
+}
+
 /// Appends a map; of a key that is there twice the first counts.
 pub fn write_map(map: Attributes<'_>, nested: Nested, out: &mut Vec<u8>) {
     let mut written = HashSet::new();

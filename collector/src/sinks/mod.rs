@@ -8,6 +8,7 @@ pub mod otlp;
 pub mod prometheus;
 #[cfg(test)]
 mod stub;
+mod target;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -23,22 +23,14 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use bytes::{Buf, Bytes};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT};
-use http::{HeaderMap, Method, Request, Uri};
-use http_body_util::Full;
-use sonde_daemon::client::dial::Dialer;
 use sonde_daemon::client::endpoint::{Endpoint, EndpointError};
-use sonde_daemon::client::names::System;
-use sonde_daemon::client::pool::{Body, Pool, Version};
-use sonde_daemon::tls;
 use tokio::task::JoinSet;
 
 use self::answer::Whole;
 use self::push::{Piece, Push};
-use super::login::{Login, tls_options};
+use super::target::{Options, Target};
 use super::{SinkError, blocking};
 use crate::config::{self, LabelNames};
 use crate::deliver::{Batch, Sink, Trouble};
@@ -59,29 +51,10 @@ const STREAMS: usize = 8;
 
 /// The sink.
 pub struct Loki {
-    client: Arc<Client>,
+    target: Arc<Target>,
     names: LabelNames,
     /// How much the server takes at once, as its last 429s let us guess.
     piece: Mutex<Piece>,
-}
-
-/// Sends requests.
-struct Client {
-    pool: Arc<Pool>,
-    uri: Uri,
-    headers: HeaderMap,
-    login: Login,
-    deadline: Duration,
-}
-
-/// A body of a request.
-#[derive(Clone)]
-struct Content(Bytes);
-
-impl From<Content> for Body {
-    fn from(content: Content) -> Self {
-        Full::new(Bytes::new().chain(content.0))
-    }
 }
 
 /// Reads an endpoint.
@@ -103,38 +76,17 @@ impl Loki {
 
     fn with_deadline(sink: &config::Sink, deadline: Duration) -> Result<Self, SinkError> {
         let endpoint = endpoint(sink.endpoint.as_deref().unwrap_or_default())?;
-        let tls = sink.tls.clone().unwrap_or_default();
-        let tls = if endpoint.tls { Some(tls::Client::new(tls_options(&tls, tls::HTTP1))?) } else { None };
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
-        let agent = HeaderValue::from_static(concat!("sonde-collector/", env!("CARGO_PKG_VERSION")));
-        headers.insert(USER_AGENT, agent);
-        if let Ok(host) = HeaderValue::from_str(&endpoint.authority()) {
-            headers.insert(HOST, host);
-        }
-        for (name, value) in sink.headers.iter().flat_map(|headers| headers.iter()) {
-            if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
-                headers.insert(name, value);
-            }
-        }
-        if let Some(tenant) = sink.tenant.as_deref().filter(|tenant| !tenant.is_empty())
-            && let Ok(value) = HeaderValue::from_str(tenant)
-        {
-            headers.insert("x-scope-orgid", value);
-        }
         // Who gives the whole path as the endpoint means the place that it is in.
         let place = endpoint.path.strip_suffix(PATH).unwrap_or(&endpoint.path);
-        let uri = format!("{place}{PATH}").parse().unwrap_or_default();
-        let dialer = Dialer::new(endpoint, tls)?;
-        let client = Client {
-            pool: Pool::new(dialer, Box::new(System), Version::Http1, SPREAD, ANSWER_BYTES),
-            uri,
-            headers,
-            login: Login::build(sink)?,
+        let options = Options {
+            path: format!("{place}{PATH}"),
+            headers: &[],
+            spread: SPREAD,
+            answer_bytes: ANSWER_BYTES,
             deadline,
         };
         Ok(Self {
-            client: Arc::new(client),
+            target: Arc::new(Target::new(sink, endpoint, &options)?),
             names: sink.label_names.unwrap_or_default(),
             piece: Mutex::default(),
         })
@@ -202,28 +154,6 @@ impl Loki {
     }
 }
 
-impl Client {
-    async fn send(&self, body: Bytes) -> Whole {
-        let mut request = Request::new(Content(body));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = self.headers.clone();
-        if let Some(value) = self.login.header() {
-            request.headers_mut().insert(AUTHORIZATION, value);
-        }
-        match self.pool.call(&request, self.deadline).await {
-            Ok((address, reply)) => {
-                let answer = answer::whole(&reply, SystemTime::now());
-                if matches!(answer, Whole::Trouble(_)) {
-                    self.pool.avoid(address);
-                }
-                answer
-            }
-            Err(error) => Whole::Trouble(Trouble::retry("connection", error.to_string())),
-        }
-    }
-}
-
 impl Sink for Loki {
     async fn deliver(&self, batch: &mut Batch) -> Result<(), Trouble> {
         let mut pieces = HashMap::new();
@@ -240,10 +170,11 @@ impl Sink for Loki {
                     && under_way.len() < STREAMS
                     && let Some(push) = pushes.next()
                 {
-                    let client = Arc::clone(&self.client);
+                    let target = Arc::clone(&self.target);
                     under_way.spawn(async move {
-                        let answer = client.send(push.body.clone()).await;
-                        (push, answer)
+                        let is_trouble = |answer: &Whole| matches!(answer, Whole::Trouble(_));
+                        let answer = target.send(push.body.clone(), answer::whole, is_trouble).await;
+                        (push, answer.unwrap_or_else(Whole::Trouble))
                     });
                     continue;
                 }

@@ -17,7 +17,7 @@ use sonde_wire::view::{AnyValueView, LogsRequest, RecordView, ResourceView, Scop
 
 use crate::config::LabelNames;
 use crate::deliver::batch::{State, Unit};
-use crate::json::{self, Nested, write_value};
+use crate::json::{self, Nested, value_text};
 use crate::time;
 
 /// Bytes of a request before compression. Loki's default burst is 6 MB for a tenant.
@@ -237,7 +237,7 @@ impl Common {
         put_uint(&mut stamp, 2, nanos % 1_000_000_000);
         let mut out = Vec::new();
         put_bytes(&mut out, 1, &stamp);
-        put_bytes(&mut out, 2, value_text(&record.body).as_bytes());
+        put_bytes(&mut out, 2, value_text(&record.body, Nested::Text).as_bytes());
         let mut pair = Vec::new();
         for (name, value) in &metadata.pairs {
             pair.clear();
@@ -261,7 +261,7 @@ impl Metadata {
     }
 
     fn add(&mut self, key: &str, prefix: &str, value: &AnyValueView<'_>) {
-        self.push(normal(key), prefix, value_text(value));
+        self.push(normal(key), prefix, value_text(value, Nested::Text));
     }
 
     fn text(&mut self, name: &str, value: &str) {
@@ -302,19 +302,6 @@ impl Metadata {
             }
         }
         self.text("event_name", record.event_name);
-    }
-}
-
-/// A value as text: a string as it is, anything else as JSON.
-fn value_text(value: &AnyValueView<'_>) -> String {
-    match value {
-        AnyValueView::Empty => String::new(),
-        AnyValueView::Str(text) => (*text).to_owned(),
-        other => {
-            let mut text = Vec::new();
-            write_value(other, Nested::Text, &mut text);
-            String::from_utf8_lossy(&text).into_owned()
-        }
     }
 }
 

@@ -5,7 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex as StdMutex;
+use std::time::SystemTime;
 
+use bytes::Bytes;
+use http::HeaderMap;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, any_value::Value as Any};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
@@ -378,6 +381,7 @@ fn unit(request: &ExportLogsServiceRequest, received_unix_nano: u64) -> Unit {
         first: 0,
         records,
         came: None,
+        resend: false,
     }
 }
 

@@ -32,25 +32,16 @@ pub(crate) mod write;
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use bytes::{Buf, Bytes};
-use http::header::{
-    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT,
-};
-use http::{HeaderMap, Method, Request, Uri};
-use http_body_util::Full;
-use sonde_daemon::client::dial::Dialer;
+use bytes::Bytes;
 use sonde_daemon::client::endpoint::{Endpoint, EndpointError};
-use sonde_daemon::client::names::System;
-use sonde_daemon::client::pool::{Body, Pool, Version};
-use sonde_daemon::tls;
 
 use self::answer::Whole;
 pub use self::sent::forget_all;
 use self::sent::{Refusals, Sent};
 use self::write::{Memory, Piece};
-use super::login::{Login, tls_options};
+use super::target::{Options, Target};
 use super::{SinkError, blocking};
 use crate::config;
 use crate::deliver::{Batch, Sink, Trouble};
@@ -74,25 +65,11 @@ const ASIDE: usize = 64;
 
 /// The sink.
 pub struct Prometheus {
-    pool: Arc<Pool>,
-    uri: Uri,
-    headers: HeaderMap,
-    login: Login,
-    deadline: Duration,
+    target: Target,
     /// Resource attributes that are labels of every series.
     selected: Vec<String>,
     memory: Arc<Memory>,
     sent: Sent,
-}
-
-/// A body of a request.
-#[derive(Clone)]
-struct Content(Bytes);
-
-impl From<Content> for Body {
-    fn from(content: Content) -> Self {
-        Full::new(Bytes::new().chain(content.0))
-    }
 }
 
 /// Reads an endpoint.
@@ -114,37 +91,17 @@ impl Prometheus {
 
     fn with_deadline(sink: &config::Sink, data_dir: &Path, deadline: Duration) -> Result<Self, SinkError> {
         let endpoint = endpoint(sink.endpoint.as_deref().unwrap_or_default())?;
-        let tls = sink.tls.clone().unwrap_or_default();
-        let tls = if endpoint.tls { Some(tls::Client::new(tls_options(&tls, tls::HTTP1))?) } else { None };
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
-        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("snappy"));
-        headers.insert("x-prometheus-remote-write-version", HeaderValue::from_static("0.1.0"));
-        let agent = HeaderValue::from_static(concat!("sonde-collector/", env!("CARGO_PKG_VERSION")));
-        headers.insert(USER_AGENT, agent);
-        if let Ok(host) = HeaderValue::from_str(&endpoint.authority()) {
-            headers.insert(HOST, host);
-        }
-        for (name, value) in sink.headers.iter().flat_map(|headers| headers.iter()) {
-            if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
-                headers.insert(name, value);
-            }
-        }
-        if let Some(tenant) = sink.tenant.as_deref().filter(|tenant| !tenant.is_empty())
-            && let Ok(value) = HeaderValue::from_str(tenant)
-        {
-            headers.insert("x-scope-orgid", value);
-        }
         let path = if endpoint.path.is_empty() { PATH } else { endpoint.path.as_str() };
-        let uri = path.parse().unwrap_or_default();
-        let place = data_dir.join(Signal::Metrics.directory()).join(format!("{}.sent", sink.name));
-        let dialer = Dialer::new(endpoint, tls)?;
-        Ok(Self {
-            pool: Pool::new(dialer, Box::new(System), Version::Http1, SPREAD, ANSWER_BYTES),
-            uri,
-            headers,
-            login: Login::build(sink)?,
+        let options = Options {
+            path: path.to_owned(),
+            headers: &[("content-encoding", "snappy"), ("x-prometheus-remote-write-version", "0.1.0")],
+            spread: SPREAD,
+            answer_bytes: ANSWER_BYTES,
             deadline,
+        };
+        let place = data_dir.join(Signal::Metrics.directory()).join(format!("{}.sent", sink.name));
+        Ok(Self {
+            target: Target::new(sink, endpoint, &options)?,
             selected: sink.resource_labels.clone().unwrap_or_default(),
             memory: Arc::default(),
             sent: Sent::open(&place).map_err(|error| SinkError::Place(place, error))?,
@@ -163,23 +120,8 @@ impl Prometheus {
     }
 
     async fn send(&self, body: Bytes) -> Whole {
-        let mut request = Request::new(Content(body));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = self.headers.clone();
-        if let Some(value) = self.login.header() {
-            request.headers_mut().insert(AUTHORIZATION, value);
-        }
-        match self.pool.call(&request, self.deadline).await {
-            Ok((address, reply)) => {
-                let answer = answer::whole(&reply, SystemTime::now());
-                if matches!(answer, Whole::Trouble(_)) {
-                    self.pool.avoid(address);
-                }
-                answer
-            }
-            Err(error) => Whole::Trouble(Trouble::retry("connection", error.to_string())),
-        }
+        let is_trouble = |answer: &Whole| matches!(answer, Whole::Trouble(_));
+        self.target.send(body, answer::whole, is_trouble).await.unwrap_or_else(Whole::Trouble)
     }
 
     /// Sends what is open in its order, but for what is not coped with time after time, and then that, each point alone.

@@ -20,7 +20,7 @@ use sonde_wire::view::{
 };
 
 use super::names::{self, Ending};
-use crate::json::{Nested, write_value};
+use crate::json::{self, Nested};
 
 /// What Prometheus takes for "there is no such series any more" (`model/value`, `StaleNaN`), and for any other NaN
 /// (`NormalNaN`).
@@ -276,16 +276,9 @@ fn add<'a>(labels: &mut Labels, attributes: impl Iterator<Item = (&'a str, AnyVa
 
 /// A value as text: a string as it is, anything else as JSON; what JSON has as a string without its quotes.
 fn value_text(value: &AnyValueView<'_>) -> String {
-    match value {
-        AnyValueView::Empty => String::new(),
-        AnyValueView::Str(text) => (*text).to_owned(),
-        other => {
-            let mut text = Vec::new();
-            write_value(other, Nested::Plain, &mut text);
-            let text = String::from_utf8_lossy(&text);
-            text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(&text).to_owned()
-        }
-    }
+    let text = json::value_text(value, Nested::Plain);
+    let bare = if matches!(value, AnyValueView::Str(_)) { None } else { text.strip_prefix('"') };
+    bare.and_then(|text| text.strip_suffix('"')).map(str::to_owned).unwrap_or(text)
 }
 
 /// A `TimeSeries`.

@@ -451,6 +451,6 @@ fn an_endpoint_without_a_path_is_prometheus() {
         ("http://a/api/v1/push", "/api/v1/push"),
     ] {
         let sink = config::Sink { endpoint: Some(url.to_owned()), ..sink(1) };
-        assert_eq!(Prometheus::build(&sink, dir.path()).unwrap().uri.path(), path, "{url}");
+        assert_eq!(Prometheus::build(&sink, dir.path()).unwrap().target.path(), path, "{url}");
     }
 }
