@@ -20,7 +20,8 @@ This program shares no code with Sonde. It reads the files by the rules of the C
   - the time is that of the first entry;
   - log.record.uid = 20 hex digits of SHA-256(pod uid, NUL, container, NUL, restart, NUL, the file's first entry up to its
     newline, at most 1024 bytes) and 12 hex digits of the first entry's offset in the uncompressed file. Of a container without
-    the kubelet's labels, its id stands for the pod uid, and the container has no name.
+    the kubelet's labels, its id stands for the pod uid, and the container has no name. An entry of Docker's has its time at its
+    end: of one that is longer than 1024 bytes the last 64 of them are hashed behind the first 1024.
 Every record must be stored exactly once, unchanged, under its own names, and the records of a container's stream must come
 in the order in which they were written. What is called as a log file but is none (a directory, a pipe) is named and left out; one that
 cannot be read fails the comparison. Exit status 0 if every record is there, 1 if not, 2 for bad arguments.
@@ -132,7 +133,10 @@ class Instance:
         return instance
 
     def file_hash(self, first_entry):
-        parts = self.hashed
+        last = b""
+        if self.parse is parse_docker_entry and 1024 < len(first_entry) <= DOCKER_ENTRY:
+            last = first_entry[-64:]
+        first_entry, parts = first_entry[:1024] + last, self.hashed
         return hashlib.sha256(b"\0".join([p.encode("utf-8", "surrogateescape") for p in parts] + [first_entry])).hexdigest()[:20]
 
 
@@ -224,10 +228,12 @@ def is_file(path, unreadable):
 def add_file(instance, path, suffix):
     with open_log(path) as file:
         head = file.read(1024)
+        if b"\n" not in head and instance.parse is parse_docker_entry:
+            head += file.read(DOCKER_ENTRY + 1 - len(head))
     newline = head.find(b"\n")
     if newline < 0 and len(head) < 1024:
         return  # Empty, or not even one entry.
-    key = instance.file_hash(head if newline < 0 else head[:newline])
+    key = instance.file_hash(head[:1024] if newline < 0 else head[:newline])
     size = plain_size(path)
     known = instance.files.get(key)
     if known is None:
@@ -613,7 +619,7 @@ class Tree:
                     stamp = self.stamp().decode()
                     log = piece + ("\n" if index + 1 == len(pieces) else "")
                     entry = json.dumps({"log": log, "stream": STREAMS[stream].decode(), "attrs": {"a": [1]}, "time": stamp})
-                    file_hash = file_hash or self.instance.file_hash(entry.encode()[:1024])
+                    file_hash = file_hash or self.instance.file_hash(entry.encode())
                     if index == 0:
                         record.update(time=stamp, at=self.now, uid=f"{file_hash}{offset:012x}")
                     raw, offset = raw + entry.encode() + b"\n", offset + len(entry) + 1

@@ -1,8 +1,8 @@
 //! `log.record.uid`: the name of a record that any resend, restart, rename or compression leaves as it is.
 //!
 //! 32 lower-case hex digits: 20 of [`FileHash`], then 12 of the record's start offset in the uncompressed
-//! file, 48 bits big-endian. Contract section 4 fixes the form; stores hold these names, so the formula never
-//! changes.
+//! file, 48 bits big-endian. Contract section 4 fixes the form; stores hold these names, so the formula of what they hold
+//! never changes.
 
 use sha2::{Digest, Sha256};
 
@@ -14,6 +14,9 @@ pub const OFFSET_HEX: usize = 12;
 
 /// Most bytes of a file's first entry that are hashed.
 pub const FIRST_ENTRY_BYTES: usize = 1024;
+
+/// Bytes of the end of Docker's first entry that are hashed too where it is longer: the stamp and the key before it take about forty.
+pub const DOCKER_END_BYTES: usize = 64;
 
 /// Offsets are kept in 48 bits (256 TiB).
 pub const OFFSET_MASK: u64 = (1 << 48) - 1;
@@ -29,13 +32,19 @@ impl FileHash {
     /// is.
     #[must_use]
     pub fn new(pod_uid: &str, container: &str, restart: u32, head: &[u8]) -> Self {
-        let head = first_entry(head).unwrap_or(head);
+        Self::of_named(pod_uid, container, restart, first_entry(head).unwrap_or(head))
+    }
+
+    /// The same over all of `named`: the bytes that name a file. Of an entry of Docker's that is longer than [`FIRST_ENTRY_BYTES`]
+    /// these are as many and the last [`DOCKER_END_BYTES`] before its newline, because its stamp is at its end.
+    #[must_use]
+    pub fn of_named(pod_uid: &str, container: &str, restart: u32, named: &[u8]) -> Self {
         let mut hash = Sha256::new();
         for part in [pod_uid, container, &restart.to_string()] {
             hash.update(part.as_bytes());
             hash.update([0]);
         }
-        hash.update(head);
+        hash.update(named);
         let digest: [u8; 32] = hash.finalize().into();
         let mut first = [0; 10];
         first.copy_from_slice(&digest[..10]);

@@ -27,6 +27,8 @@ use super::visit::GRACE;
 
 /// Bytes that are compared from the beginning.
 const COMPARED: usize = 64 << 10;
+/// The same of a compressed file, of whose end nothing is known before: it takes a tenth of a second to decode them.
+const COMPARED_GZ: u64 = 16 << 20;
 
 /// A copy that is not read.
 pub struct Copy<F> {
@@ -130,13 +132,22 @@ impl<F: LogFs> Core<F> {
         if size > self.size_of(mate)? {
             return Ok(false);
         }
-        let (mut left, mut right) = (vec![0; COMPARED], vec![0; COMPARED]);
-        let len = read_file::<F>(&self.files, &mut self.gz, id, &mut left, 0)?;
-        let of = read_file::<F>(&self.files, &mut self.gz, mate, &mut right, 0)?;
-        if len == 0 || len > of || left[..len] != right[..len] {
-            return Ok(false);
-        }
+        // How long a compressed one is, and how it ends, is known when it is decoded.
         let is_gz = self.files.get(&id).is_some_and(|file| matches!(file.handle, Some(Handle::Gz(_))));
+        let most = if is_gz { COMPARED_GZ } else { COMPARED as u64 };
+        let (mut left, mut right) = (vec![0; COMPARED], vec![0; COMPARED]);
+        let mut at = 0;
+        while at < most {
+            let len = read_file::<F>(&self.files, &mut self.gz, id, &mut left, at)?;
+            let of = read_file::<F>(&self.files, &mut self.gz, mate, &mut right, at)?;
+            if (len == 0 && at == 0) || len > of || left[..len] != right[..len] {
+                return Ok(false);
+            }
+            if len < COMPARED {
+                return Ok(true);
+            }
+            at += len as u64;
+        }
         if is_gz || size <= COMPARED as u64 {
             return Ok(true);
         }
@@ -157,6 +168,18 @@ impl<F: LogFs> Core<F> {
         self.has_before(id, read, check)
     }
 
+    /// Whether an open file is still the one that is known: by its first bytes, and where others may begin like it, by all that is known of
+    /// it. Of a compressed one, and a copy that is shorter than what was read, nothing more is known.
+    pub(super) fn is_still_known(&mut self, id: FileId) -> io::Result<bool> {
+        let Some(file) = self.files.get(&id) else { return Ok(true) };
+        let is_whole = matches!(file.handle, Some(Handle::Plain(_))) && !file.is_copy;
+        if is_whole && self.tells_apart(file.lineage) {
+            self.is_as_read(id)
+        } else {
+            self.begins_as_before(id)
+        }
+    }
+
     /// Whether a file has bytes with this checksum before a place.
     fn has_before(&mut self, id: FileId, at: u64, check: Option<u32>) -> io::Result<bool> {
         let mut bytes = [0; CHECK_BYTES];
@@ -174,7 +197,9 @@ impl<F: LogFs> Core<F> {
         if !self.begins_like(id, mate)? || !self.is_proved(id, proof)? {
             return Ok(false);
         }
-        Ok(is_gz || size < read || self.has_before(id, read, check)?)
+        // To look at that place of a compressed one is to decode it up to there.
+        let is_far = is_gz && read > COMPARED_GZ;
+        Ok(is_far || size < read || self.has_before(id, read, check)?)
     }
 
     /// Whether a file begins with what another one is named by.
@@ -183,13 +208,13 @@ impl<F: LogFs> Core<F> {
         else {
             return Ok(false);
         };
-        let mut head = vec![0; usize::from(identity.head_len)];
-        let len = read_file::<F>(&self.files, &mut self.gz, id, &mut head, 0)?;
-        let Some(lineage) = self.lineages.get(&known.lineage).filter(|_| len == head.len()) else {
-            return Ok(false);
-        };
+        let (of, salt) = (known.lineage, known.salt);
+        let Some(format) = self.lineages.get(&of).map(|lineage| lineage.format) else { return Ok(false) };
+        let naming = self.naming_of(id, format)?;
+        let head = naming.bytes().get(..usize::from(identity.head_len));
+        let Some((head, lineage)) = head.zip(self.lineages.get(&of)) else { return Ok(false) };
         let (uid, container) = (&lineage.pod.uid, &lineage.container);
-        Ok(hash(lineage.format, uid, container, lineage.restart, known.salt, &head) == identity.hash)
+        Ok(hash(format, uid, container, lineage.restart, salt, head) == identity.alike)
     }
 
     /// A file that was found turns out to be a copy: it is not read.
@@ -278,7 +303,7 @@ impl<F: LogFs> Core<F> {
         let mut waits = false;
         for id in files {
             let Some(lineage) = self.files.get(&id).map(|file| file.lineage) else { continue };
-            if self.tells_apart(lineage) && matches!(self.begins_as_before(id), Ok(false)) {
+            if self.tells_apart(lineage) && matches!(self.is_still_known(id), Ok(false)) {
                 self.truncated(lineage, id, now);
             }
             waits |= self.files.get(&id).is_some_and(|file| file.emptied.is_some());

@@ -268,7 +268,7 @@ impl<F: LogFs> Core<F> {
             self.limit_pinned(now);
             self.limits.say(now.mono);
             self.close_drained();
-            self.sweep(now.mono);
+            self.sweep(now);
             self.flush(now.mono);
             self.next_flush = now.mono + FLUSH;
         }
@@ -293,6 +293,7 @@ impl<F: LogFs> Core<F> {
             timer,
             self.outbox.due(),
             self.next_rescan,
+            self.plain.next_listing(),
             (blocked || self.needs_flush()).then_some(self.next_flush),
             (!watched || self.docker.has_unnamed() || self.plain.has_unwatched())
                 .then_some(self.next_dir_check),
@@ -330,7 +331,12 @@ impl<F: LogFs> Core<F> {
                 self.wake(lineage);
             }
         }
-        self.dirty_places.extend(changes.places);
+        for place in changes.places {
+            if !self.plain.must_wait(&place, now.mono) {
+                self.dirty_places.insert(place);
+            }
+        }
+        self.dirty_places.extend(self.plain.take_due(now.mono));
         if changes.overflow || self.next_rescan.is_none_or(|at| now.mono >= at) {
             self.mark_all_dirty();
             let all_watched = self.root_watched && self.unreadable.is_empty();

@@ -220,7 +220,7 @@ impl<F: LogFs> Core<F> {
         let gathered = record::gather(&mut read_at, format, extents, limit, out, &mut side);
         self.side = side;
         // Behind the reading: what was put in its place since must not get its name.
-        if again.iter().any(|file| matches!(self.begins_as_before(*file), Ok(false))) {
+        if again.iter().any(|file| matches!(self.is_still_known(*file), Ok(false))) {
             return Err(Unread::Lost(Lost::Truncated));
         }
         gathered.map_err(|error| Unread::of(&error, false))

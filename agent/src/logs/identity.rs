@@ -3,16 +3,18 @@
 use std::io;
 use std::sync::Arc;
 
-use sonde_wire::uid::{self, FIRST_ENTRY_BYTES, FileHash};
+use sonde_wire::uid::{FIRST_ENTRY_BYTES, FileHash};
 
 use super::checkpoint::{FileKey, FileState};
 use super::copies::Copied;
 use super::core::{Core, Now};
+use super::docker;
 use super::format::{self, Format};
 use super::fs::LogFs;
 use super::gz::{self, GzPool};
 use super::layout::Layout;
 use super::ledger::{Account, Lost};
+use super::naming::Naming;
 use super::open::read_file;
 use super::proof::{PROVED, Proof};
 use super::tail::{FileId, Handle, Identity};
@@ -23,21 +25,6 @@ pub const UNFINISHED_HEAD: std::time::Duration = std::time::Duration::from_secs(
 
 /// For how long a plain file's first bytes wait for more of them, so that it is told from others that begin alike.
 const SHORT_HEAD: std::time::Duration = std::time::Duration::from_secs(1);
-
-/// The bytes that name a file, of its first ones: its first entry, or of a plain file as many as there may be.
-pub(super) fn naming(format: Format, head: &[u8]) -> &[u8] {
-    match format {
-        Format::Plain => head,
-        Format::Cri | Format::Docker => uid::first_entry(head).unwrap_or(head),
-    }
-}
-
-/// How well an identity over the first `head_len` bytes suits a file that is named by the bytes `naming`; the best is the
-/// greatest, none = not at all. One over the whole first entry goes before one that was taken while the entry was unfinished:
-/// those few bytes may begin other files too, and none at all begin every file.
-pub(super) fn fit(naming: &[u8], head_len: usize) -> Option<usize> {
-    (1..=naming.len()).contains(&head_len).then_some(head_len)
-}
 
 impl<F: LogFs> Core<F> {
     /// Reads a file's first entry and finds what is known of it; false if its first entry is not whole yet. With
@@ -63,19 +50,25 @@ impl<F: LogFs> Core<F> {
         let format = lineage.format;
         let is_first = self.first_start || self.plain.is_new(&lineage.layout);
         let mates = lineage.files.clone();
+        let naming = Naming::read_behind(format, head, &mut |buffer, offset| {
+            read_file::<F>(&self.files, &mut self.gz, id, buffer, offset)
+        })?;
         let size = self.size_of(id)?;
 
-        let hash_of = |len: usize, salt: u64| hash(format, &pod_uid, &container, restart, salt, &head[..len]);
+        let hash_of =
+            |len: usize, salt: u64| hash(format, &pod_uid, &container, restart, salt, &naming.bytes()[..len]);
         let node = self.files.get(&id).and_then(|file| file.plain);
         if let Some((key, state)) = self.take_restored(
             id,
             &(pod_dir.clone(), container.clone(), restart),
             format,
-            head,
+            &naming,
             node,
             &hash_of,
         )? {
-            self.adopt(id, &key, &state, head, size, now);
+            let alike = hash_of(usize::from(state.head_len), state.salt);
+            let identity = Identity::new(key.hash, head, usize::from(state.head_len));
+            self.adopt(id, Identity { alike, ..identity }, &state, size, now);
             return Ok(true);
         }
         if self.tells_apart(of) {
@@ -98,11 +91,7 @@ impl<F: LogFs> Core<F> {
                 return Ok(false);
             }
         }
-        let head_len = naming(format, head).len();
-        let is_whole = match format {
-            Format::Plain => head.len() == FIRST_ENTRY_BYTES,
-            Format::Cri | Format::Docker => uid::first_entry(head).is_some(),
-        };
+        let (head_len, is_whole) = (naming.bytes().len(), naming.is_whole);
         if head.is_empty() || (format != Format::Plain && !is_whole && !force) {
             return Ok(false);
         }
@@ -159,12 +148,24 @@ impl<F: LogFs> Core<F> {
         Ok(true)
     }
 
-    /// The beginning of a compressed file.
-    pub(super) fn head_of_gz(file: &Arc<F::File>) -> Option<Vec<u8>> {
-        let mut head = vec![0u8; PROVED];
-        let len = GzPool::head(file, &mut head).ok()?;
-        head.truncate(len);
-        Some(head)
+    /// The beginning of a compressed file, as much of it as names and proves it.
+    pub(super) fn head_of_gz(file: &Arc<F::File>, format: Format) -> Option<Vec<u8>> {
+        let read = |len: usize| {
+            let mut head = vec![0u8; len];
+            let read = GzPool::head(file, &mut head).ok()?;
+            head.truncate(read);
+            Some(head)
+        };
+        let head = read(PROVED)?;
+        let is_longer = head.len() == PROVED && memchr::memchr(b'\n', &head).is_none();
+        if format == Format::Docker && is_longer { read(docker::MAX_ENTRY + 1) } else { Some(head) }
+    }
+
+    /// What names an open file.
+    pub(super) fn naming_of(&mut self, id: FileId, format: Format) -> io::Result<Naming> {
+        Naming::read(format, &mut |buffer, offset| {
+            read_file::<F>(&self.files, &mut self.gz, id, buffer, offset)
+        })
     }
 
     /// Uncompressed size; of a compressed file, what it states, which may be nonsense.
@@ -188,12 +189,14 @@ impl<F: LogFs> Core<F> {
         id: FileId,
         lineage: &super::core::LineageKey,
         format: Format,
-        head: &[u8],
+        naming: &Naming,
         node: Option<(u64, u64)>,
         hash_of: &dyn Fn(usize, u64) -> FileHash,
     ) -> io::Result<Option<(FileKey, FileState)>> {
-        let naming = naming(format, head);
         let Some(states) = self.restored.get(lineage) else { return Ok(None) };
+        // The names of cluster and node are part of a plain file's, and may be others by now: what proves it says which it is.
+        let is_proof_enough =
+            |state: &FileState| state.proof.is_some_and(|proof| proof.head_len >= state.head_len.max(1));
         let mut fitting: Vec<_> = states
             .iter()
             .enumerate()
@@ -201,12 +204,16 @@ impl<F: LogFs> Core<F> {
                 let len = usize::from(state.head_len);
                 // A few bytes without a stamp's end may begin another file too: it must be the same inode. A compressed
                 // copy has another one. A plain file is proved.
-                let is_whole = len == naming.len() || format == Format::Plain;
+                let is_whole = naming.is_for_good(len) || format == Format::Plain;
                 let is_same = is_whole || node.is_none() || state.node.is_none() || state.node == node;
+                // An inode keeps its number where its device gets another.
+                let number = |node: Option<(u64, u64)>| node.map(|(_, number)| number);
+                let is_other = number(node).zip(number(state.node)).is_some_and(|(one, other)| one != other);
+                let is_same = is_same && !(naming.was_named_by(len) && is_other);
                 // Of those that begin alike, the one with its inode.
                 let is_node = node.is_some() && state.node == node;
-                Some((fit(naming, len)?, is_node, at, state.proof))
-                    .filter(|_| is_same && hash_of(len, state.salt) == key.hash)
+                Some((naming.fit(len)?, is_node, at, state.proof))
+                    .filter(|_| is_same && (hash_of(len, state.salt) == key.hash || is_proof_enough(state)))
             })
             .collect();
         fitting.sort_unstable_by_key(|(fit, is_node, at, _)| std::cmp::Reverse((*fit, *is_node, *at)));
@@ -229,9 +236,9 @@ impl<F: LogFs> Core<F> {
     }
 
     /// Goes on where an earlier process was.
-    fn adopt(&mut self, id: FileId, key: &FileKey, state: &FileState, head: &[u8], size: u64, now: Now) {
+    fn adopt(&mut self, id: FileId, identity: Identity, state: &FileState, size: u64, now: Now) {
         let Some(file) = self.files.get_mut(&id) else { return };
-        file.identity = Some(Identity::new(key.hash, head, usize::from(state.head_len)));
+        file.identity = Some(identity);
         // What the file has lost since (a power cut, a truncation that left its first line).
         let mut state = state.clone();
         let plain = matches!(file.handle, Some(Handle::Plain(_)));
@@ -380,10 +387,8 @@ impl<F: LogFs> Core<F> {
                 continue;
             }
             // Of one that was emptied, what is there now is another file's: the next visit says so.
-            let may_be_other = file.is_some_and(|file| self.tells_apart(file.lineage));
             let has_grown = file.is_some_and(|file| size > file.seen);
-            let is_same = if may_be_other { self.is_as_read(id) } else { self.begins_as_before(id) };
-            if has_grown && matches!(is_same, Ok(true)) {
+            if has_grown && matches!(self.is_still_known(id), Ok(true)) {
                 self.note_stated(id, size, now);
             }
         }

@@ -5,6 +5,9 @@
 //! the same of whose stream a later one was read, the order in which they were read is no function of the files' bytes: it is made
 //! durable before the entry is sent, as a rule of its own from there on (`bindings`), by which each entry is a record and touches no
 //! other. A replay obeys it.
+//!
+//! A renamed file that is read and was quiet for [`super::visit::GRACE`] is not looked at any more. Should a program write on into it all the
+//! same, which nobody says, it is looked at again: when a listing shows it larger, and before it is closed or forgotten.
 
 use super::core::{Core, Now};
 use super::fs::LogFs;
@@ -52,5 +55,25 @@ impl<F: LogFs> Core<F> {
             file.bindings = before;
         }
         done
+    }
+
+    /// Whether an open file grew long after it was renamed. Then it is read on.
+    pub(super) fn has_grown_late(&mut self, id: FileId, now: Now) -> bool {
+        let Some(file) = self.files.get(&id) else { return false };
+        let is_watched = file.aside.is_none() && file.identity.is_some() && file.is_drained();
+        if !is_watched || !matches!(file.handle, Some(Handle::Plain(_))) {
+            return false;
+        }
+        let (lineage, seen) = (file.lineage, file.seen);
+        let Ok(size) = self.size_of(id) else { return false };
+        if size <= seen || !matches!(self.is_still_known(id), Ok(true)) {
+            return false;
+        }
+        self.note_stated(id, size, now);
+        if let Some(file) = self.files.get_mut(&id) {
+            file.grown = now.mono;
+        }
+        self.wake(lineage);
+        true
     }
 }

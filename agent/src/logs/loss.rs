@@ -17,6 +17,8 @@ use super::visit::GRACE;
 
 /// Time between two messages about rotations that were not seen.
 const SAY_GAPS: Duration = Duration::from_secs(60);
+/// How long after its start a process waits for Docker's directory, if an earlier one read files there.
+const AWAY: Duration = Duration::from_secs(600);
 
 impl<F: LogFs> Core<F> {
     /// The file was cut under us: what of it was not read is gone, unless a copy has it, and what it holds now is another file.
@@ -122,14 +124,17 @@ impl<F: LogFs> Core<F> {
     /// Bytes of deleted files are held open only up to the limit; what is settled goes first, and then the oldest. Of a rotated file
     /// that was read and settled, and whose compressed copy has its name, none are.
     pub(super) fn limit_pinned(&mut self, now: Now) {
+        let held: Vec<(FileId, u64)> =
+            self.files.iter().filter_map(|(id, file)| Some((*id, file.held_bytes()?))).collect();
         let (mut pinned, mut over) = (Vec::new(), Vec::new());
-        for (id, file) in &self.files {
-            let Some(bytes) = file.held_bytes() else { continue };
-            let is_settled = file.pending() == 0 && file.is_drained();
+        for (id, bytes) in &held {
+            let has_grown = self.has_grown_late(*id, now);
+            let Some(file) = self.files.get(id) else { continue };
+            let is_settled = !has_grown && file.pending() == 0 && file.is_drained();
             if is_settled && file.is_named() && file.is_out_of_grace(now.mono) {
                 over.push(*id);
             } else {
-                pinned.push((!is_settled, file.grown, *id, bytes));
+                pinned.push((!is_settled, file.grown, *id, *bytes));
             }
         }
         over.into_iter().for_each(|id| self.close(id));
@@ -202,8 +207,9 @@ impl<F: LogFs> Core<F> {
             });
             // The listing may have been taken during a rename or a compression.
             let is_early = key.0.starts_with(FILE) && now.saturating_duration_since(self.started) < GRACE;
-            // Docker's directory is there later than the agent, where it is a mount of its own.
+            // Docker's directory is there later than the agent, where it is a mount of its own; but not much later.
             let is_away = !self.docker.is_present()
+                && now.saturating_duration_since(self.started) < AWAY
                 && self.restored.get(&key).is_some_and(|states| {
                     states.iter().any(|(_, state)| layout::is_dockers_name(&state.name))
                 });
@@ -235,10 +241,10 @@ impl<F: LogFs> Core<F> {
     }
 
     /// Removes what is over: files without a name whose bytes are settled, lineages without files, pods without those.
-    pub(super) fn sweep(&mut self, now: Instant) {
-        self.give_up_emptied(now);
+    pub(super) fn sweep(&mut self, now: Now) {
+        self.give_up_emptied(now.mono);
         if !self.restored.is_empty() {
-            self.give_up_ghosts(now);
+            self.give_up_ghosts(now.mono);
         } else if !self.newest.is_empty() {
             self.newest = HashMap::new();
         }
@@ -252,12 +258,12 @@ impl<F: LogFs> Core<F> {
             .filter(|(_, file)| {
                 // Where its name in the state is all that tells it from others, it may turn up again.
                 let since = file.nameless.filter(|_| self.tells_apart(file.lineage));
-                since.is_none_or(|since| now.saturating_duration_since(since) >= GRACE)
+                since.is_none_or(|since| now.mono.saturating_duration_since(since) >= GRACE)
             })
             .filter(|(_, file)| {
                 // A listing in the middle of a rename shows a file nowhere.
                 let since = file.nameless.map_or(file.grown, |since| since.max(file.grown));
-                file.aside == Some(Aside::Gone) || now.saturating_duration_since(since) >= GRACE
+                file.aside == Some(Aside::Gone) || now.mono.saturating_duration_since(since) >= GRACE
             })
             .map(|(id, _)| *id)
             .collect();
@@ -266,14 +272,14 @@ impl<F: LogFs> Core<F> {
                 continue;
             }
             // Its copy keeps its state.
-            if self.go_on_in_copy(id) {
+            if self.has_grown_late(id, now) || self.go_on_in_copy(id) {
                 continue;
             }
             self.mark_gone(id);
             let gap = self.files.get(&id).filter(|file| file.is_gap);
             let path = gap.and_then(|file| Some(self.lineages.get(&file.lineage)?.path(&file.name)));
             if let Some(path) = path {
-                self.note_gap(&path, now);
+                self.note_gap(&path, now.mono);
             }
             self.remove_file(id);
         }
@@ -283,7 +289,7 @@ impl<F: LogFs> Core<F> {
             let Some(lineage) = self.lineages.remove(&id) else { continue };
             self.copies.retain(|copy| copy.lineage != id);
             let is_dead = !self.lineages.values().any(|other| other.row == lineage.row);
-            self.ledger.set_alive(&lineage.row, !is_dead, now);
+            self.ledger.set_alive(&lineage.row, !is_dead, now.mono);
             self.dirty_places.insert(lineage.place());
             match lineage.layout {
                 Layout::Docker(id) => self.docker.forget(&id),

@@ -13,8 +13,8 @@
 //!   reading stops.
 //! - A file is what its first entry says it is, wherever it lies and whatever inode it has.
 //!
-//! The way of a byte: `discover`, `docker_dirs` and `plain_files` list what changed, `pod_path`, `layout` and `plain_names` name it, `reconcile` tells known files from new ones,
-//! `identity` finds what is known of them (`twins` and `proof` where files begin alike), `visit` chooses the file, `window` reads and cuts it into lines, `format`, `cri`, `docker` and
+//! The way of a byte: `discover`, `docker_dirs` and `plain_files` (with `plain_owners`) list what changed, `pod_path`, `layout` and `plain_names` name it, `reconcile` tells known files from new ones,
+//! `identity` finds what is known of them (by the bytes of `naming`; `twins` and `proof` where files begin alike), `visit` chooses the file, `window` reads and cuts it into lines, `format`, `cri`, `docker` and
 //! `join` make them whole, `group` and `grouping` make records of several (by the rules of `multiline`, as `bindings` says),
 //! `emit`, `record`, `redact`, `fields` and `resource` dress them, `outbox` fills the request; `settle`
 //! hears what became of it (`redo` sends what was refused in smaller requests), `ledger` and `persist` write it down.
@@ -89,6 +89,7 @@ mod limits;
 mod lineage;
 mod long_line;
 mod loss;
+mod naming;
 mod odd;
 mod open;
 mod outbox;
@@ -96,6 +97,7 @@ mod parsed;
 mod persist;
 mod plain_files;
 pub(crate) mod plain_names;
+mod plain_owners;
 pub(crate) mod proof;
 mod reader;
 mod reconcile;

@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::core::Core;
 use super::fs::{LogFs, Stat};
 use super::gz::GzPool;
+use super::naming::Naming;
 use super::tail::{CHECK_BYTES, FileId, Handle, TailFile};
 use super::twins::hash;
 
@@ -98,16 +99,17 @@ impl<F: LogFs> Core<F> {
             return None;
         }
         let len = usize::from(identity.head_len);
-        let head = if gz {
-            Self::head_of_gz(&opened).filter(|head| !head.is_empty())?
+        let naming = if gz {
+            let head = Self::head_of_gz(&opened, format).filter(|head| !head.is_empty())?;
+            Naming::of(format, &head)
         } else {
-            let mut head = vec![0; len];
-            let read = super::fs::LogFile::read_at(&*opened, &mut head, 0).ok()?;
-            head.truncate(read);
-            head
+            let mut read_at =
+                |buffer: &mut [u8], offset| super::fs::LogFile::read_at(&*opened, buffer, offset);
+            Naming::read(format, &mut read_at).ok()?
         };
-        let hash = head.get(..len).map(|head| hash(format, &key.0, &key.1, key.2, salt, head));
-        Some(hash == Some(identity.hash) && (gz || stat.size >= seen))
+        let head = naming.bytes().get(..len);
+        let hash = head.map(|head| hash(format, &key.0, &key.1, key.2, salt, head));
+        Some(hash == Some(identity.alike) && (gz || stat.size >= seen))
     }
 
     /// Whether a compressed copy can stand in for a file's handle.

@@ -4,28 +4,34 @@
 //! directory or file is found by an event. What is not there yet, or behind a link, is looked at once a second, one `stat` each. Nothing
 //! below is walked.
 //!
+//! To list a directory is a `stat` of each of its files that is meant; so where much happens it is listed four times a second at most.
+//!
 //! A file that is known by another name (a container's log, another rule's, a link to one beside it) is not read again.
 //!
 //! Memory: about 300 bytes a directory, at most [`MOST_DIRS`] a rule.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::core::{Core, Now};
 use super::discover::Listed;
 use super::filter::glob;
 use super::format::Format;
-use super::fs::{Kind, LogFs, Place, Stat};
+use super::fs::{Kind, LogFs, Place};
 use super::layout::{FILE, Layout};
 use super::lineage::LineageId;
 use super::odd::Oddity;
 use super::plain_names;
+use super::plain_owners::Owner;
 use super::pod_path::PodDir;
 use crate::config::FileRule;
 
 /// Directories that a rule may mean.
 pub const MOST_DIRS: usize = 1000;
+/// Time between two listings of a directory for what happens there.
+const BETWEEN: Duration = Duration::from_millis(250);
 
 /// The rules, and what they mean now.
 #[derive(Default)]
@@ -38,6 +44,8 @@ pub struct PlainFiles {
     begun: BTreeSet<String>,
     /// Of these, what is not on disk yet.
     begun_since: BTreeSet<String>,
+    /// Directories that changed again just after they were listed.
+    changed: BTreeSet<Arc<str>>,
 }
 
 struct Rule {
@@ -61,6 +69,8 @@ struct Dir {
     /// Rules whose files are here.
     rules: Vec<usize>,
     lineages: BTreeMap<Arc<str>, LineageId>,
+    /// When it was listed last.
+    listed: Option<Instant>,
 }
 
 impl Rule {
@@ -128,7 +138,33 @@ impl PlainFiles {
         self.dirs.keys().map(|dir| Place::Dir(dir.clone())).chain(first)
     }
 
-    fn is_meant(&self, dir: &str) -> bool {
+    /// Notes that something happened at a place; whether that waits, since it is a directory that was listed just before. It is
+    /// listed [`BETWEEN`] later then, however much happens there.
+    pub fn must_wait(&mut self, place: &Place, now: Instant) -> bool {
+        let Place::Dir(dir) = place else { return false };
+        let is_early = self.dirs.get(dir).and_then(|dir| dir.listed).is_some_and(|at| now < at + BETWEEN);
+        if is_early {
+            self.changed.insert(dir.clone());
+        }
+        is_early
+    }
+
+    /// When a directory that changed is listed again.
+    pub fn next_listing(&self) -> Option<Instant> {
+        self.changed.iter().filter_map(|dir| Some(self.dirs.get(dir)?.listed? + BETWEEN)).min()
+    }
+
+    /// The directories that waited long enough.
+    pub fn take_due(&mut self, now: Instant) -> Vec<Place> {
+        let dirs = &self.dirs;
+        let listed = |dir: &Arc<str>| dirs.get(dir).and_then(|dir| dir.listed);
+        let is_due = |dir: &Arc<str>| listed(dir).is_none_or(|at| now >= at + BETWEEN);
+        let (due, rest) = std::mem::take(&mut self.changed).into_iter().partition(is_due);
+        self.changed = rest;
+        BTreeSet::into_iter(due).map(Place::Dir).collect()
+    }
+
+    pub(super) fn is_meant(&self, dir: &str) -> bool {
         self.dirs.get(dir).is_some_and(|dir| !dir.rules.is_empty())
     }
 
@@ -239,6 +275,9 @@ impl<F: LogFs> Core<F> {
 
     pub(super) fn look_dir(&mut self, path: &Arc<str>, now: Now) {
         self.watch_dir(path);
+        let Some(dir) = self.plain.dirs.get_mut(path) else { return };
+        dir.listed = Some(now.mono);
+        self.plain.changed.remove(path);
         let Some(dir) = self.plain.dirs.get(path) else { return };
         if dir.is_walked {
             self.look_files();
@@ -299,10 +338,7 @@ impl<F: LogFs> Core<F> {
             let file = join(path, &name);
             // Whatever is not a regular file is never opened: a FIFO would hold us, and some devices do things when they are.
             match self.fs.stat(&file) {
-                Ok(stat) if stat.regular => match self.fs.kind(&file) {
-                    Kind::Container => {}
-                    kind => files.push((kind == Kind::Link, rule, parsed, stat)),
-                },
+                Ok(stat) if stat.regular => files.push((name, rule, parsed, stat)),
                 Ok(_) => self.odd.note(Oddity::NotAFile, path, &name, now.mono),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     self.odd.note_nowhere(path, &name, now.mono);
@@ -310,26 +346,35 @@ impl<F: LogFs> Core<F> {
                 Err(error) => self.say_unreadable(&file, &error),
             }
         }
+        let (owners, names) = (self.owners(files.iter().map(|(.., stat)| stat.node)), self.names_kept(path));
+        let mut files: Vec<_> = files
+            .into_iter()
+            .filter_map(|(name, rule, parsed, stat)| {
+                // What was asked of a name once is not asked again while the same file has it.
+                let is_known = self.has_name(owners.get(&stat.node), path, &name);
+                let kind = if is_known { Kind::Own } else { self.fs.kind(&join(path, &name)) };
+                (kind != Kind::Container).then_some((kind == Kind::Link, rule, parsed, stat))
+            })
+            .collect();
         // A link beside what it leads to is the second name.
         files.sort_by_key(|(is_link, ..)| *is_link);
-        let owners = self.owners();
         let mut taken = BTreeSet::new();
         let mut groups: BTreeMap<Arc<str>, (usize, Listing)> = BTreeMap::new();
         for (_, rule, parsed, stat) in files {
             let mut base: Arc<str> = parsed.base.as_str().into();
             let mut suffix = parsed.suffix;
-            match owners.get(&stat.node) {
-                Some(Owner::Here(of)) if **of == *path => {}
-                None => {}
+            let name = suffix.as_deref().unwrap_or(&base);
+            let owner = match owners.get(&stat.node) {
+                Some(Owner::Here(owner)) if *owner.dir == *path => Some(owner),
                 Some(_) => continue,
-            }
-            if let Some(Owner::Here(_)) = owners.get(&stat.node)
-                && let Some(known) = self.base_of(path, &stat)
-                && known != base
+                None => names.get(name),
+            };
+            if let Some(owner) = owner.filter(|owner| owner.base != base)
+                && self.is_owners(owner, name, &stat, parsed.gz)
             {
                 // Renamed to what looks like another file's name: it is the one that is known all the same.
                 suffix = suffix.or(Some(parsed.base));
-                base = known;
+                base = owner.base.clone();
             }
             if !taken.insert(stat.node) {
                 continue;
@@ -345,56 +390,15 @@ impl<F: LogFs> Core<F> {
         groups
     }
 
-    /// Whose a file is that has a name.
-    fn owners(&self) -> HashMap<(u64, u64), Owner> {
-        let named = self.files.values().filter_map(|file| Some((file, self.lineages.get(&file.lineage)?)));
-        let mut owners = HashMap::new();
-        // What an earlier process read by another path to the same directory stays that one's.
-        for (key, states) in &self.restored {
-            if let Some(dir) = key.0.strip_prefix(FILE).filter(|dir| self.plain.is_meant(dir)) {
-                let of: Arc<str> = dir.into();
-                owners.extend(
-                    states.iter().filter_map(|(_, state)| Some((state.node?, Owner::Here(of.clone())))),
-                );
-            }
-        }
-        for (file, lineage) in named {
-            let owner = match &lineage.layout {
-                Layout::Files { dir, .. } => Owner::Here(dir.clone()),
-                _ => Owner::Container,
-            };
-            for node in [file.plain, file.gz].into_iter().flatten() {
-                owners.insert(node, owner.clone());
-            }
-        }
-        for (of, node) in self.copies.iter().flat_map(|copy| copy.nodes().map(|node| (copy.lineage, node))) {
-            if let Some(Layout::Files { dir, .. }) = self.lineages.get(&of).map(|lineage| &lineage.layout) {
-                owners.insert(node, Owner::Here(dir.clone()));
-            }
-        }
-        owners
-    }
-
-    /// The base of the lineage in this directory that knows this file.
-    fn base_of(&self, path: &str, stat: &Stat) -> Option<Arc<str>> {
-        let dir = self.plain.dirs.get(path)?;
-        let knows = |id: &LineageId| {
-            let files = self.lineages.get(id).map(|lineage| lineage.files.as_slice()).unwrap_or_default();
-            files
-                .iter()
-                .filter_map(|file| self.files.get(file))
-                .any(|file| file.plain == Some(stat.node) || file.gz == Some(stat.node))
-        };
-        dir.lineages.iter().find(|(_, id)| knows(id)).map(|(base, _)| base.clone())
+    /// Paths are not the only ones of their kind in a cluster, as the uids of pods are.
+    pub(super) fn uid_of(&self, key: &str) -> String {
+        format!("{}/{}/{key}", self.settings.node.cluster, self.settings.node.name)
     }
 
     fn add_file(&mut self, dir: &Arc<str>, base: &Arc<str>, rule: usize, now: Now) {
         let Some(rule) = self.plain.rules.get(rule).map(|rule| rule.rule.clone()) else { return };
         let key: Arc<str> = format!("{FILE}{dir}").into();
-        // Paths are not the only ones of their kind in a cluster, as the uids of pods are.
-        let node = &self.settings.node;
-        let uid = format!("{}/{}/{key}", node.cluster, node.name);
-        let pod = PodDir { namespace: String::new(), pod: String::new(), uid };
+        let pod = PodDir { namespace: String::new(), pod: String::new(), uid: self.uid_of(&key) };
         let layout = Layout::Files { dir: dir.clone(), base: base.clone(), rule };
         let id = self.make_lineage(key, pod, base, 0, layout, now.mono);
         if let Some(lineage) = self.lineages.get_mut(&id) {
@@ -404,12 +408,4 @@ impl<F: LogFs> Core<F> {
             dir.lineages.insert(base.clone(), id);
         }
     }
-}
-
-#[derive(Clone)]
-enum Owner {
-    /// A container.
-    Container,
-    /// A lineage of plain files in this directory.
-    Here(Arc<str>),
 }

@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use sonde_wire::uid::FIRST_ENTRY_BYTES;
-
 use super::core::{Core, Now};
 use super::discover::Listed;
 use super::format::Format;
 use super::fs::{LogFs, Stat};
-use super::identity::{fit, naming};
 use super::layout::Layout;
 use super::lineage::{FIRST_LOOK, Lineage, LineageId};
+use super::naming::Naming;
 use super::tail::{Aside, FileId, Handle, TailFile};
 use super::twins::hash;
 
@@ -38,6 +36,7 @@ impl<F: LogFs> Core<F> {
                     grown || file.suffix != *suffix || file.plain != plain_node || file.gz != gz_node
                 });
                 self.set_names(found, suffix.as_deref(), plain_node, gz_node);
+                self.note_grown_late(found, listed.plain, now);
                 if !self.unreadable.is_empty()
                     && let Some((lineage, file)) = self.lineages.get(&id).zip(self.files.get(&found))
                 {
@@ -66,6 +65,17 @@ impl<F: LogFs> Core<F> {
             lineage.period = FIRST_LOOK;
         }
         self.wake(id);
+    }
+
+    /// A renamed file that a listing shows larger than it was is looked at again.
+    fn note_grown_late(&mut self, id: FileId, listed: Option<Stat>, now: Now) {
+        if let (Some(file), Some(stat)) = (self.files.get_mut(&id), listed)
+            && file.superseded.is_some()
+            && file.identity.is_some()
+            && stat.size > file.seen
+        {
+            file.grown = now.mono;
+        }
     }
 
     /// Adds the listed files that are not known; whether there are any.
@@ -247,8 +257,8 @@ impl<F: LogFs> Core<F> {
         let key = (lineage.pod.uid.clone(), lineage.container.clone(), lineage.restart);
         let format = lineage.format;
         let file = Arc::new(self.fs.open(&path).ok()?);
-        let beginning = Self::head_of_gz(&file)?;
-        let head = &beginning[..beginning.len().min(FIRST_ENTRY_BYTES)];
+        let beginning = Self::head_of_gz(&file, format)?;
+        let naming = Naming::of(format, &beginning);
         let fits = candidates.into_iter().rev().filter_map(|candidate| {
             // Found when it was empty, and not visited since (every slot was taken): its first entry is there by now.
             if self.files.get(&candidate).is_some_and(|file| file.identity.is_none()) {
@@ -258,8 +268,8 @@ impl<F: LogFs> Core<F> {
             let (identity, salt, proof) =
                 self.files.get(&candidate).and_then(|file| Some((file.identity?, file.salt, file.proof)))?;
             let len = usize::from(identity.head_len);
-            let fit = fit(naming(format, head), len)?;
-            let is_same = hash(format, &key.0, &key.1, key.2, salt, &head[..len]) == identity.hash
+            let fit = naming.fit(len)?;
+            let is_same = hash(format, &key.0, &key.1, key.2, salt, &naming.bytes()[..len]) == identity.alike
                 && proof.is_none_or(|proof| proof.fits(&beginning));
             is_same.then_some((fit, candidate))
         });

@@ -118,8 +118,11 @@ pub enum Handle<F> {
 /// What names a file beyond rename and compression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Over the first entry.
+    /// Over the first entry: what its records are called by.
     pub hash: FileHash,
+    /// What this process would call it by. That is another name where the cluster or the node had another one when it was found: it keeps
+    /// the one that it has, and is told from others by this.
+    pub alike: FileHash,
     /// Bytes of the first entry.
     pub head_len: u16,
     /// Checksum over the first [`CHECK_BYTES`] of them: the entry's stamp is among them, so a file that was emptied and
@@ -131,7 +134,8 @@ impl Identity {
     /// Of a file that begins with `head`, over its first `head_len` bytes.
     pub fn new(hash: FileHash, head: &[u8], head_len: usize) -> Self {
         let checked = head.get(..head_len.min(CHECK_BYTES)).unwrap_or(head);
-        Self { hash, head_len: u16::try_from(head_len).unwrap_or(u16::MAX), head: crc32fast::hash(checked) }
+        let head_len = u16::try_from(head_len).unwrap_or(u16::MAX);
+        Self { hash, alike: hash, head_len, head: crc32fast::hash(checked) }
     }
 }
 

@@ -13,7 +13,7 @@ use super::layout::Layout;
 use super::lineage::LineageId;
 use super::tail::FileId;
 
-/// The name of a file's contents.
+/// The name of a file's contents, by the bytes of [`super::naming`], or as many of them as an identity is over.
 pub fn hash(
     format: Format,
     pod_uid: &str,
@@ -27,8 +27,8 @@ pub fn hash(
             let named = format!("{pod_uid}\0{container}\0{salt:x}\0");
             FileHash::of_bytes("file", &[named.as_bytes(), head].concat())
         }
-        (_, 0) => FileHash::new(pod_uid, container, restart, head),
-        (_, salt) => FileHash::new(&format!("{pod_uid}/{salt:x}"), container, restart, head),
+        (_, 0) => FileHash::of_named(pod_uid, container, restart, head),
+        (_, salt) => FileHash::of_named(&format!("{pod_uid}/{salt:x}"), container, restart, head),
     }
 }
 
@@ -50,7 +50,7 @@ impl<F: LogFs> Core<F> {
             mate.identity.is_some_and(|known| {
                 let len = usize::from(known.head_len);
                 let is_same = len == head_len || (format == Format::Plain && len < head_len);
-                is_same && hash_of(len, mate.salt) == known.hash
+                is_same && hash_of(len, mate.salt) == known.alike
             })
         })
     }

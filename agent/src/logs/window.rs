@@ -71,8 +71,11 @@ impl<F: LogFs> Core<F> {
             return Ok(Progress::Before);
         }
         let outcome = match read
-            .and_then(|read| Ok((read, self.begins_as_before(id)? && self.begins_as_proved(id)?)))
-        {
+            // Before a window in a long line nothing of what was read is in it.
+            .and_then(|read| Ok((read, !is_scanning || self.is_still_known(id)?)))
+            .and_then(|(read, is_it)| {
+                Ok((read, is_it && self.begins_as_before(id)? && self.begins_as_proved(id)?))
+            }) {
             Ok((_, false)) => {
                 self.truncated(lineage, id, now);
                 Ok((Progress::Read, 0))

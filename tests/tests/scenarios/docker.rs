@@ -173,3 +173,25 @@ fn a_container_without_labels_has_its_id_and_one_that_the_pod_path_links_to_is_s
         acked(&id) == fs::metadata(alone.live()).unwrap().len() && acked("pod=\"linked\"") > 0
     });
 }
+
+#[test]
+fn files_whose_long_first_messages_are_alike_are_each_stored_once_around_kills() {
+    let mut rig = Rig::started("");
+    let mut pod = Container::of_pod(&rig, &"ac".repeat(32), "bannered");
+    let banner = "=".repeat(5_000);
+    for round in 0..4 {
+        if round > 0 {
+            // As with `max-file: 1`, while no agent runs.
+            rig.stack.kill_agent().unwrap();
+            fs::remove_file(pod.live()).unwrap();
+        }
+        let text = pod.text("stdout", &banner) + &pod.text("stdout", &format!("line of round {round}"));
+        pod.append(&text);
+        if round > 0 {
+            rig.stack.start_agent().unwrap();
+        }
+        rig.until_stored(2 * (round + 1));
+    }
+    assert_eq!(rig.bodies("bannered"), pod.written);
+    assert_eq!(rig.ledger("lost_bytes_total", ""), 0);
+}

@@ -10,6 +10,9 @@ fn the_file_hash_is_the_documented_one() {
     assert_eq!(hash.hex(), "3d19579220173d6757c8");
     let hash = FileHash::new("0123456789abcdef0123456789abcdef", "kube-apiserver", 12, &[b'x'; 4096]);
     assert_eq!(hash.hex(), "90b63b6cde4dab5bba82");
+    let named = [&[b'x'; 1024][..], &[b'y'; 64]].concat();
+    let hash = FileHash::of_named("ab12", "", 0, &named);
+    assert_eq!(hash.hex(), "d59f2a4d0267935cac13");
 }
 
 #[test]

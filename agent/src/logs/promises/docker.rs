@@ -8,26 +8,26 @@ use crate::config::{Logs, ReadExisting};
 use crate::logs::ledger::RowKey;
 use crate::logs::simulation::{World, docker_config};
 
-const DIR: &str = "docker:/ab12";
-const JSON: &str = "docker:/ab12/ab12-json.log";
+pub(super) const DIR: &str = "docker:/ab12";
+pub(super) const JSON: &str = "docker:/ab12/ab12-json.log";
 
 fn line(second: u32, stream: &str, log: &str) -> String {
     format!("{{\"log\":\"{log}\",\"stream\":\"{stream}\",\"time\":\"2026-11-20T16:35:{second:02}.5Z\"}}\n")
 }
 
-fn full(second: u32, body: &str) -> String {
+pub(super) fn full(second: u32, body: &str) -> String {
     line(second, "stdout", &format!("{body}\\n"))
 }
 
 /// A container of the pod `pod`, that of [`LIVE`].
-fn labelled() -> World {
+pub(super) fn labelled() -> World {
     let world = world();
     world.disk.append(&format!("{DIR}/config.v2.json"), docker_config("pod", "uid").as_bytes());
     world
 }
 
 /// As Docker rotates: each number moves up, the live file becomes `.1`.
-fn rotate(world: &World) {
+pub(super) fn rotate(world: &World) {
     for number in (1..9).rev() {
         for end in ["", ".gz"] {
             world.disk.rename(&format!("{JSON}.{number}{end}"), &format!("{JSON}.{}{end}", number + 1));
@@ -36,7 +36,7 @@ fn rotate(world: &World) {
     world.disk.rename(JSON, &format!("{JSON}.1"));
 }
 
-fn compress(world: &World, number: u32) {
+pub(super) fn compress(world: &World, number: u32) {
     world.disk.gzip(&format!("{JSON}.{number}"));
     world.disk.remove(&format!("{JSON}.{number}"));
 }
@@ -423,4 +423,27 @@ fn nothing_is_given_up_or_sent_again_where_dockers_directory_is_there_later_than
         assert_eq!((world.lost(), pending(&world), world.resent_unmarked), (0, 0, 0));
         assert_eq!((world.core.gaps, world.core.snapshot().unreadable), (0, 0));
     }
+}
+
+#[test]
+fn where_dockers_directory_is_gone_for_good_what_was_not_read_there_is_lost_after_ten_minutes_and_nothing_is_kept()
+ {
+    let mut world = labelled();
+    world.disk.append(JSON, full(1, "one").as_bytes());
+    world.drain();
+    let two = full(2, "two");
+    world.disk.append(JSON, two.as_bytes());
+    world.core.note_sizes_for_test(world.now);
+    world.core.finish(world.now.mono);
+    world.disk.names("docker:/").iter().for_each(|path| world.disk.remove(path));
+    world.restart();
+    world.drain_for(60);
+    assert_eq!((world.lost(), pending(&world)), (0, two.len() as u64), "it may be there later");
+    world.turn(600_000);
+    world.drain_for(2);
+    assert_eq!((world.lost(), pending(&world)), (two.len() as u64, 0));
+    assert!(world.core.restored.is_empty());
+    world.core.finish(world.now.mono);
+    world.restart();
+    assert!(world.core.restored.is_empty(), "nothing is kept of it");
 }

@@ -119,6 +119,30 @@ fn rotations_by_date_are_one_stream_with_the_file_that_is_written_to() {
 }
 
 #[test]
+fn a_second_program_that_writes_on_into_the_renamed_file_loses_no_line() {
+    for (is_compressed, is_removed) in [(false, false), (true, false), (false, true)] {
+        let mut world = world();
+        world.disk.append(APP, b"one\n");
+        world.drain();
+        rotate(&world, false);
+        world.disk.append(APP, b"two\n");
+        world.drain_for(30);
+        let old = format!("{APP}.1");
+        world.disk.append(&old, b"from the second\n");
+        if is_compressed {
+            world.disk.gzip(&old);
+        }
+        if is_compressed || is_removed {
+            world.disk.remove(&old);
+        }
+        world.drain_for(90);
+        assert_eq!(bodies(&world), ["one", "two", "from the second"], "{is_compressed} {is_removed}");
+        assert_eq!(pending(&world), 0);
+        assert!(is_quiet_after_a_restart(&mut world), "sent again");
+    }
+}
+
+#[test]
 fn a_file_that_is_copied_and_truncated_is_shipped_once_with_what_the_copy_has_of_it() {
     for header in ["", "# the same first line\n"] {
         let mut world = world();

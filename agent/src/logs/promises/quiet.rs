@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{LIVE, full, pending, world};
+use crate::logs::fs::Place;
 
 #[test]
 fn thousands_of_idle_files_wake_nobody_and_are_not_read_again() {
@@ -58,4 +59,43 @@ fn a_file_that_may_not_be_read_is_counted_and_tried_again_and_costs_no_other_a_l
     world.drain();
     assert_eq!(world.bodies("pod", "stdout"), ["one"]);
     assert_eq!((world.lost(), pending(&world), world.core.snapshot().unreadable), (0, 0, 0));
+}
+
+#[test]
+fn a_directory_of_plain_files_where_much_happens_is_listed_a_few_times_a_second_and_nothing_of_it_is_missed()
+{
+    let mut world = super::files::world();
+    let path = |file: u32| format!("/var/log/{file}.log");
+    (0..200).for_each(|file| world.disk.append(&path(file), format!("{file}\n").as_bytes()));
+    world.disk.watch_all();
+    world.drain();
+    assert_eq!(world.got.len(), 200);
+    let calls = world.disk.calls();
+    for file in 200..300 {
+        // Ten seconds, in which other files come and go all the time.
+        world.disk.append(&path(file), format!("{file}\n").as_bytes());
+        for _ in 0..10 {
+            world.disk.tell(Place::Dir("/var/log".into()));
+            world.turn(10);
+            while !world.unsettled.is_empty() {
+                world.accept(0, true);
+            }
+        }
+    }
+    // A look at each file is one call; of a new one a few more.
+    let calls = world.disk.calls() - calls;
+    assert!(calls <= 40 * 301 + 100 * 20, "{calls} looks");
+    world.drain();
+    assert_eq!((world.got.len(), pending(&world)), (300, 0));
+    // And the last of them is not left waiting.
+    world.disk.append(&path(300), b"300\n");
+    world.disk.tell(Place::Dir("/var/log".into()));
+    world.turn(10);
+    world.disk.append(&path(301), b"301\n");
+    world.disk.tell(Place::Dir("/var/log".into()));
+    world.turn(10);
+    let due = world.core.next_turn().map_or(0, |due| (due - world.now.mono).as_millis());
+    assert!(due <= 250, "{due} ms");
+    world.drain_for(5);
+    assert_eq!(world.got.len(), 302);
 }

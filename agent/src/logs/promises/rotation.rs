@@ -1,6 +1,6 @@
 //! Rotation, removal, and files that are there or not.
 
-use super::{LIVE, full, world};
+use super::{LIVE, full, pending, world};
 use crate::logs::odd::Oddity;
 use crate::logs::simulation::World;
 
@@ -50,6 +50,27 @@ fn any_number_of_rotations_between_two_looks_loses_nothing() {
     }
     world.drain();
     assert_eq!(world.bodies("pod", "stdout"), expected);
+}
+
+#[test]
+fn what_is_written_into_the_renamed_file_long_after_it_was_quiet_is_shipped_too() {
+    for is_compressed in [false, true] {
+        let mut world = world();
+        world.disk.append(LIVE, full(1, "one").as_bytes());
+        world.drain();
+        let old = format!("{LIVE}.20261120-163502");
+        world.disk.rename(LIVE, &old);
+        world.disk.append(LIVE, full(2, "two").as_bytes());
+        world.drain_for(30);
+        world.disk.append(&old, full(3, "late").as_bytes());
+        if is_compressed {
+            world.disk.gzip(&old);
+            world.disk.remove(&old);
+        }
+        world.drain_for(90);
+        assert_eq!(world.bodies("pod", "stdout"), ["one", "two", "late"], "compressed: {is_compressed}");
+        assert_eq!(pending(&world), 0);
+    }
 }
 
 #[test]

@@ -32,6 +32,8 @@ struct DiskInner {
     /// Whether directories and files can be watched; nothing that happens is told, except by `overflow`.
     watched: bool,
     overflow: bool,
+    /// What is told of at the next look.
+    told: Vec<Place>,
     calls: u64,
 }
 
@@ -87,6 +89,10 @@ impl Disk {
     pub(in crate::logs) fn watch_all(&self) {
         let mut inner = self.inner.lock().unwrap();
         (inner.watched, inner.overflow) = (true, true);
+    }
+    /// Something happened there.
+    pub(in crate::logs) fn tell(&self, place: Place) {
+        self.inner.lock().unwrap().told.push(place);
     }
     /// Listings, looks and openings.
     pub(in crate::logs) fn calls(&self) -> u64 {
@@ -203,6 +209,7 @@ impl LogFs for Disk {
         }
     }
     fn kind(&mut self, path: &str) -> Kind {
+        self.inner.lock().unwrap().calls += 1;
         if path.contains("link") { Kind::Link } else { Kind::Own }
     }
     fn is_linked(&mut self, _: &str) -> bool {
@@ -231,7 +238,7 @@ impl LogFs for Disk {
     fn changes(&mut self) -> Changes {
         let mut inner = self.inner.lock().unwrap();
         let overflow = !inner.watched || std::mem::take(&mut inner.overflow);
-        Changes { overflow, ..Changes::default() }
+        Changes { overflow, places: std::mem::take(&mut inner.told), ..Changes::default() }
     }
 }
 

@@ -95,6 +95,7 @@ pub(in crate::logs) struct World {
     /// What the next start is made with.
     pub(in crate::logs) config: Logs,
     pub(in crate::logs) pods: PodIndex,
+    pub(in crate::logs) cluster: String,
     pub(in crate::logs) wait_for_metadata: bool,
     slots: usize,
 }
@@ -112,7 +113,7 @@ impl World {
     pub(in crate::logs) fn with(config: Logs, slots: usize) -> Self {
         let now = Now { mono: Instant::now(), wall_nanos: 1_795_192_501_000_000_000 };
         let (disk, store, pods) = (Disk::default(), MemStore::default(), PodIndex::default());
-        let (core, batches) = Self::boot(&disk, &store, &config, &pods, false, slots, now);
+        let (core, batches) = Self::boot(&disk, &store, &config, &pods, "", false, slots, now);
         Self {
             disk,
             store,
@@ -125,22 +126,25 @@ impl World {
             now,
             config,
             pods,
+            cluster: String::new(),
             wait_for_metadata: false,
             slots,
         }
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn boot(
         disk: &Disk,
         store: &MemStore,
         config: &Logs,
         pods: &PodIndex,
+        cluster: &str,
         wait_for_metadata: bool,
         slots: usize,
         now: Now,
     ) -> (Core<Disk>, mpsc::Receiver<Batch>) {
         let settings = Settings {
-            node: Node { cluster: String::new(), name: "n1".into(), labels: vec![] },
+            node: Node { cluster: cluster.into(), name: "n1".into(), labels: vec![] },
             filter: Filter::new(&config.include, &config.exclude),
             read_existing: config.read_existing,
             max_line: 4096,
@@ -173,6 +177,7 @@ impl World {
             &self.store,
             &self.config,
             &self.pods,
+            &self.cluster,
             self.wait_for_metadata,
             self.slots,
             self.now,
