@@ -21,12 +21,21 @@ use crate::receive::json as otlp_json;
 const LIMIT: usize = 256 << 10;
 const CODECS: [Encoding; 3] = Encoding::ALL;
 
+/// What opentelemetry-proto reads too we read as the same. A choice (`data`, `value`) with something in it that it does not read, a
+/// number `-0`, it takes as one that is not there, without a word: of such a request there is nothing to be said.
+fn same<T: std::fmt::Debug>(ours: &T, theirs: &T) {
+    let (ours, theirs) = (format!("{ours:?}"), format!("{theirs:?}"));
+    if theirs.matches(": None").count() <= ours.matches(": None").count() {
+        assert_eq!(ours, theirs);
+    }
+}
+
 /// OTLP/JSON: what opentelemetry-proto reads too we read as the same (it takes lists for messages, which are none); what we read is
 /// a request that the view takes, or one that is too large for it.
 pub fn json(text: &[u8]) {
     let Ok(ours) = otlp_json::request(text) else { return };
     if let Ok(theirs) = serde_json::from_slice::<ExportLogsServiceRequest>(text) {
-        assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
+        same(&ours, &theirs);
     }
     let bytes = ours.encode_to_vec();
     if let Err(error) = view::check(&bytes, &ViewLimits::default()) {
@@ -46,13 +55,13 @@ pub fn others(text: &[u8]) {
     let limits = ViewLimits::default();
     if let Ok(request) = otlp_json::metrics_request(text) {
         if let Ok(theirs) = serde_json::from_slice::<ExportMetricsServiceRequest>(text) {
-            assert_eq!(format!("{request:?}"), format!("{theirs:?}"));
+            same(&request, &theirs);
         }
         is_fine(view::check_metrics(&request.encode_to_vec(), &limits));
     }
     if let Ok(request) = otlp_json::traces_request(text) {
         if let Ok(theirs) = serde_json::from_slice::<ExportTraceServiceRequest>(text) {
-            assert_eq!(format!("{request:?}"), format!("{theirs:?}"));
+            same(&request, &theirs);
         }
         is_fine(view::check_traces(&request.encode_to_vec(), &limits));
     }
