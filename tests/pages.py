@@ -55,7 +55,7 @@ MADE_WITH_THE_FIRST_ROW = {
     "sonde_agent_export_retries_total", "sonde_agent_export_blocked", "sonde_collector_requests_refused_total",
     "sonde_agent_push_requests_total", "sonde_agent_push_last_success_timestamp_seconds", "sonde_agent_push_blocked",
     # of the kubelet, which this test has not
-    "sonde_agent_source_success", "sonde_agent_source_duration_seconds", "sonde_agent_pods",
+    "sonde_agent_source_success", "sonde_agent_source_duration_seconds", "sonde_agent_pods", "sonde_agent_pods_source",
 }
 FAILURES = []
 

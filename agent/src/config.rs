@@ -120,7 +120,7 @@ pub struct Kubelet {
 pub struct Pods {
     /// Source of pod state.
     pub source: PodSource,
-    /// How the API server is reached, where it is the source.
+    /// How the API server is reached, where it is the source or stands in for the kubelet.
     pub api: ApiServer,
     /// Labels attached to records, `*` globs.
     pub labels: Vec<String>,
@@ -146,7 +146,8 @@ pub struct ApiServer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PodSource {
-    /// The kubelet's socket where there is one that answers, else the kubelet where it has a URL, else paths.
+    /// The kubelet's socket where there is one that answers, else the kubelet where it has a URL, the API server while that refuses,
+    /// else paths.
     Auto,
     /// The kubelet's `/pods`.
     Kubelet,

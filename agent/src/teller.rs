@@ -1,9 +1,14 @@
-//! Who tells of the pods of this node: the kubelet or the API server, as `pods.source` says. One of them, for the process's life: what
-//! they tell differs in detail, and a picture that flips is worse than an older one. The kubelet's socket and its `/pods` tell the same
-//! of the same pods, series for series, so with `auto` the one may take the place of the other, once.
+//! Who tells of the pods of this node: the kubelet or the API server, as `pods.source` says; one at a time, because what they tell
+//! differs in detail, and a picture that flips is worse than an older one. The kubelet's socket and its `/pods` tell the same
+//! of the same pods, series for series, so with `auto` the one may take the place of the other, once; and the API server ([`either`])
+//! that of a kubelet that refuses, for as long as it does.
+
+mod either;
+pub mod trust;
 
 use sonde_daemon::shutdown::Shutdown;
 
+use self::either::Either;
 use crate::api_server::ApiServer;
 use crate::config::{Config, PodSource};
 use crate::host::HostPaths;
@@ -13,8 +18,8 @@ use crate::pods::PodIndex;
 
 /// The one writer of the [`PodIndex`].
 pub enum Teller {
-    /// The kubelet, by its socket or its `/pods`.
-    Kubelet(Box<Kubelet>),
+    /// The kubelet, by its socket or its `/pods`; and who may stand in for `/pods`.
+    Kubelet(Box<Kubelet>, Option<Box<ApiServer>>),
     /// A watch at the API server.
     ApiServer(Box<ApiServer>),
 }
@@ -27,32 +32,32 @@ impl Teller {
     /// A URL is none.
     pub fn build(config: &Config, paths: &HostPaths, index: &PodIndex) -> Result<Option<Self>, ClientError> {
         let node = &config.node.name;
+        let api = || ApiServer::build(&config.pods.api, node, index.clone());
         let by_socket = |another| {
             let (socket, own) = (paths.pods_socket(), paths.kubelet_certificate());
-            let kubelet = Kubelet::by_socket(socket, another, &config.kubelet, node, own, index.clone())?;
-            Ok(Some(Self::Kubelet(Box::new(kubelet))))
+            Kubelet::by_socket(socket, another, &config.kubelet, node, own, index.clone())
         };
-        Ok(match config.pods.source {
-            PodSource::Socket => return by_socket(false),
-            PodSource::Auto if paths.pods_socket().exists() => return by_socket(true),
-            PodSource::Auto | PodSource::Kubelet if !config.kubelet.url.is_empty() => {
-                let own = paths.kubelet_certificate();
-                let kubelet = Kubelet::build(&config.kubelet, node, own, index.clone())?;
-                Some(Self::Kubelet(Box::new(kubelet)))
+        let kubelet = match config.pods.source {
+            PodSource::Paths => return Ok(None),
+            PodSource::Api => return Ok(Some(Self::ApiServer(Box::new(api()?)))),
+            PodSource::Socket => by_socket(false)?,
+            PodSource::Auto if paths.pods_socket().exists() => by_socket(true)?,
+            PodSource::Auto | PodSource::Kubelet if config.kubelet.url.is_empty() => return Ok(None),
+            PodSource::Auto | PodSource::Kubelet => {
+                Kubelet::build(&config.kubelet, node, paths.kubelet_certificate(), index.clone())?
             }
-            PodSource::Api => {
-                let server = ApiServer::build(&config.pods.api, node, index.clone())?;
-                Some(Self::ApiServer(Box::new(server)))
-            }
-            _ => None,
-        })
+        };
+        let has_stand_in = config.pods.source == PodSource::Auto && !config.pods.api.url.is_empty();
+        let stand_in =
+            has_stand_in.then(api).transpose()?.map(|api| Box::new(api.reporting_with(&kubelet.metrics())));
+        Ok(Some(Self::Kubelet(Box::new(kubelet), stand_in)))
     }
 
     /// Where it is asked.
     pub fn place(&self, config: &Config, paths: &HostPaths) -> String {
         match self {
-            Self::Kubelet(kubelet) if kubelet.has_socket() => paths.pods_socket().display().to_string(),
-            Self::Kubelet(_) => config.kubelet.url.clone(),
+            Self::Kubelet(kubelet, _) if kubelet.has_socket() => paths.pods_socket().display().to_string(),
+            Self::Kubelet(..) => config.kubelet.url.clone(),
             Self::ApiServer(_) => config.pods.api.url.clone(),
         }
     }
@@ -60,7 +65,7 @@ impl Teller {
     /// Its numbers.
     pub fn metrics(&self) -> Metrics {
         match self {
-            Self::Kubelet(kubelet) => kubelet.metrics(),
+            Self::Kubelet(kubelet, _) => kubelet.metrics(),
             Self::ApiServer(server) => server.metrics(),
         }
     }
@@ -68,7 +73,10 @@ impl Teller {
     /// Runs until the stop is asked for.
     pub async fn run(self, shutdown: Shutdown) {
         match self {
-            Self::Kubelet(kubelet) => kubelet.run(shutdown).await,
+            Self::Kubelet(kubelet, None) => kubelet.run(shutdown).await,
+            Self::Kubelet(kubelet, Some(api)) => {
+                kubelet.run_by(shutdown, |pods| Either::new(pods, *api).run()).await;
+            }
             Self::ApiServer(server) => server.run(shutdown).await,
         }
     }

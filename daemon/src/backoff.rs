@@ -60,7 +60,8 @@ impl Backoff {
         self.tries
     }
 
-    fn up_to(&mut self, end: Duration) -> Duration {
+    /// A random time between zero and `end`, for other waits that must not be in step.
+    pub fn up_to(&mut self, end: Duration) -> Duration {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;

@@ -1,4 +1,4 @@
-//! The API server as the source of this node's pods (`pods.source: api`): where the kubelet may not be asked.
+//! The API server as the source of this node's pods (`pods.source: api`), or in the place of a kubelet that refuses (`auto`).
 //!
 //! One list, then one watch after another from where the one before ended (Kubernetes API concepts, "Efficient detection of
 //! changes"), both for `spec.nodeName` alone and from the server's cache. Constraints:
@@ -6,18 +6,26 @@
 //! - While it does not answer the last picture stays, and nobody waits for it. All waits have jitter and grow up to half a minute.
 //! - A picture never goes back: a list that must be made again asks for one that is not older than what is known, and only when the
 //!   server has forgotten that version (410) for its newest.
+//! - In the kubelet's place it is asked at random times; one that refuses, or that has no token to be shown, each five minutes.
 //! - A connection on which nothing comes, not even the bookmarks that the server sends each minute, is given up.
 //!
 //! Memory: the answer to a list, 32 MiB at most, and what is read of it; an event of 4 MiB; 4,096 pods.
 
 mod lines;
+#[cfg(test)]
+pub(crate) mod stand_in;
 mod store;
 
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use sonde_daemon::backoff::Backoff;
+use sonde_daemon::log::RateLimit;
 use sonde_daemon::shutdown::Shutdown;
 
 use self::lines::Lines;
@@ -26,6 +34,7 @@ use crate::config;
 use crate::kubelet::Metrics;
 use crate::kubelet::client::{Client, ClientError};
 use crate::pods::PodIndex;
+use crate::teller::trust::Pace;
 
 /// The server ends a watch after so long; then the next one begins, perhaps at another server.
 const WATCH: Duration = Duration::from_secs(300);
@@ -43,7 +52,28 @@ pub struct ApiServer {
     index: PodIndex,
     metrics: Metrics,
     silence: Duration,
-    failing: bool,
+    /// Since when it does not answer.
+    failing: Option<Instant>,
+    tells: Tells,
+    /// In the kubelet's place: not to be asked before.
+    later: Option<Instant>,
+    random: Backoff,
+    useless: RateLimit,
+}
+
+/// Whether what is known of the pods is what the API server says.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tells(Arc<AtomicBool>);
+
+impl Tells {
+    /// Whether it is.
+    pub(crate) fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, tells: bool) {
+        self.0.store(tells, Ordering::Relaxed);
+    }
 }
 
 /// Why there is no picture, or no newer one.
@@ -59,6 +89,24 @@ enum ApiError {
     Silent,
     #[error("the watch ended at once")]
     Short,
+    #[error("there is no token to show it")]
+    Token,
+}
+
+impl ApiError {
+    /// Whether another answer comes only when somebody has changed a right.
+    fn is_refusal(&self) -> bool {
+        match self {
+            Self::Client(error) => error.is_refusal(),
+            Self::Token => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the version that was asked for is the matter: the next list is of another one.
+    fn is_gone(&self) -> bool {
+        matches!(self, Self::Client(ClientError::Status(StatusCode::GONE, _)))
+    }
 }
 
 impl ApiServer {
@@ -73,8 +121,22 @@ impl ApiServer {
             metrics: Metrics::new("api", index.clone()),
             index,
             silence: SILENCE,
-            failing: false,
+            failing: None,
+            tells: Tells::default(),
+            later: None,
+            random: Backoff::new(),
+            useless: RateLimit::new(Duration::from_secs(3600)),
         })
+    }
+
+    /// Its numbers stand in the place of these, of the source in whose place it tells.
+    pub(crate) fn reporting_with(self, metrics: &Metrics) -> Self {
+        Self { metrics: metrics.named("api"), ..self }
+    }
+
+    /// Whether it is who tells.
+    pub(crate) fn tells(&self) -> Tells {
+        self.tells.clone()
     }
 
     /// Its numbers.
@@ -95,13 +157,63 @@ impl ApiServer {
         loop {
             let asked = Instant::now();
             let Err(error) = self.round(&mut backoff).await else { continue };
-            self.metrics.polled(false, asked.elapsed());
-            if !self.failing {
-                tracing::warn!(%error, pods = self.index.len(), "the API server does not tell of this node's pods: what is known stays, new pods are named by their paths");
-            }
-            self.failing = true;
+            self.fails(&error, asked.elapsed());
             tokio::time::sleep(backoff.next(None)).await;
         }
+    }
+
+    /// Tells in the place of a kubelet that refuses, for as long as it is polled.
+    pub(crate) async fn stand_in(&mut self, pace: &Pace) -> Infallible {
+        let mut backoff = Backoff::new();
+        self.tells.set(false);
+        let first = Instant::now() + self.random.up_to(pace.spread);
+        tokio::time::sleep_until(self.later.map_or(first, |later| later.max(first)).into()).await;
+        let mut failed = 0;
+        loop {
+            let asked = Instant::now();
+            let round =
+                if self.client.has_token() { self.round(&mut backoff).await } else { Err(ApiError::Token) };
+            let Err(error) = round else { continue };
+            if error.is_gone() {
+                tokio::time::sleep(backoff.next(None)).await;
+                continue;
+            }
+            if self.tells.get() {
+                self.fails(&error, asked.elapsed());
+                if self.failing.is_none_or(|since| since.elapsed() < pace.lost) {
+                    tokio::time::sleep(backoff.next(None)).await;
+                    continue;
+                }
+                failed = 0;
+            }
+            self.tells.set(false);
+            self.failing = None;
+            self.store.begin_anew();
+            let longer = pace.probe.saturating_mul(1 << failed.min(16)).min(pace.seldom);
+            let wait = if error.is_refusal() { pace.seldom } else { longer };
+            failed += 1;
+            if let Some(suppressed) = self.useless.allow() {
+                tracing::warn!(%error, suppressed, "the API server does not tell of this node's pods in the kubelet's place: it is asked again now and then");
+            }
+            let wait = wait + self.random.up_to(wait / 2);
+            self.later = Some(Instant::now() + wait);
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// The kubelet tells again.
+    pub(crate) fn rest(&mut self) {
+        self.tells.set(false);
+        self.failing = None;
+        self.store.begin_anew();
+    }
+
+    fn fails(&mut self, error: &ApiError, took: Duration) {
+        self.metrics.polled(false, took);
+        if self.failing.is_none() {
+            tracing::warn!(%error, pods = self.index.len(), "the API server does not tell of this node's pods: what is known stays, new pods are named by their paths");
+        }
+        self.failing.get_or_insert_with(Instant::now);
     }
 
     /// A list if there is none, and a watch to its end.
@@ -161,9 +273,11 @@ impl ApiServer {
 
     fn works(&mut self, took: Duration) {
         self.metrics.polled(true, took);
-        if std::mem::take(&mut self.failing) {
+        if self.failing.take().is_some() {
             tracing::info!(pods = self.index.len(), "the API server answers again");
         }
+        self.later = None;
+        self.tells.set(true);
     }
 }
 

@@ -92,6 +92,14 @@ impl Store {
         Self { node: node.to_owned(), pods: BTreeMap::new(), version: String::new(), next: Next::List }
     }
 
+    /// Forgets the pods, but not the version: the next list is not older than what was known.
+    pub fn begin_anew(&mut self) {
+        self.pods.clear();
+        if self.next == Next::Watch {
+            self.next = Next::List;
+        }
+    }
+
     /// Whether there is a list to watch from.
     pub fn is_listed(&self) -> bool {
         self.next == Next::Watch

@@ -152,9 +152,8 @@ impl Kubelet {
 
 impl ApiServer {
     fn check(&self, problems: &mut Problems, source: PodSource) {
-        if source == PodSource::Api
-            && let Err(error) = Endpoint::parse(&self.url, (80, 443))
-        {
+        let is_asked = source == PodSource::Api || (source == PodSource::Auto && !self.url.is_empty());
+        if is_asked && let Err(error) = Endpoint::parse(&self.url, (80, 443)) {
             problems.add("pods.api.url", error.to_string(), "");
         }
         if !self.server_name.is_empty() {

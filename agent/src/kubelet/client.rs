@@ -62,6 +62,13 @@ pub enum ClientError {
     Body(String),
 }
 
+impl ClientError {
+    /// Whether it may not be asked: another answer comes only when somebody has changed a right.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Status(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _))
+    }
+}
+
 /// One kubelet, or the API server.
 pub struct Client {
     endpoint: Endpoint,
@@ -154,6 +161,11 @@ impl Client {
             Err(refused(status, &whole(response, PODS_BYTES).await?))
         };
         tokio::time::timeout(ANSWER, answer).await.unwrap_or(Err(ClientError::Slow))
+    }
+
+    /// Whether the token that is to be shown is there; so too where none is to be.
+    pub fn has_token(&self) -> bool {
+        self.token_file.as_os_str().is_empty() || self.token_file.exists()
     }
 
     async fn in_time(&mut self, path: &str, limit: usize) -> Result<Bytes, ClientError> {

@@ -24,11 +24,12 @@ use sonde_daemon::page::{Sink, Source};
 use sonde_daemon::shutdown::Shutdown;
 
 use self::client::{Client, ClientError};
-use self::pods::PodsError;
+use self::pods::{Picture, PodsError};
 use self::socket::Watcher;
 use self::summary::Summary;
 use crate::config;
 use crate::pods::PodIndex;
+use crate::teller::trust::Answer;
 
 /// Between two requests, however many pods are wanted.
 const AT_MOST_EVERY: Duration = Duration::from_secs(1);
@@ -45,18 +46,20 @@ pub struct Kubelet {
     metrics: Metrics,
 }
 
-struct Pods {
+/// `/pods`: asked, and shown.
+pub(crate) struct Pods {
     client: Client,
     index: PodIndex,
     node: String,
     interval: Duration,
     metrics: Metrics,
+    failing: bool,
     foreign: RateLimit,
 }
 
 /// Why there is no new picture.
 #[derive(Debug, thiserror::Error)]
-enum PollError {
+pub(crate) enum PollError {
     #[error("{0}")]
     Client(#[from] ClientError),
     #[error("{0}")]
@@ -84,6 +87,7 @@ impl Kubelet {
             index,
             node: node.to_owned(),
             interval: config.interval.0,
+            failing: false,
             foreign: RateLimit::new(Duration::from_secs(60)),
         };
         Ok(Self { socket: None, pods: Some(pods), summary: Some(summary), metrics })
@@ -126,13 +130,18 @@ impl Kubelet {
 
     /// Runs until the stop is asked for.
     pub async fn run(self, shutdown: Shutdown) {
+        self.run_by(shutdown, |mut pods| async move { pods.until(|_| false).await }).await;
+    }
+
+    /// The same; what is done with its `/pods`, where they are asked, is up to `ask`.
+    pub(crate) async fn run_by<F: Future<Output = ()>>(self, shutdown: Shutdown, ask: impl FnOnce(Pods) -> F) {
         let Self { socket, pods, summary, .. } = self;
         let pods = async {
             if let Some(mut socket) = socket {
                 socket.run(pods.is_some()).await;
             }
             if let Some(pods) = pods {
-                pods.run(shutdown.clone()).await;
+                ask(pods).await;
             }
         };
         let summary = async {
@@ -150,44 +159,46 @@ impl Kubelet {
 }
 
 impl Pods {
-    async fn run(mut self, shutdown: Shutdown) {
+    /// Asks and shows what it says, until an answer is `enough`.
+    pub(crate) async fn until(&mut self, mut enough: impl FnMut(Answer) -> bool) {
         let mut backoff = Backoff::new();
-        let mut failing = false;
         loop {
             let asked = Instant::now();
-            let polled = tokio::select! {
-                polled = self.poll() => polled,
-                _ = shutdown.wait() => return,
-            };
-            self.metrics.polled(polled.is_ok(), asked.elapsed());
-            let wait = match polled {
-                Ok(()) => {
-                    if failing {
-                        tracing::info!(pods = self.index.len(), "the kubelet answers again");
-                    }
-                    failing = false;
+            let answer = self.ask().await;
+            let (worth, took) = (judged(&answer), asked.elapsed());
+            let wait = match answer {
+                Ok(picture) => {
+                    self.show(picture);
                     backoff.reset();
                     self.interval
                 }
-                Err(error) => {
-                    if !failing {
-                        tracing::warn!(%error, pods = self.index.len(), "the kubelet does not serve its pods: what is known stays, new pods are named by their paths");
-                    }
-                    failing = true;
-                    backoff.next(None).clamp(AT_MOST_EVERY.min(self.interval), self.interval)
-                }
+                Err(_) => backoff.next(None).clamp(AT_MOST_EVERY.min(self.interval), self.interval),
             };
+            self.report(worth == Answer::Pods, took);
+            if enough(worth) {
+                return;
+            }
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                () = self.index.wanted(), if !failing => {
+                () = self.index.wanted(), if !self.failing => {
                     tokio::time::sleep(AT_MOST_EVERY.saturating_sub(asked.elapsed())).await;
                 }
-                _ = shutdown.wait() => return,
             }
         }
     }
 
-    async fn poll(&mut self) -> Result<(), PollError> {
+    /// What it says now, which is not shown yet.
+    pub(crate) async fn ask(&mut self) -> Result<Picture, PollError> {
+        let answer = self.answer().await;
+        if let Err(error) = &answer
+            && !std::mem::replace(&mut self.failing, true)
+        {
+            tracing::warn!(%error, pods = self.index.len(), "the kubelet does not serve its pods: what is known stays, new pods are named by their paths");
+        }
+        answer
+    }
+
+    async fn answer(&mut self) -> Result<Picture, PollError> {
         let body = self.client.pods().await?;
         let picture = if body.len() <= SHORT_BYTES {
             pods::parse(&body, &self.node)?
@@ -198,9 +209,35 @@ impl Pods {
         if picture.foreign > 0 {
             say_foreign(&self.foreign, picture.foreign, &picture.foreign_node, &self.node);
         }
+        Ok(picture)
+    }
+
+    /// Puts it in the place of what was known.
+    pub(crate) fn show(&mut self, picture: Picture) {
         self.index.replace(picture.pods);
         self.index.replace_states(picture.states);
-        Ok(())
+        if std::mem::take(&mut self.failing) {
+            tracing::info!(pods = self.index.len(), "the kubelet answers again");
+        }
+    }
+
+    /// How an ask ended, for who looks at the numbers of the source that tells.
+    pub(crate) fn report(&self, success: bool, took: Duration) {
+        self.metrics.polled(success, took);
+    }
+
+    /// Between two asks.
+    pub(crate) fn interval(&self) -> Duration {
+        self.interval
+    }
+}
+
+/// What an answer is worth to who decides whom to ask.
+pub(crate) fn judged<T>(answer: &Result<T, PollError>) -> Answer {
+    match answer {
+        Ok(_) => Answer::Pods,
+        Err(PollError::Client(error)) if error.is_refusal() => Answer::Refusal,
+        Err(_) => Answer::Failure,
     }
 }
 
@@ -216,37 +253,59 @@ fn say_foreign(limit: &RateLimit, pods: usize, node: &str, ours: &str) {
     }
 }
 
-/// `sonde_agent_source_*{source}` of who tells of the pods, and `sonde_agent_pods`.
+/// `sonde_agent_source_*{source}` of who tells of the pods, `sonde_agent_pods_source` and `sonde_agent_pods`.
 #[derive(Clone)]
 pub struct Metrics {
     source: &'static str,
-    last: Arc<Mutex<Option<Last>>>,
+    asked: Arc<Mutex<Asked>>,
     index: PodIndex,
 }
 
-/// Who was asked last, whether it answered, and how long that took.
-type Last = (&'static str, bool, Duration);
+/// All that may be shown as the source of what is known.
+const SOURCES: [&str; 4] = ["socket", "kubelet", "api", "paths"];
+
+#[derive(Clone, Copy, Default)]
+struct Asked {
+    /// Who was asked last, whether it answered, and how long that took.
+    last: Option<(&'static str, bool, Duration)>,
+    /// Who answered last, so that it is its picture that is known.
+    told: Option<&'static str>,
+}
 
 impl Metrics {
     /// Of a source of that name.
     pub fn new(source: &'static str, index: PodIndex) -> Self {
-        Self { source, last: Arc::default(), index }
+        Self { source, asked: Arc::default(), index }
     }
 
     /// The same of another source, which takes the place of this one when it is asked.
-    fn named(&self, source: &'static str) -> Self {
+    pub(crate) fn named(&self, source: &'static str) -> Self {
         Self { source, ..self.clone() }
     }
 
     /// Whether it answered when it was last asked; none = it was not asked yet.
     #[cfg(test)]
     pub fn success(&self) -> Option<bool> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).map(|(_, success, _)| success)
+        self.asked().last.map(|(_, success, _)| success)
+    }
+
+    /// Whose picture is known.
+    #[cfg(test)]
+    pub fn told(&self) -> &'static str {
+        self.asked().told.unwrap_or("paths")
     }
 
     /// Whether it answered, and how long that took.
     pub fn polled(&self, success: bool, took: Duration) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((self.source, success, took));
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.last = Some((self.source, success, took));
+        if success {
+            asked.told = Some(self.source);
+        }
+    }
+
+    fn asked(&self) -> Asked {
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -256,12 +315,17 @@ impl Source for Metrics {
     }
 
     fn collect(&self, out: &mut Sink) -> Result<(), String> {
-        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let Asked { last, told } = self.asked();
         if let Some((source, success, took)) = last {
             let source = [("source", source)];
             out.gauge("sonde_agent_source_success", "Whether the source was collected.").row(source, success);
             out.gauge("sonde_agent_source_duration_seconds", "How long the source took.")
                 .row(source, took.as_secs_f64());
+        }
+        let help = "1 for who told what is known of this node's pods; paths = nobody has yet.";
+        let mut rows = out.gauge("sonde_agent_pods_source", help);
+        for source in SOURCES {
+            rows.row([("source", source)], told.unwrap_or("paths") == source);
         }
         out.gauge("sonde_agent_pods", "Pods of this node that are known.").row([], self.index.len());
         Ok(())

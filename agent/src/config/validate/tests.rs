@@ -9,6 +9,8 @@ fn problems(yaml: &str) -> Vec<Problem> {
 #[test]
 fn the_defaults_have_no_problem() {
     assert_eq!(problems(""), []);
+    // Nobody in the kubelet's place.
+    assert_eq!(problems("pods: {api: {url: ''}}"), []);
 }
 
 #[test]
@@ -22,6 +24,7 @@ fn every_mistake_is_reported_with_its_key() {
         ("kubelet: {url: ''}\npods: {source: kubelet}", "kubelet.url"),
         ("kubelet: {server_name: 'a b'}", "kubelet.server_name"),
         ("pods: {source: api, api: {url: ''}}", "pods.api.url"),
+        ("pods: {api: {url: 'api:6443'}}", "pods.api.url"),
         ("pods: {api: {server_name: 'a b'}}", "pods.api.server_name"),
         ("kubelet: {interval: 10ms}", "kubelet.interval"),
         ("pods: {labels: ['app[1]']}", "pods.labels[0]"),

@@ -381,7 +381,7 @@ async fn the_kubelets_http_takes_over_with_the_same_pods_and_under_its_own_name(
         let kubelet =
             Kubelet::by_socket(server.socket(), another, &config, "lab-node-1", own, index.clone()).unwrap();
         let metrics = kubelet.metrics();
-        let source_now = move || metrics.last.lock().unwrap().map(|(source, success, _)| (source, success));
+        let source_now = move || metrics.asked().last.map(|(source, success, _)| (source, success));
         let (trigger, shutdown) = shutdown::channel();
         let running = tokio::spawn(kubelet.run(shutdown));
         until(source, || source_now() == Some((source, another))).await;
