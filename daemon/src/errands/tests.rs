@@ -8,7 +8,7 @@ use super::*;
 const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(20);
 
-/// Numbers; 13 hangs for as long as the gate is held.
+/// Numbers; 13 and those from 100 on hang for as long as the gate is held.
 struct Bench {
     errands: Errands<u32, u32>,
     gate: Arc<Mutex<()>>,
@@ -20,7 +20,7 @@ impl Bench {
         let (gate, begun) = (Arc::new(Mutex::new(())), Arc::new(AtomicU32::new(0)));
         let (held, count) = (Arc::clone(&gate), Arc::clone(&begun));
         let errands = Errands::new("test", most_stuck, move |number| {
-            if *number == 13 {
+            if hangs(*number) {
                 count.fetch_add(1, Ordering::SeqCst);
                 drop(held.lock());
             }
@@ -31,9 +31,18 @@ impl Bench {
     }
 
     fn run(&mut self, numbers: &[u32]) -> Vec<Result<u32, Late>> {
-        let patience = |number: &u32| if *number == 13 { SHORT } else { LONG };
+        let patience = |number: &u32| if hangs(*number) { SHORT } else { LONG };
         self.errands.run(numbers.iter().map(|number| (*number, patience(number))).collect(), None)
     }
+
+    /// With time for those that hang where they are held.
+    fn run_unheld(&mut self, numbers: &[u32]) -> Vec<Result<u32, Late>> {
+        self.errands.run(numbers.iter().map(|number| (*number, LONG)).collect(), None)
+    }
+}
+
+fn hangs(number: u32) -> bool {
+    number == 13 || number >= 100
 }
 
 #[test]
@@ -66,6 +75,64 @@ fn no_more_threads_hang_than_may() {
     let _held = gate.lock().unwrap();
     assert_eq!(bench.run(&[13, 1, 2]), [Err(Late::NotInTime), Err(Late::NotBegun), Err(Late::NotBegun)]);
     assert_eq!(bench.run(&[1]), [Err(Late::NotBegun)]);
+}
+
+#[test]
+fn however_many_hang_those_that_do_not_keep_their_answers() {
+    let mut bench = Bench::new(2);
+    let gate = Arc::clone(&bench.gate);
+    assert_eq!(bench.run(&[1, 2]), [Ok(2), Ok(4)]);
+    let held = gate.lock().unwrap();
+    for round in 0..4 {
+        let answers = bench.run(&[100, 101, 102, 1, 103, 2, 3]);
+        let (first, later) = (Late::NotInTime, Late::Hangs);
+        let hang = if round == 0 { first } else { later };
+        assert_eq!(answers[..2], [Err(hang), Err(hang)], "{round}");
+        assert_eq!(
+            answers[2..],
+            [102, 1, 103, 2, 3].map(|n| if n < 3 { Ok(n * 2) } else { Err(Late::NotBegun) })
+        );
+    }
+    drop(held);
+    let start = Instant::now();
+    while bench.run_unheld(&[100, 101, 102, 1, 103, 2, 3]) != [200, 202, 204, 2, 206, 4, 6].map(Ok) {
+        assert!(start.elapsed() < LONG, "they never came back");
+        std::thread::sleep(SHORT);
+    }
+}
+
+#[test]
+fn twice_as_many_hang_at_most_where_all_came_back_before() {
+    let mut bench = Bench::new(2);
+    let gate = Arc::clone(&bench.gate);
+    let all: Vec<u32> = (100..120).collect();
+    assert!(bench.run_unheld(&all).iter().all(Result::is_ok));
+    bench.begun.store(0, Ordering::SeqCst);
+    let held = gate.lock().unwrap();
+    let of =
+        |answers: &[Result<u32, Late>], late| answers.iter().filter(|answer| **answer == Err(late)).count();
+    let answers = bench.run(&all);
+    assert_eq!((of(&answers, Late::NotInTime), of(&answers, Late::NotBegun)), (4, 16));
+    for _ in 0..3 {
+        let answers = bench.run(&all);
+        assert_eq!((of(&answers, Late::Hangs), of(&answers, Late::NotBegun)), (4, 16));
+    }
+    assert!(bench.begun.load(Ordering::SeqCst) <= 4);
+    drop(held);
+}
+
+#[test]
+fn the_same_job_twice_holds_one_thread() {
+    let mut bench = Bench::new(4);
+    let gate = Arc::clone(&bench.gate);
+    let held = gate.lock().unwrap();
+    assert_eq!(bench.run(&[13, 1, 13, 1]), [Err(Late::NotInTime), Ok(2), Err(Late::Hangs), Ok(2)]);
+    while bench.begun.load(Ordering::SeqCst) == 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(bench.run(&[13, 13]), [Err(Late::Hangs), Err(Late::Hangs)]);
+    assert_eq!(bench.begun.load(Ordering::SeqCst), 1);
+    drop(held);
 }
 
 #[test]
