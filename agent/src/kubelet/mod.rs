@@ -3,7 +3,8 @@
 //! Pods come over its socket (`socket`) or from `/pods`. One loop owns the connection and writes the [`PodIndex`]; what is told of
 //! volumes has another, in `summary`. `/pods` is asked for every
 //! interval, and at once when somebody wants a pod that is not known yet, at most once a second. While the kubelet does not answer the last picture stays, and
-//! nobody waits for it.
+//! nobody waits for it. So it does while a kubelet that has just started answers without the pods that the API server gives it: it serves
+//! `/pods` before it has them (kubernetes/pkg/kubelet, `podManager` is filled by `syncLoop`; to its socket it says so), and they still run.
 //!
 //! Memory: an answer, 32 MiB at most, while it is read, and what is kept of it; a longer one is refused and said. One of more than
 //! 1 MiB is read on another thread: the loop's own also ships logs.
@@ -29,10 +30,14 @@ use self::socket::Watcher;
 use self::summary::Summary;
 use crate::config;
 use crate::pods::PodIndex;
+use crate::pods::v1::Pod;
 use crate::teller::trust::Answer;
 
 /// Between two requests, however many pods are wanted.
 const AT_MOST_EVERY: Duration = Duration::from_secs(1);
+
+/// An answer without any of the API server's pods is not believed for so long, where there were some: the agent is such a pod itself.
+const STARTING: Duration = Duration::from_secs(60);
 
 /// An answer that is read where it came; a longer one takes more than some milliseconds.
 const SHORT_BYTES: usize = 1 << 20;
@@ -54,6 +59,9 @@ pub(crate) struct Pods {
     interval: Duration,
     metrics: Metrics,
     failing: bool,
+    /// Since when its answers have lacked all of the API server's pods.
+    bare: Option<Instant>,
+    starting: Duration,
     foreign: RateLimit,
 }
 
@@ -66,6 +74,8 @@ pub(crate) enum PollError {
     Pods(#[from] PodsError),
     #[error("the answer was not read: {0}")]
     Thread(#[from] tokio::task::JoinError),
+    #[error("it has just started and does not tell of the API server's pods yet")]
+    Starting,
 }
 
 impl Kubelet {
@@ -88,6 +98,8 @@ impl Kubelet {
             node: node.to_owned(),
             interval: config.interval.0,
             failing: false,
+            bare: None,
+            starting: STARTING,
             foreign: RateLimit::new(Duration::from_secs(60)),
         };
         Ok(Self { socket: None, pods: Some(pods), summary: Some(summary), metrics })
@@ -134,7 +146,11 @@ impl Kubelet {
     }
 
     /// The same; what is done with its `/pods`, where they are asked, is up to `ask`.
-    pub(crate) async fn run_by<F: Future<Output = ()>>(self, shutdown: Shutdown, ask: impl FnOnce(Pods) -> F) {
+    pub(crate) async fn run_by<F: Future<Output = ()>>(
+        self,
+        shutdown: Shutdown,
+        ask: impl FnOnce(Pods) -> F,
+    ) {
         let Self { socket, pods, summary, .. } = self;
         let pods = async {
             if let Some(mut socket) = socket {
@@ -209,6 +225,13 @@ impl Pods {
         if picture.foreign > 0 {
             say_foreign(&self.foreign, picture.foreign, &picture.foreign_node, &self.node);
         }
+        if picture.foreign == 0 && is_bare(&picture.states) && !is_bare(&self.index.states()) {
+            let since = *self.bare.get_or_insert_with(Instant::now);
+            if since.elapsed() < self.starting {
+                return Err(PollError::Starting);
+            }
+        }
+        self.bare = None;
         Ok(picture)
     }
 
@@ -230,6 +253,12 @@ impl Pods {
     pub(crate) fn interval(&self) -> Duration {
         self.interval
     }
+}
+
+/// Whether all of these pods are static, or there is none.
+fn is_bare(pods: &[Pod]) -> bool {
+    // Of the others that annotation is not kept.
+    pods.iter().all(|pod| pod.metadata.annotations.contains_key(pods::SOURCE))
 }
 
 /// What an answer is worth to who decides whom to ask.

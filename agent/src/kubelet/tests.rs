@@ -259,6 +259,57 @@ async fn the_last_picture_stays_while_the_kubelet_fails_and_it_recovers() {
     running.await.unwrap();
 }
 
+#[tokio::test]
+async fn a_kubelet_that_has_just_started_and_knows_no_pods_yet_takes_no_name_away() {
+    const NONE: &str = r#"{"kind":"PodList","items":null}"#;
+    const STATIC: &str = r#"{"kind":"PodList","items":[{"metadata":{"uid":"s","name":"etcd","namespace":"kube-system",
+        "annotations":{"kubernetes.io/config.source":"file"}},"spec":{"nodeName":"lab-node-1"}}]}"#;
+    // First of all it is believed: nothing is known that could be lost.
+    let script = vec![
+        Act::Text(200, STATIC),
+        Act::Pods,
+        Act::Text(200, NONE),
+        Act::Text(200, STATIC),
+        Act::Text(200, NONE),
+    ];
+    let server = kubelet(None, script).await;
+    let index = PodIndex::default();
+    let config = config(&server, Path::new("/none"));
+    let mut kubelet = Kubelet::build(&config, "lab-node-1", "none".into(), index.clone()).unwrap();
+    kubelet.pods.as_mut().unwrap().interval = Duration::from_millis(50);
+    let metrics = kubelet.metrics();
+    let (trigger, shutdown) = shutdown::channel();
+    let running = tokio::spawn(kubelet.run(shutdown));
+    until("its own pod", || index.len() == 1).await;
+    until("all pods", || index.len() == 29).await;
+    let version = index.version();
+    until("a failure", || metrics.success() == Some(false)).await;
+    until("the recovery", || metrics.success() == Some(true)).await;
+    assert_eq!((index.len(), index.version()), (29, version), "no pod went");
+    trigger.fire(Duration::ZERO);
+    running.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_that_is_emptied_is_empty_after_a_while() {
+    let none = || Act::Text(200, r#"{"kind":"PodList","items":[]}"#);
+    let mut script = vec![Act::Pods];
+    script.extend((0..500).map(|_| none()));
+    let server = kubelet(None, script).await;
+    let index = PodIndex::default();
+    let config = config(&server, Path::new("/none"));
+    let mut kubelet = Kubelet::build(&config, "lab-node-1", "none".into(), index.clone()).unwrap();
+    kubelet.pods.as_mut().unwrap().starting = Duration::from_millis(200);
+    let metrics = kubelet.metrics();
+    let (trigger, shutdown) = shutdown::channel();
+    let running = tokio::spawn(kubelet.run(shutdown));
+    until("all pods", || index.len() == 29).await;
+    until("a failure", || metrics.success() == Some(false)).await;
+    until("none", || index.is_empty() && metrics.success() == Some(true)).await;
+    trigger.fire(Duration::ZERO);
+    running.await.unwrap();
+}
+
 /// The recorded pods with annotations that make the answer about so long.
 fn recorded_of(bytes: usize) -> Bytes {
     let mut list: serde_json::Value = serde_json::from_slice(RECORDED).unwrap();
