@@ -22,6 +22,7 @@ pub(super) struct Machine {
     machine_id: String,
     system_uuid: String,
     vmstat: PathBuf,
+    meminfo: PathBuf,
 }
 
 impl Machine {
@@ -47,6 +48,7 @@ impl Machine {
             machine_id,
             system_uuid,
             vmstat: proc.join("vmstat"),
+            meminfo: proc.join("meminfo"),
         }
     }
 
@@ -67,8 +69,8 @@ impl Machine {
         }
     }
 
-    /// What the root row shows instead of its cgroup's own number: the machine's memory for a limit, and the kills
-    /// that `/proc/vmstat` counts for the whole node.
+    /// What the root row shows instead of its cgroup's own number: the machine's memory for a limit, its swap (the v2 root has
+    /// no `memory.swap.current`, and v1's `memory.stat` is not read there), and the kills that `/proc/vmstat` counts for the whole node.
     pub(super) fn of_root(&self, family: &str, cgroup: &Cgroup) -> Option<Value> {
         if !is_root(cgroup) {
             return None;
@@ -76,6 +78,10 @@ impl Machine {
         match family {
             "container_spec_memory_limit_bytes" => Some(self.memory_bytes.into()),
             "container_spec_memory_swap_limit_bytes" => Some(self.swap_bytes.into()),
+            "container_memory_swap" => {
+                let text = read_once(&self.meminfo).ok()?;
+                Some(kibibytes(&text, "SwapTotal:").saturating_sub(kibibytes(&text, "SwapFree:")).into())
+            }
             "container_oom_events_total" => {
                 let text = read_once(&self.vmstat).ok()?;
                 text.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(number).map(Into::into)

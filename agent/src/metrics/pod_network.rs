@@ -3,6 +3,7 @@
 //! The file needs no more than the right to look into `/proc/<pid>`, unlike entering the namespace. It is opened at
 //! each sample: an open handle would keep a dead pod's namespace alive.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::read::read_once;
@@ -53,11 +54,16 @@ pub(super) fn read_node(proc: &Path) -> Vec<Interface> {
     parse(&text).filter(|interface| is_shown(&interface.name)).take(MOST).collect()
 }
 
-/// Whether a process is in the node's own network namespace; `None` where that cannot be seen (it takes ptrace
-/// rights over the process).
+/// Whether a process is in the node's own network namespace; `None` where one of the two is gone.
+///
+/// `ns/net`, which would say it, takes ptrace rights over the process. But each namespace registers a `net/dev` of its own, with an
+/// inode number of its own (kernel, fs/proc/generic.c, `proc_register`), and that may be seen by who may read the file.
 pub(super) fn is_host(proc: &Path, pid: u32) -> Option<bool> {
-    let namespace = |pid: &str| std::fs::read_link(proc.join(pid).join("ns/net")).ok();
-    Some(namespace("1")? == namespace(&pid.to_string())?)
+    let file = |pid: &str| {
+        let of = std::fs::metadata(proc.join(pid).join("net/dev")).ok()?;
+        Some((of.dev(), of.ino()))
+    };
+    Some(file("1")? == file(&pid.to_string())?)
 }
 
 /// `/proc/net/dev` (kernel, net/core/net-procfs.c): two head lines, then `eth0: ` and 16 numbers.
@@ -97,6 +103,35 @@ mod tests {
         assert_eq!(all[1].name, "eth0");
         assert_eq!(all[1].receive, Traffic { bytes: 12, packets: 2, errors: 3, dropped: 4 });
         assert_eq!(all[1].transmit, Traffic { bytes: 5, packets: 6, errors: 7, dropped: 8 });
+    }
+
+    #[test]
+    fn a_namespace_is_known_by_the_inode_of_its_file() {
+        let own = std::process::id();
+        let proc = Path::new("/proc");
+        // Of this kernel: this process is where the first one is, unless a sandbox has put it elsewhere.
+        let known = ["1", "self"].map(|pid| std::fs::read_link(proc.join(pid).join("ns/net")).ok());
+        if let [Some(first), Some(ours)] = known {
+            assert_eq!(is_host(proc, own), Some(first == ours));
+        }
+        let mut apart = std::process::Command::new("unshare");
+        let Ok(mut child) = apart.args(["--net", "sleep", "60"]).stderr(std::process::Stdio::null()).spawn()
+        else {
+            return eprintln!("skipped: there is no unshare(1)");
+        };
+        let namespace = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+        let is_apart = || namespace(child.id()).is_some_and(|its| Some(its) != namespace(own));
+        let begun = std::time::Instant::now();
+        while !is_apart() && begun.elapsed().as_secs() < 5 {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let seen = is_apart().then(|| is_host(proc, child.id()));
+        let _ = child.kill();
+        let _ = child.wait();
+        match seen {
+            Some(seen) => assert_eq!(seen, Some(false)),
+            None => eprintln!("skipped: no right to make a network namespace"),
+        }
     }
 
     #[test]

@@ -156,6 +156,28 @@ fn rows_are_those_of_the_kubelets_cadvisor_but_for_the_written_differences() {
 }
 
 #[test]
+fn the_nodes_swap_is_on_the_root_row() {
+    let (_dir, paths) = recorded();
+    let file = paths.proc.join("meminfo");
+    let text = fs::read_to_string(&file).unwrap();
+    let swap = |text: &str, key: &str, kib: u64| {
+        let line = text.lines().find(|line| line.starts_with(key)).unwrap();
+        text.replace(line, &format!("{key} {kib} kB"))
+    };
+    fs::write(&file, swap(&swap(&text, "SwapTotal:", 4096), "SwapFree:", 1024)).unwrap();
+    let config = Config::default().metrics;
+    let sources = Sources::new(&config, &paths, "lab-node-1", &recorded_pods(), &Default::default()).unwrap();
+    let families = families(&page(sources.sections().containers));
+    let of = |id: &str| {
+        families["container_memory_swap"]
+            .iter()
+            .find(|(labels, _)| labels["id"] == id)
+            .map(|(_, value)| *value)
+    };
+    assert_eq!((of("/"), of("/kubepods.slice")), (Some(3072.0 * 1024.0), Some(0.0)));
+}
+
+#[test]
 fn values_are_those_of_the_kubelets_cadvisor_within_the_time_between() {
     let (_dir, paths) = recorded();
     let sources =

@@ -52,6 +52,38 @@ fn a_hosts_network_is_not_repeated_and_a_pods_is_read_once() {
 }
 
 #[test]
+fn a_hosts_network_is_not_repeated_either_while_pods_are_known_by_their_paths_alone() {
+    let (_dir, paths) = recorded();
+    let pods = recorded_pods().states();
+    let host: Vec<_> = pods.iter().filter(|pod| pod.spec.host_network).collect();
+    for pod in &*pods {
+        let v1::Metadata { namespace, name, uid, .. } = &pod.metadata;
+        fs::create_dir_all(paths.pod_logs.join(format!("{namespace}_{name}_{uid}"))).unwrap();
+    }
+    // Their processes have the file of the first one, as where the kernel makes it.
+    let sample = Sampler::new(&paths, recorded_pods()).sample().unwrap();
+    let mut linked = 0;
+    for row in &sample.rows {
+        if let (Kind::Container { uid, .. }, Some(pid)) = (&row.cgroup.kind, row.cgroup.pids.one)
+            && host.iter().any(|pod| pod.metadata.uid == *uid)
+        {
+            let directory = paths.proc.join(pid.to_string()).join("net");
+            fs::create_dir_all(&directory).unwrap();
+            let _ = fs::remove_file(directory.join("dev"));
+            fs::hard_link(paths.proc.join("1/net/dev"), directory.join("dev")).unwrap();
+            linked += 1;
+        }
+    }
+    assert!(linked > 0, "the recording has such a process");
+    let sampler = Sampler::new(&paths, PodIndex::default());
+    let networks = sampler.sample().unwrap().pod_networks.clone();
+    assert!(networks.iter().any(|network| network.uid == uid("db-0")), "others are shown");
+    for pod in host {
+        assert!(networks.iter().all(|network| network.uid != pod.metadata.uid), "{}", pod.metadata.name);
+    }
+}
+
+#[test]
 fn a_container_without_a_name_is_held_back_and_the_kubelet_asked() {
     let (_dir, sampler) = sampler(PodIndex::default());
     let sample = sampler.sample().unwrap();
