@@ -98,9 +98,9 @@ impl<K: Clone + Eq + Hash + Send + Sync + 'static, A: Send + 'static> Errands<K,
 
     /// Has the jobs begun, and does not wait.
     pub fn begin(&mut self, jobs: Vec<(K, Duration)>) -> Round<K, A> {
-        let mut order: Vec<usize> = (0..jobs.len()).collect();
-        order.sort_by_key(|&at| !self.sound.contains(&jobs[at].0));
-        let jobs: Vec<_> = order.iter().map(|&at| jobs[at].clone()).collect();
+        let mut jobs: Vec<(usize, (K, Duration))> = jobs.into_iter().enumerate().collect();
+        jobs.sort_by_key(|(_, (key, _))| !self.sound.contains(key));
+        let (order, jobs): (Vec<usize>, Vec<_>) = jobs.into_iter().unzip();
         let stuck = locked(&self.stuck);
         let answers: Vec<_> =
             jobs.iter().map(|(key, _)| stuck.contains(key).then_some(Err(Late::Hangs))).collect();
