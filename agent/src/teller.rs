@@ -75,7 +75,7 @@ impl Teller {
         match self {
             Self::Kubelet(kubelet, None) => kubelet.run(shutdown).await,
             Self::Kubelet(kubelet, Some(api)) => {
-                kubelet.run_by(shutdown, |pods| Either::new(pods, *api).run()).await;
+                kubelet.run_by(shutdown, |pods| Box::pin(Either::new(pods, *api).run())).await;
             }
             Self::ApiServer(server) => server.run(shutdown).await,
         }

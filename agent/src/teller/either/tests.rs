@@ -130,7 +130,7 @@ fn run(kubelet: &str, api: &StandIn, token_file: &Path, pace: Pace) -> Running {
     let api = ApiServer::build(&api, "n1", index.clone()).unwrap().reporting_with(&metrics);
     let (trigger, shutdown) = shutdown::channel();
     let task = tokio::spawn(async move {
-        kubelet.run_by(shutdown, |pods| Either::with_pace(pods, api, pace).run()).await;
+        kubelet.run_by(shutdown, |pods| Box::pin(Either::with_pace(pods, api, pace).run())).await;
     });
     Running { index, metrics, trigger, task }
 }
