@@ -39,7 +39,7 @@ impl<F: LogFs> Core<F> {
         let new = FileId(self.next_file);
         self.next_file += 1;
         let mut file = TailFile::new(lineage, &name, suffix, now.mono);
-        (file.plain, file.gz, file.is_reused, file.was_live) = (plain, gz, true, true);
+        (file.plain, file.gz, file.is_reused) = (plain, gz, true);
         file.handle = handle.filter(|handle| matches!(handle, Handle::Plain(_)));
         self.files.insert(new, file);
         if let Some(lineage) = self.lineages.get_mut(&lineage) {

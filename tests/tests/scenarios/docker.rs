@@ -182,6 +182,7 @@ fn files_whose_long_first_messages_are_alike_are_each_stored_once_around_kills()
     for round in 0..4 {
         if round > 0 {
             // As with `max-file: 1`, while no agent runs.
+            rig.until_persisted(&pod.live());
             rig.stack.kill_agent().unwrap();
             fs::remove_file(pod.live()).unwrap();
         }

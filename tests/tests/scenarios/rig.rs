@@ -99,8 +99,8 @@ impl Rig {
             as u64
     }
 
-    /// Size and read position of a log file as the agent has them.
-    pub fn file(&self, path: &Path) -> Option<(u64, u64)> {
+    /// A log file as the agent has it.
+    fn entry(&self, path: &Path) -> Option<Value> {
         let page = http::text(self.stack.agent_http, "/debug/files").ok()?;
         let files: Value = serde_json::from_str(&page).ok()?;
         let files = files.as_array().or_else(|| files["files"].as_array())?.clone();
@@ -108,10 +108,24 @@ impl Rig {
         let shown = if path.to_string_lossy().contains("-json.log") { 2 } else { 3 };
         let end =
             path.components().rev().take(shown).collect::<Vec<_>>().into_iter().rev().collect::<PathBuf>();
-        let file = files
-            .iter()
-            .find(|file| file["path"].as_str().is_some_and(|path| Path::new(path).ends_with(&end)))?;
+        files
+            .into_iter()
+            .find(|file| file["path"].as_str().is_some_and(|path| Path::new(path).ends_with(&end)))
+    }
+
+    /// Size and read position of a log file as the agent has them.
+    pub fn file(&self, path: &Path) -> Option<(u64, u64)> {
+        let file = self.entry(path)?;
         Some((file["size"].as_u64()?, file["read"].as_u64()?))
+    }
+
+    /// Until the agent's state on disk says that all of the file was acknowledged: from then on it may be deleted.
+    pub fn until_persisted(&self, path: &Path) {
+        until(&format!("{} in the state", path.display()), || {
+            let len = fs::metadata(path).unwrap().len();
+            self.entry(path)
+                .is_some_and(|file| file["size"] == len && file["acked"] == len && file["persisted"] == true)
+        });
     }
 
     /// Until as much of the file is read as can be; its size, and the bytes that are read.

@@ -294,3 +294,31 @@ fn a_copy_of_a_file_that_is_deleted_keeps_what_is_known_of_it() {
     assert_eq!(bodies(&world), ["one", "two"]);
     assert_eq!((world.lost(), pending(&world)), (0, 0));
 }
+
+#[test]
+fn a_copy_that_is_made_over_the_older_copy_is_stored_once() {
+    let mut world = world();
+    let copy = format!("{APP}.1");
+    let mut written = Vec::new();
+    for round in 1..=4 {
+        // Each longer than the one before.
+        for line in 0..10 * round {
+            written.push(format!("{round} {line}"));
+            world.disk.append(APP, format!("{round} {line}\n").as_bytes());
+        }
+        world.drain_for(30);
+        // `cp app.log app.log.1; : > app.log`: the copy's inode is that of the older one.
+        let content = world.disk.read(APP);
+        if world.disk.names(&copy).is_empty() {
+            world.disk.append(&copy, &content);
+        } else {
+            world.disk.truncate(&copy);
+            world.disk.append(&copy, &content);
+        }
+        world.disk.truncate(APP);
+        world.drain_for(90);
+    }
+    assert_eq!(bodies(&world), written);
+    assert_eq!((pending(&world), world.lost()), (0, 0));
+    assert!(is_quiet_after_a_restart(&mut world), "sent again");
+}
