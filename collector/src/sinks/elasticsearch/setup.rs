@@ -19,6 +19,9 @@ use crate::deliver::Trouble;
 /// Indices that are named in one request.
 const AT_A_TIME: usize = 20;
 
+/// The setting of an index that is `false` where its policy was taken away by the API.
+const AUTO_MANAGE: &str = "index.plugins.index_state_management.auto_manage";
+
 /// What is to be set up.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -57,7 +60,9 @@ impl Setup {
         let (mut template, mut policy) = (Existing::Other, Ok(false));
         if self.templates {
             if flavour == Flavour::OpenSearch {
-                policy = self.install_policy(client, None).await?;
+                // Where nothing answers at all, what comes next says so.
+                let installed = self.install_policy(client, None).await;
+                policy = installed.unwrap_or_else(|why| Err((Left::Policy { tell: false }, said(&why))));
             } else if self.retention.is_some() && !template::has_lifecycle(flavour) {
                 tracing::error!(
                     ?flavour,
@@ -69,18 +74,21 @@ impl Setup {
         }
         let path = format!("/_data_stream/{stream}");
         let made = call(client, Method::PUT, &path, None).await?;
-        match made.status.as_u16() {
-            200 => tracing::info!(stream, ?flavour, "the data stream is made"),
+        let is_made = match made.status.as_u16() {
+            200 => true,
             400 if error(&made.body)
                 .is_some_and(|error| error.kind == "resource_already_exists_exception") =>
             {
-                if policy == Ok(true) {
-                    policy = self.again(client, Left::Policy { tell: false }).await.map(|()| false);
-                }
+                false
             }
             // Not ours to make; it may be there, or be made by the first document.
-            401 | 403 => {}
+            401 | 403 => false,
             _ => return Err(held("stream", &made)),
+        };
+        if is_made {
+            tracing::info!(stream, ?flavour, "the data stream is made");
+        } else if policy == Ok(true) {
+            policy = self.again(client, Left::Policy { tell: false }).await.map(|()| false);
         }
         match template {
             // The template only says how a stream begins.
@@ -203,41 +211,35 @@ impl Setup {
         let tell = is_changed || again.unwrap_or(false);
         // Its version, where it stays as it is.
         let version = said["_seq_no"].as_i64().filter(|_| !is_new && !is_changed);
-        match self.bring_along(client, &name, version, tell, again.is_some()).await {
+        match self.bring_along(client, &name, version, tell).await {
             Ok(()) => Ok(Ok(false)),
             Err(why) => not_set(tell, why),
         }
     }
 
     /// Sees to it that the indices that are there go by the policy as it is: what is managed already goes on by the one that
-    /// it was given, until it is told. `late` = also those without any: they may be older than the policy.
+    /// it was given, until it is told. Those without any may be older than the policy, also where the process that
+    /// installed it ended before it came to them.
     async fn bring_along(
         &self,
         client: &Client,
         policy: &str,
         version: Option<i64>,
         mut tell: bool,
-        late: bool,
     ) -> Result<(), String> {
         let pattern = template::backing_pattern(self.layout, &self.stream);
         let path = format!("/_plugins/_ism/explain/{pattern}");
         let explained = call(client, Method::GET, &path, None).await.map_err(|why| said(&why))?;
-        if late && !tell && !explained.status.is_success() {
+        if !tell && !explained.status.is_success() {
             return Err(words(&explained));
         }
         let explained = json_of(&explained);
         let indices = explained.as_object().into_iter().flatten().filter(|(_, index)| index.is_object());
         let (managed, others): (Vec<_>, Vec<_>) =
             indices.partition(|(_, index)| index["policy_id"].is_string());
-        if late && !others.is_empty() {
-            let names: Vec<&str> = others.iter().map(|(name, _)| name.as_str()).take(AT_A_TIME).collect();
-            let path = format!("/_plugins/_ism/add/{}", names.join(","));
-            done(client, Method::POST, &path, Some(&json!({"policy_id": policy}))).await?;
-            tracing::info!(policy, indices = names.len(), "indices that are older than the policy go by it");
-            if others.len() > names.len() {
-                return Err("there are more indices without a policy".to_owned());
-            }
-        }
+        let others: Vec<&str> = others.iter().map(|(name, _)| name.as_str()).collect();
+        // One that cannot be added keeps no other from the policy.
+        let added = self.add(client, policy, others).await;
         // What was not looked at by the server yet has no version, or a negative one, and gets the policy as it is.
         let of_another = |index: &Value| {
             let seen = index["policy_seq_no"].as_i64().filter(|seen| *seen >= 0);
@@ -248,6 +250,32 @@ impl Setup {
             let path = format!("/_plugins/_ism/change_policy/{pattern}");
             done(client, Method::POST, &path, Some(&json!({"policy_id": policy}))).await?;
             tracing::info!(policy, "the indices that are there go by the changed policy");
+        }
+        added
+    }
+
+    /// Gives the policy to indices without any, but for those that somebody has taken it from: they stay as they are.
+    async fn add(&self, client: &Client, policy: &str, mut indices: Vec<&str>) -> Result<(), String> {
+        if indices.is_empty() {
+            return Ok(());
+        }
+        let pattern = template::backing_pattern(self.layout, &self.stream);
+        let path = format!("/{pattern}/_settings/{AUTO_MANAGE}?flat_settings=true");
+        let settings = call(client, Method::GET, &path, None).await.map_err(|why| said(&why))?;
+        if !settings.status.is_success() {
+            return Err(words(&settings));
+        }
+        let settings = json_of(&settings);
+        indices.retain(|index| settings[*index]["settings"][AUTO_MANAGE] != "false");
+        let now = &indices[..indices.len().min(AT_A_TIME)];
+        if now.is_empty() {
+            return Ok(());
+        }
+        let path = format!("/_plugins/_ism/add/{}", now.join(","));
+        done(client, Method::POST, &path, Some(&json!({"policy_id": policy}))).await?;
+        tracing::info!(policy, indices = now.len(), "indices that are older than the policy go by it");
+        if indices.len() > now.len() {
+            return Err("there are more indices without a policy".to_owned());
         }
         Ok(())
     }

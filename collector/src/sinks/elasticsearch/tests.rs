@@ -59,8 +59,13 @@ struct Server {
     /// The policy's version, and the one that the indices go by; `None` = they go by none.
     version: usize,
     goes_by: Option<usize>,
-    /// So many changes whose path has this in it are refused, with this status.
+    /// Somebody has taken the policy from the indices.
+    is_let_go: bool,
+    /// So many changes (requests to look, where it begins with `GET`) that have this in method and path are refused, with
+    /// this status.
     refuses: (&'static str, u16, u64),
+    /// No request is answered but the first of all.
+    is_gone: bool,
     /// Requests that changed something of these.
     changes: Vec<String>,
     wrongs: HashMap<&'static str, u64>,
@@ -93,6 +98,12 @@ impl Server {
             self.indices.push(HashMap::new());
         }
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        if self.is_gone && path != "/" {
+            return None;
+        }
+        if let Some(refused) = self.refused(method, path) {
+            return Some(refused);
+        }
         let stream = json!({"data_streams": [{"indices":
             (0..self.indices.len()).map(|n| json!({"index_name": Self::name(n)})).collect::<Vec<_>>()}]});
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
@@ -145,6 +156,9 @@ impl Server {
                 Some((200, "{}".to_owned()))
             }
             ("GET", ["_data_stream", _]) => Some((200, stream.to_string())),
+            ("GET", [_, "_settings", name]) if name.ends_with("auto_manage") && self.is_let_go => {
+                Some((200, json!({Self::name(0): {"settings": {*name: "false"}}}).to_string()))
+            }
             ("GET", [_, "_settings", _]) => Some((200, "{}".to_owned())),
             ("POST", [index, "_mget"]) => self.mget(index, body),
             ("DELETE", [index, "_doc", id]) => {
@@ -161,17 +175,22 @@ impl Server {
         }
     }
 
+    fn refused(&mut self, method: &str, path: &str) -> Option<(u16, String)> {
+        let (part, status, left) = &mut self.refuses;
+        let is_meant = format!("{method} {path}").contains(*part);
+        if *left == 0 || !is_meant || method == "GET" && !part.starts_with("GET") {
+            return None;
+        }
+        *left -= 1;
+        // With 200 it is an answer that says what went wrong.
+        Some((*status, r#"{"updated_indices": 0, "failures": true, "error": "no"}"#.to_owned()))
+    }
+
     /// The lifecycle of the stream, and the policy with what is about it.
     fn lifecycles(&mut self, method: &str, parts: &[&str], query: &str, body: &str) -> (u16, String) {
         let done = || (200, "{}".to_owned());
         let path = format!("/{}", parts.join("/"));
         if method != "GET" {
-            let (part, status, left) = &mut self.refuses;
-            if *left > 0 && path.contains(*part) {
-                *left -= 1;
-                // With 200 it is an answer that says what went wrong.
-                return (*status, r#"{"updated_indices": 0, "failures": true, "error": "no"}"#.to_owned());
-            }
             self.changes.push(path);
         }
         match (method, parts) {

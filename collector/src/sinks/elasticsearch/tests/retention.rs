@@ -152,17 +152,72 @@ async fn indices_that_opensearch_did_not_bring_to_a_changed_policy_are_brought_t
 
 #[tokio::test]
 async fn a_policy_that_opensearch_takes_late_reaches_the_stream_that_was_made_without_it() {
-    for restarts in [false, true] {
-        let dir = tempfile::tempdir().unwrap();
-        let refuses = ("policies", 403, if restarts { 1 } else { 2 });
-        let (server, port) = server(Server { has_ism: true, refuses, ..Server::default() }).await;
-        let mut es = with_retention(port, DAY, dir.path());
-        es.get_ready().await.unwrap();
-        assert_eq!(server.lock().unwrap().goes_by, None);
-        if restarts {
-            es = with_retention(port, DAY, dir.path());
+    // Also where the index that policies are kept in cannot be read, or not be written.
+    for (request, status) in [("policies", 403), ("policies", 500), ("GET /_plugins/_ism/policies", 503)] {
+        for restarts in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let refuses = (request, status, if restarts { 1 } else { 2 });
+            let (server, port) = server(Server { has_ism: true, refuses, ..Server::default() }).await;
+            let mut es = with_retention(port, DAY, dir.path());
+            es.get_ready().await.unwrap();
+            assert_eq!(server.lock().unwrap().goes_by, None);
+            assert_eq!(server.lock().unwrap().indices.len(), 1, "records have a stream");
+            if restarts {
+                es = with_retention(port, DAY, dir.path());
+            }
+            goes_on(&es, || server.lock().unwrap().goes_by == Some(1)).await;
+            assert!(start_with(&server, port, Some(DAY)).await.is_empty());
         }
-        goes_on(&es, || server.lock().unwrap().goes_by == Some(1)).await;
-        assert!(start_with(&server, port, Some(DAY)).await.is_empty());
     }
+}
+
+#[tokio::test]
+async fn a_server_that_is_gone_before_its_policy_is_asked_for_holds_the_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_server, port) = server(Server { has_ism: true, is_gone: true, ..Server::default() }).await;
+    let es = with_retention(port, DAY, dir.path());
+    assert_eq!(es.get_ready().await.unwrap_err().code, "connection");
+}
+
+/// A stream that is older than the policy.
+fn older() -> Server {
+    Server { has_ism: true, indices: vec![HashMap::new()], ..Server::default() }
+}
+
+const ADD: &str = "/_plugins/_ism/add/.ds-x-000001";
+
+#[tokio::test]
+async fn indices_that_are_older_than_the_policy_go_by_it_whoever_installed_it_and_ended_before_that() {
+    for status in [403, 500] {
+        let dir = tempfile::tempdir().unwrap();
+        let (server, port) = server(Server { refuses: ("/add/", status, 1), ..older() }).await;
+        let es = with_retention(port, DAY, dir.path());
+        es.get_ready().await.unwrap();
+        assert_eq!(server.lock().unwrap().goes_by, None, "it was refused");
+        assert_eq!(start_with(&server, port, Some(DAY)).await, [ADD]);
+        assert_eq!(server.lock().unwrap().goes_by, Some(1));
+        assert!(start_with(&server, port, Some(DAY)).await.is_empty(), "all is as it should be");
+    }
+}
+
+#[tokio::test]
+async fn a_new_policy_reaches_a_stream_that_is_not_ours_to_make() {
+    for status in [401, 403] {
+        let (server, port) = server(Server { refuses: ("PUT /_data_stream", status, 1), ..older() }).await;
+        assert_eq!(start_with(&server, port, Some(DAY)).await, [POLICY, TEMPLATE, ADD], "{status}");
+        assert_eq!(server.lock().unwrap().goes_by, Some(1));
+    }
+}
+
+#[tokio::test]
+async fn indices_that_somebody_has_taken_the_policy_from_stay_without() {
+    let (server, port) = server(Server { has_ism: true, ..Server::default() }).await;
+    start_with(&server, port, Some(DAY)).await;
+    {
+        let mut server = server.lock().unwrap();
+        (server.goes_by, server.is_let_go) = (None, true);
+    }
+    assert!(start_with(&server, port, Some(DAY)).await.is_empty());
+    server.lock().unwrap().is_let_go = false;
+    assert_eq!(start_with(&server, port, Some(DAY)).await, [ADD]);
 }
