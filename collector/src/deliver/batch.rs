@@ -292,13 +292,6 @@ impl Batch {
         self.units.get(at).is_some_and(|unit| unit.is_old(now))
     }
 
-    /// It is known that this record is not at the destination.
-    pub fn believe(&mut self, record: usize) {
-        if let Some(state) = self.states.get_mut(record).filter(|state| state.is_open()) {
-            *state = State::Open;
-        }
-    }
-
     /// Refusals since the last call.
     pub fn take_refusals(&mut self) -> Vec<Refusal> {
         (self.whys, self.why_bytes) = (BTreeSet::new(), 0);

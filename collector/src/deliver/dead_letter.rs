@@ -9,13 +9,16 @@
 //!
 //! Lines are durable when [`Shelf::put`] returns. All sinks together stay within `max_bytes`: when there is more, the
 //! oldest files go first, whosever they are, and what was in them is counted. Files end at an eighth of that, or at
-//! 16 MiB. A file is never appended to by a later process.
+//! 16 MiB. A file is never appended to by a later process, and a sink has one that is written to, whatever signals it takes:
+//! its newest, by name, also when the clock was set back. So who deletes all but that (a replay) deletes no letter that is
+//! still to come; what is put into a file that was deleted meanwhile is written again, to another.
 
 mod lines;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,19 +39,25 @@ pub struct DeadLetters {
     next: AtomicU64,
 }
 
+#[derive(Default)]
+struct Files {
+    kept: KeptFiles,
+    /// What is written to, by the sink's directory.
+    open: BTreeMap<PathBuf, Open>,
+}
+
 /// In the order in which they were begun.
-type Files = BTreeMap<(u64, u64), Kept>;
+type KeptFiles = BTreeMap<(u64, u64), Kept>;
 
 struct Kept {
     path: PathBuf,
     bytes: u64,
 }
 
-/// One sink's place among them.
+/// One sink's place among them, the same for all of its lanes.
 pub struct Shelf {
     letters: Arc<DeadLetters>,
     dir: PathBuf,
-    open: Mutex<Option<Open>>,
 }
 
 struct Open {
@@ -63,7 +72,7 @@ impl DeadLetters {
     /// # Errors
     /// A directory that is there but cannot be listed.
     pub fn open(dir: &Path, max_bytes: u64) -> io::Result<Arc<Self>> {
-        let mut files = BTreeMap::new();
+        let mut files = KeptFiles::new();
         for sink in list(dir)? {
             for path in list(&sink)? {
                 let Some(key) = key(&path) else { continue };
@@ -81,13 +90,13 @@ impl DeadLetters {
             next: AtomicU64::new(0),
         };
         letters.make_room(&mut files);
-        *letters.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
+        letters.files.lock().unwrap_or_else(PoisonError::into_inner).kept = files;
         Ok(Arc::new(letters))
     }
 
     /// The place of the sink `name`.
     pub fn shelf(self: &Arc<Self>, name: &str) -> Shelf {
-        Shelf { letters: Arc::clone(self), dir: self.dir.join(name), open: Mutex::default() }
+        Shelf { letters: Arc::clone(self), dir: self.dir.join(name) }
     }
 
     /// Bytes that are kept.
@@ -103,7 +112,7 @@ impl DeadLetters {
     /// Forgets files that somebody else has deleted (a replay, say), unless letters are being written now.
     pub fn look(&self) {
         let Ok(mut files) = self.files.try_lock() else { return };
-        files.retain(|_, kept| {
+        files.kept.retain(|_, kept| {
             let gone = fs::metadata(&kept.path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
             if gone {
                 self.bytes.fetch_sub(kept.bytes, Ordering::Relaxed);
@@ -112,7 +121,7 @@ impl DeadLetters {
         });
     }
 
-    fn make_room(&self, files: &mut Files) {
+    fn make_room(&self, files: &mut KeptFiles) {
         while self.bytes() > self.max_bytes
             && let Some((_, kept)) = files.pop_first()
         {
@@ -138,35 +147,49 @@ impl Shelf {
         }
         // Held throughout, so that no other sink's need for room deletes the file that is written to. Refusals are rare.
         let mut files = self.letters.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let most = FILE_BYTES.min(self.letters.max_bytes / 8);
-        if open.as_ref().is_some_and(|open| open.bytes >= most || !files.contains_key(&open.key)) {
-            *open = None;
+        if !self.append(&mut files, lines)? && !self.append(&mut files, lines)? {
+            return Err(io::Error::other("a new file of dead letters was deleted at once"));
         }
-        let target = match &mut *open {
-            Some(target) => target,
-            none => none.insert(self.create(&mut files)?),
-        };
-        let written = target.file.write_all(lines).and_then(|()| target.file.sync_data());
-        if let Err(error) = written {
-            // What is half there must not be read as a line; the next try begins a file.
-            let _ = target.file.set_len(target.bytes);
-            *open = None;
-            return Err(error);
-        }
-        let added = lines.len() as u64;
-        target.bytes += added;
-        if let Some(kept) = files.get_mut(&target.key) {
-            kept.bytes += added;
-        }
-        self.letters.bytes.fetch_add(added, Ordering::Relaxed);
-        self.letters.make_room(&mut files);
+        self.letters.make_room(&mut files.kept);
         Ok(())
     }
 
-    fn create(&self, files: &mut Files) -> io::Result<Open> {
+    /// False when the file was deleted by somebody else; the next try begins one.
+    fn append(&self, files: &mut Files, lines: &[u8]) -> io::Result<bool> {
+        let Files { kept, open } = files;
+        let most = FILE_BYTES.min(self.letters.max_bytes / 8);
+        // Taken out: after an error too the next try begins a file.
+        let last = open.remove(&self.dir).filter(|open| open.bytes < most && kept.contains_key(&open.key));
+        let mut target = match last {
+            Some(target) => target,
+            None => self.create(kept)?,
+        };
+        let written = target.file.write_all(lines).and_then(|()| target.file.sync_data());
+        if let Err(error) = written {
+            // What is half there must not be read as a line.
+            let _ = target.file.set_len(target.bytes);
+            return Err(error);
+        }
+        if target.file.metadata().is_ok_and(|now| now.nlink() == 0) {
+            if let Some(gone) = kept.remove(&target.key) {
+                self.letters.bytes.fetch_sub(gone.bytes, Ordering::Relaxed);
+            }
+            return Ok(false);
+        }
+        let added = lines.len() as u64;
+        target.bytes += added;
+        if let Some(kept) = kept.get_mut(&target.key) {
+            kept.bytes += added;
+        }
+        self.letters.bytes.fetch_add(added, Ordering::Relaxed);
+        open.insert(self.dir.clone(), target);
+        Ok(true)
+    }
+
+    fn create(&self, files: &mut KeptFiles) -> io::Result<Open> {
         fs::create_dir_all(&self.dir)?;
-        let key = (now_ms(), self.letters.next.fetch_add(1, Ordering::Relaxed));
+        let newest = files.last_key_value().map_or(0, |(key, _)| key.0);
+        let key = (now_ms().max(newest.saturating_add(1)), self.letters.next.fetch_add(1, Ordering::Relaxed));
         let path = self.dir.join(format!("{:013}-{}{SUFFIX}", key.0, key.1));
         let file = OpenOptions::new().append(true).create_new(true).open(&path)?;
         for dir in
@@ -216,6 +239,56 @@ mod tests {
             .collect()
     }
 
+    fn put(shelf: &Shelf, letter: &str) {
+        shelf.put(format!("{letter}\n").as_bytes()).unwrap();
+    }
+
+    fn on_disk(dir: &Path) -> u64 {
+        let files = list(dir).unwrap().into_iter().flat_map(|sink| list(&sink).unwrap());
+        files.map(|file| fs::metadata(file).unwrap().len()).sum()
+    }
+
+    #[test]
+    fn what_the_lanes_of_a_sink_write_is_in_its_newest_file_which_a_replay_spares() {
+        let dir = tempfile::tempdir().unwrap();
+        let letters = DeadLetters::open(dir.path(), 1 << 20).unwrap();
+        let (logs, metrics, other) = (letters.shelf("next"), letters.shelf("next"), letters.shelf("other"));
+        put(&logs, "a");
+        put(&other, "x");
+        put(&metrics, "b");
+        put(&logs, "c");
+        let files = list(&dir.path().join("next")).unwrap();
+        let [file] = &files[..] else { panic!("more than one is open: {files:?}") };
+        assert_eq!(fs::read_to_string(file).unwrap(), "a\nb\nc\n");
+    }
+
+    #[test]
+    fn the_file_that_is_written_to_is_the_newest_though_the_clock_was_set_back() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("next")).unwrap();
+        fs::write(dir.path().join("next/9999999999999-7.ndjson"), "of a year far ahead\n").unwrap();
+        let letters = DeadLetters::open(dir.path(), 1 << 20).unwrap();
+        put(&letters.shelf("next"), "a");
+        assert_eq!(read(dir.path()), ["of a year far ahead", "a"]);
+    }
+
+    #[test]
+    fn a_letter_for_a_file_that_was_deleted_is_in_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let letters = DeadLetters::open(dir.path(), 1 << 20).unwrap();
+        let (shelf, sink) = (letters.shelf("next"), dir.path().join("next"));
+        put(&shelf, "replayed");
+        fs::remove_file(&list(&sink).unwrap()[0]).unwrap();
+        put(&shelf, "behind it");
+        put(&shelf, "and more");
+        assert_eq!(read(dir.path()), ["behind it", "and more"]);
+        assert_eq!(letters.bytes(), on_disk(dir.path()));
+        fs::remove_dir_all(&sink).unwrap();
+        put(&shelf, "alone");
+        assert_eq!(read(dir.path()), ["alone"]);
+        assert_eq!(letters.bytes(), on_disk(dir.path()));
+    }
+
     #[test]
     fn all_sinks_together_stay_within_the_bound_and_the_oldest_go_first() {
         let dir = tempfile::tempdir().unwrap();
@@ -234,13 +307,7 @@ mod tests {
             assert!(kept.iter().any(|line| line.contains(&newest)));
             assert!(kept.iter().all(|line| line.contains(&format!("\"life\":{life}"))), "the oldest went");
             assert!(letters.dropped() > 0);
-            let on_disk: u64 = list(&path)
-                .unwrap()
-                .iter()
-                .flat_map(|s| list(s).unwrap())
-                .map(|f| fs::metadata(f).unwrap().len())
-                .sum();
-            assert_eq!(on_disk, letters.bytes());
+            assert_eq!(on_disk(&path), letters.bytes());
         }
     }
 }

@@ -2,10 +2,11 @@
 //! line with `code`, `reason` and, where it is a record, the OTLP/JSON `request` of it, of data points and spans with
 //! their `signal`.
 //!
-//! A replay hands the requests to the running collector as a sender would, marked as sent before: every sink of the signal gets them
-//! again, and those that tell records by their uid know what they have. How far it came is kept beside each file, so that a replay that was
-//! stopped goes on where it was. A file goes when all of it was taken, but for each sink's newest, which the collector
-//! may be writing to.
+//! A replay hands the requests to the running collector as a sender would: every sink of the signal gets them again. Log records
+//! are marked as sent before, and sinks that tell them by their uid know what they have; points and spans are not, since a
+//! mark would make of a point that is refused once more one that is there. How far it came is kept beside each file, so that
+//! a replay that was stopped goes on where it was. A file goes when all of it was taken, but for each sink's newest, the one
+//! that the collector may be writing to.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -126,7 +126,10 @@ impl Receiver {
         *request.uri_mut() = format!("/v1/{}", signal.name()).parse().unwrap_or_default();
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert("x-sonde-resend", HeaderValue::from_static("1"));
+        if signal == Signal::Logs {
+            // A point or a span has no name to be looked up by: that it came before would not say that it is there.
+            headers.insert("x-sonde-resend", HeaderValue::from_static("1"));
+        }
         let agent = HeaderValue::from_static(concat!("sonde-collector/", env!("CARGO_PKG_VERSION")));
         headers.insert(USER_AGENT, agent);
         if let Ok(host) = HeaderValue::from_str(&self.authority) {
@@ -165,8 +168,13 @@ mod tests {
 
     use super::*;
 
-    /// What a listener with this configuration is sent, by its `Authorization`.
-    fn sent(change: impl Fn(&mut Config), token_file: Option<&Path>) -> Result<Option<String>, String> {
+    /// What the header `name` says of a request of this signal to a listener with this configuration.
+    fn sent(
+        signal: Signal,
+        name: &str,
+        change: impl Fn(&mut Config),
+        token_file: Option<&Path>,
+    ) -> Result<Option<String>, String> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut config = Config::default();
         config.listen.otlp_http = listener.local_addr().unwrap().to_string();
@@ -184,9 +192,19 @@ mod tests {
             stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
             String::from_utf8(request).unwrap()
         });
-        receiver.send(Signal::Logs, b"{}").unwrap();
+        receiver.send(signal, b"{}").unwrap();
         let request = asked.join().unwrap();
-        Ok(request.lines().find_map(|line| line.strip_prefix("authorization: ")).map(str::to_owned))
+        assert!(request.starts_with(&format!("POST /v1/{} ", signal.name())), "{request}");
+        let mut headers = request.lines().filter_map(|line| line.split_once(": "));
+        Ok(headers.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned()))
+    }
+
+    #[test]
+    fn only_what_can_be_looked_up_is_marked_as_sent_before() {
+        for (signal, mark) in [(Signal::Logs, Some("1")), (Signal::Metrics, None), (Signal::Traces, None)] {
+            let sent = sent(signal, "x-sonde-resend", |_| {}, None).unwrap();
+            assert_eq!(sent.as_deref(), mark, "{}", signal.name());
+        }
     }
 
     #[test]
@@ -199,12 +217,15 @@ mod tests {
         let accounts = |config: &mut Config| {
             config.auth.otlp.kubernetes.service_accounts = vec!["sonde/sonde-agent".to_owned()];
         };
-        assert_eq!(sent(|_| {}, None), Ok(None));
-        assert_eq!(sent(with_own, None), Ok(Some("Bearer first".to_owned())));
-        assert_eq!(sent(with_own, Some(&account)), Ok(Some("Bearer a.b.c".to_owned())));
-        assert_eq!(sent(accounts, Some(&account)), Ok(Some("Bearer a.b.c".to_owned())));
-        assert!(sent(accounts, None).unwrap_err().contains("--token-file"));
-        let missing = sent(|_| {}, Some(Path::new("/nonexistent"))).unwrap_err();
+        let said = |change: &dyn Fn(&mut Config), token: Option<&Path>| {
+            sent(Signal::Logs, "authorization", change, token)
+        };
+        assert_eq!(said(&|_| {}, None), Ok(None));
+        assert_eq!(said(&with_own, None), Ok(Some("Bearer first".to_owned())));
+        assert_eq!(said(&with_own, Some(&account)), Ok(Some("Bearer a.b.c".to_owned())));
+        assert_eq!(said(&accounts, Some(&account)), Ok(Some("Bearer a.b.c".to_owned())));
+        assert!(said(&accounts, None).unwrap_err().contains("--token-file"));
+        let missing = said(&|_| {}, Some(Path::new("/nonexistent"))).unwrap_err();
         assert!(missing.starts_with("--token-file: /nonexistent"), "{missing}");
     }
 }
