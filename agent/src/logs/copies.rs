@@ -6,7 +6,8 @@
 //! file. So a record has one name, whichever of the two it was read from, and nothing is settled in one that only the other has.
 //!
 //! What is emptied waits for its copy until the directory was listed, and for [`GRACE`] more, since the copy may be renamed or compressed just
-//! then. What no copy has by then, and what was written behind the copying and not read, is lost, and counted.
+//! then. What no copy has by then, and what was written behind the copying and not read, is lost, and counted. While a line or a record is open in it, what
+//! was written since waits too: its end may be in the copy, and what follows the emptying is none.
 //!
 //! A runtime's entries begin with a stamp, so in the kubelet's directories two files that begin alike have one name, and none of this
 //! is needed. Memory: about 150 bytes a copy.

@@ -88,6 +88,12 @@ impl<F: LogFs> Core<F> {
                     self.current = None;
                     return Visit::Later(now.mono + FIRST_LOOK);
                 }
+                // What is open may go on in its copy. What was written since it was emptied does not: that waits until the copy
+                // is found, or the clock ends what is open.
+                Ok(Progress::End) if self.is_open_in_emptied(id, file) => {
+                    self.current = None;
+                    return self.rest(id, now);
+                }
                 Ok(Progress::End | Progress::Passed) => {}
                 Err(error) => {
                     self.read_failed(id, file, &error, now);
@@ -125,6 +131,13 @@ impl<F: LogFs> Core<F> {
     pub(super) fn has_unfinished(&self, id: LineageId) -> bool {
         let unfinished = |stream| self.lineages.get(&id).and_then(|lineage| lineage.unfinished(stream));
         [Stream::Stdout, Stream::Stderr].into_iter().any(|stream| unfinished(stream).is_some())
+    }
+
+    /// Whether a line or a record is open of which a part was read in a file that was emptied since.
+    fn is_open_in_emptied(&self, id: LineageId, file: FileId) -> bool {
+        let is_emptied = self.files.get(&file).is_some_and(|file| file.emptied.is_some());
+        let lineage = self.lineages.get(&id).filter(|_| is_emptied);
+        lineage.is_some_and(|lineage| lineage.open_extents().any(|extent| extent.file == file))
     }
 
     /// Until when the lineage waits for its pod to be known.

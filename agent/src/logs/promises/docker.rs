@@ -11,7 +11,7 @@ use crate::logs::simulation::{World, docker_config};
 pub(super) const DIR: &str = "docker:/ab12";
 pub(super) const JSON: &str = "docker:/ab12/ab12-json.log";
 
-fn line(second: u32, stream: &str, log: &str) -> String {
+pub(super) fn line(second: u32, stream: &str, log: &str) -> String {
     format!("{{\"log\":\"{log}\",\"stream\":\"{stream}\",\"time\":\"2026-11-20T16:35:{second:02}.5Z\"}}\n")
 }
 

@@ -1,5 +1,6 @@
 //! A log file that is cut, damaged, or used again by another.
 
+use super::docker::{self, JSON, labelled};
 use super::{LIVE, entry, full, pending, world};
 use crate::batch::Outcome;
 
@@ -199,4 +200,30 @@ fn what_grew_anew_while_every_slot_was_taken_is_seen_once_and_none_of_it_is_lost
         world.core.ledger.rows().filter(|(key, _)| row(key)).map(|(_, row)| row.observed).sum();
     assert_eq!(observed, (full(1, "one") + &anew).len() as u64);
     assert_eq!((world.lost(), pending(&world)), (0, 0));
+}
+
+#[test]
+fn a_line_behind_a_truncation_is_not_lost_with_one_that_was_unfinished_before_it() {
+    for is_copied in [false, true] {
+        let mut world = labelled();
+        let begin = docker::line(2, "stdout", "begin ");
+        world.disk.append(JSON, format!("{}{begin}", docker::full(1, "one")).as_bytes());
+        world.turn(0);
+        world.disk.append(JSON, docker::full(3, "end").as_bytes());
+        if is_copied {
+            world.disk.append(&format!("{JSON}.1"), &world.disk.read(JSON));
+        }
+        world.disk.truncate(JSON);
+        // Of two entries, as the simulation found it: the first of them is no continuation either.
+        world.disk.append(JSON, docker::line(4, "stdout", "new ").as_bytes());
+        world.disk.append(JSON, docker::full(5, "line").as_bytes());
+        world.drain();
+        world.drain();
+        let (arrived, lost): (&[&str], u64) = match is_copied {
+            true => (&["one", "begin end", "new line"], 0),
+            false => (&["one", "new line"], begin.len() as u64),
+        };
+        assert_eq!(world.bodies("pod", "stdout"), arrived, "copied: {is_copied}");
+        assert_eq!((world.lost(), pending(&world)), (lost, 0), "copied: {is_copied}");
+    }
 }
