@@ -3,7 +3,7 @@
 //! proto3's JSON mapping (protobuf.dev, "JSON Mapping") with OTLP's own rules (OTLP specification, "JSON Protobuf
 //! Encoding"): keys are lowerCamelCase, unknown ones are skipped, `null` and a missing key are the default, numbers of
 //! any width may be text, a double may be `"NaN"`, `"Infinity"` or `"-Infinity"`, bytes are base64, and trace and span
-//! ids are hex. opentelemetry-proto's own `Deserialize` refuses several of these (a 32-bit number as text, an array
+//! ids are hex; two fields of which a message has one (`oneof`) are refused. opentelemetry-proto's own `Deserialize` refuses several of these (a 32-bit number as text, an array
 //! value without `values`, `null` lists) and keeps a second copy of every value while it reads. A double is
 //! read in serde_json's quick way, which may miss its last bit.
 
@@ -16,7 +16,7 @@ use opentelemetry_proto::tonic::common::v1::{
 };
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
 use scalars::{Base64, Double, Hex, Integer, or_default};
 
@@ -40,6 +40,38 @@ fn list<T>(list: Vec<Of<T>>) -> Vec<T> {
     list.into_iter().map(|of| of.0).collect()
 }
 
+/// Whether a field could be put into its message.
+trait Placed {
+    fn or_refuse<E: Error>(self) -> Result<(), E>;
+}
+
+impl Placed for () {
+    fn or_refuse<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+}
+
+/// There was another of which the message has one.
+struct Second;
+
+impl Placed for Result<(), Second> {
+    fn or_refuse<E: Error>(self) -> Result<(), E> {
+        self.map_err(|Second| E::custom("two fields of which there may be one"))
+    }
+}
+
+/// One of several (`oneof`); `null` is none.
+fn one_of<T>(place: &mut Option<T>, given: Option<T>) -> Result<(), Second> {
+    match given {
+        Some(_) if place.is_some() => Err(Second),
+        Some(_) => {
+            *place = given;
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
 /// A message whose fields are read by name: each `"key" => place` line reads one kind, all else is skipped.
 macro_rules! message {
     ($message:ident, $words:literal, { $($key:literal => $set:expr, $kind:ty;)* }) => {
@@ -58,8 +90,8 @@ macro_rules! message {
                         while let Some(key) = map.next_key::<scalars::Key<'de>>()? {
                             match &*key.0 {
                                 $($key => {
-                                    let set: fn(&mut $message, $kind) = $set;
-                                    set(&mut message, or_default(&mut map)?);
+                                    let set: fn(&mut $message, $kind) -> _ = $set;
+                                    Placed::or_refuse(set(&mut message, or_default(&mut map)?))?;
                                 })*
                                 _ => drop(map.next_value::<IgnoredAny>()?),
                             }
@@ -140,22 +172,15 @@ message!(KeyValueList, "a list of keys and values", {
     "values" => |it, v| it.values = list(v), Vec<Of<KeyValue>>;
 });
 
-// One of: the last that is there, as protobuf has it; `null` is none.
 message!(AnyValue, "a value", {
-    "stringValue" => |it, v| set(it, v.map(Value::StringValue)), Option<String>;
-    "boolValue" => |it, v| set(it, v.map(Value::BoolValue)), Option<bool>;
-    "intValue" => |it, v| set(it, v.map(|of| Value::IntValue(of.0))), Option<Integer<i64>>;
-    "doubleValue" => |it, v| set(it, v.map(|of| Value::DoubleValue(of.0))), Option<Double>;
-    "arrayValue" => |it, v| set(it, v.map(|of| Value::ArrayValue(of.0))), Option<Of<ArrayValue>>;
-    "kvlistValue" => |it, v| set(it, v.map(|of| Value::KvlistValue(of.0))), Option<Of<KeyValueList>>;
-    "bytesValue" => |it, v| set(it, v.map(|of| Value::BytesValue(of.0))), Option<Base64>;
+    "stringValue" => |it, v| one_of(&mut it.value, v.map(Value::StringValue)), Option<String>;
+    "boolValue" => |it, v| one_of(&mut it.value, v.map(Value::BoolValue)), Option<bool>;
+    "intValue" => |it, v| one_of(&mut it.value, v.map(|of| Value::IntValue(of.0))), Option<Integer<i64>>;
+    "doubleValue" => |it, v| one_of(&mut it.value, v.map(|of| Value::DoubleValue(of.0))), Option<Double>;
+    "arrayValue" => |it, v| one_of(&mut it.value, v.map(|of| Value::ArrayValue(of.0))), Option<Of<ArrayValue>>;
+    "kvlistValue" => |it, v| one_of(&mut it.value, v.map(|of| Value::KvlistValue(of.0))), Option<Of<KeyValueList>>;
+    "bytesValue" => |it, v| one_of(&mut it.value, v.map(|of| Value::BytesValue(of.0))), Option<Base64>;
 });
-
-fn set(value: &mut AnyValue, given: Option<Value>) {
-    if given.is_some() {
-        value.value = given;
-    }
-}
 
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,7 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::scalars::{self, Double, Hex, Integer, or_default};
-use super::{Of, list};
+use super::{Of, Placed, list, one_of};
 
 /// Reads a request for metrics.
 ///
@@ -31,13 +31,6 @@ fn integers(list: Vec<Integer<u64>>) -> Vec<u64> {
 
 fn doubles(list: Vec<Double>) -> Vec<f64> {
     list.into_iter().map(|of| of.0).collect()
-}
-
-/// One of: the last that is there; `null` is none.
-fn set<T>(one: &mut Option<T>, given: Option<T>) {
-    if given.is_some() {
-        *one = given;
-    }
 }
 
 message!(ExportMetricsServiceRequest, "an export request", {
@@ -61,12 +54,12 @@ message!(Metric, "a metric", {
     "description" => |it, v| it.description = v, String;
     "unit" => |it, v| it.unit = v, String;
     "metadata" => |it, v| it.metadata = list(v), Vec<Of<KeyValue>>;
-    "gauge" => |it, v| set(&mut it.data, v.map(|of| Data::Gauge(of.0))), Option<Of<Gauge>>;
-    "sum" => |it, v| set(&mut it.data, v.map(|of| Data::Sum(of.0))), Option<Of<Sum>>;
-    "histogram" => |it, v| set(&mut it.data, v.map(|of| Data::Histogram(of.0))), Option<Of<Histogram>>;
-    "exponentialHistogram" => |it, v| set(&mut it.data, v.map(|of| Data::ExponentialHistogram(of.0))),
+    "gauge" => |it, v| one_of(&mut it.data, v.map(|of| Data::Gauge(of.0))), Option<Of<Gauge>>;
+    "sum" => |it, v| one_of(&mut it.data, v.map(|of| Data::Sum(of.0))), Option<Of<Sum>>;
+    "histogram" => |it, v| one_of(&mut it.data, v.map(|of| Data::Histogram(of.0))), Option<Of<Histogram>>;
+    "exponentialHistogram" => |it, v| one_of(&mut it.data, v.map(|of| Data::ExponentialHistogram(of.0))),
         Option<Of<ExponentialHistogram>>;
-    "summary" => |it, v| set(&mut it.data, v.map(|of| Data::Summary(of.0))), Option<Of<Summary>>;
+    "summary" => |it, v| one_of(&mut it.data, v.map(|of| Data::Summary(of.0))), Option<Of<Summary>>;
 });
 
 message!(Gauge, "a gauge", {
@@ -99,8 +92,8 @@ message!(NumberDataPoint, "a point", {
     "timeUnixNano" => |it, v| it.time_unix_nano = v.0, Integer<u64>;
     "exemplars" => |it, v| it.exemplars = list(v), Vec<Of<Exemplar>>;
     "flags" => |it, v| it.flags = v.0, Integer<u32>;
-    "asDouble" => |it, v| set(&mut it.value, v.map(|of| Number::AsDouble(of.0))), Option<Double>;
-    "asInt" => |it, v| set(&mut it.value, v.map(|of| Number::AsInt(of.0))), Option<Integer<i64>>;
+    "asDouble" => |it, v| one_of(&mut it.value, v.map(|of| Number::AsDouble(of.0))), Option<Double>;
+    "asInt" => |it, v| one_of(&mut it.value, v.map(|of| Number::AsInt(of.0))), Option<Integer<i64>>;
 });
 
 message!(HistogramDataPoint, "a point", {
@@ -159,6 +152,6 @@ message!(Exemplar, "an exemplar", {
     "timeUnixNano" => |it, v| it.time_unix_nano = v.0, Integer<u64>;
     "spanId" => |it, v| it.span_id = v.0, Hex;
     "traceId" => |it, v| it.trace_id = v.0, Hex;
-    "asDouble" => |it, v| set(&mut it.value, v.map(|of| exemplar::Value::AsDouble(of.0))), Option<Double>;
-    "asInt" => |it, v| set(&mut it.value, v.map(|of| exemplar::Value::AsInt(of.0))), Option<Integer<i64>>;
+    "asDouble" => |it, v| one_of(&mut it.value, v.map(|of| exemplar::Value::AsDouble(of.0))), Option<Double>;
+    "asInt" => |it, v| one_of(&mut it.value, v.map(|of| exemplar::Value::AsInt(of.0))), Option<Integer<i64>>;
 });

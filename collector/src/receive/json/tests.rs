@@ -95,6 +95,29 @@ fn what_is_null_missing_or_unknown_is_the_default() {
     assert_eq!(escaped, Some(Value::StringValue("a\nb".to_owned())));
 }
 
+#[test]
+fn two_of_which_one_may_be_there_are_refused_and_none_is_passed_over() {
+    for value in [
+        r#"{"stringValue":"a","intValue":1}"#,
+        r#"{"stringValue":"a","stringValue":"b"}"#,
+        r#"{"arrayValue":{"values":[{"boolValue":true,"doubleValue":1}]}}"#,
+    ] {
+        assert!(record(&format!("\"body\":{value}")).is_err(), "{value}");
+    }
+    let metric = |fields: &str| {
+        let text = format!(r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{{{fields}}}]}}]}}]}}"#);
+        metrics_request(text.as_bytes())
+    };
+    for fields in [
+        r#""histogram":{},"exponentialHistogram":{}"#,
+        r#""gauge":{"dataPoints":[{"asInt":"1","asDouble":1}]}"#,
+        r#""sum":{"dataPoints":[{"exemplars":[{"asDouble":1,"asInt":1}]}]}"#,
+    ] {
+        assert!(metric(fields).is_err(), "{fields}");
+    }
+    assert!(metric(r#""gauge":{"dataPoints":[{"asInt":"1","asDouble":null}]},"sum":null"#).is_ok());
+}
+
 fn any_value() -> impl Strategy<Value = AnyValue> {
     let leaf = prop_oneof![
         Just(None),

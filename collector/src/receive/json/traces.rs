@@ -8,7 +8,7 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Sta
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::scalars::{self, Hex, Integer, or_default};
-use super::{Of, list};
+use super::{Of, Placed, list};
 
 /// Reads a request for traces.
 ///
